@@ -1,0 +1,69 @@
+"""Augmentation as data: a view says where each image is cropped and whether it is flipped.
+
+View v is a pure function of (seed, v), so a soft target computed once for a view is exact for every later use of it
+("a good teacher is patient and consistent": Beyer et al., CVPR 2022; the cache: FKD, Shen & Xing 2022).
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from hw2.data import random_bits
+
+MEAN, STD = 0.2860, 0.3530  # of the training pixels, as fractions of 255
+
+
+def view(index: int, count: int = 60000, pad: int = 2, seed: int = 0) -> tuple[Tensor, Tensor, Tensor]:
+    """Row offset, column offset (both int64, 0 to 2 * pad) and flip (bool) of `count` images; view 0 is the identity.
+
+    Offset `pad` leaves an image where it is: images are padded by `pad` black pixels on each side before the crop.
+    """
+    if index == 0:
+        centre = torch.full((count,), pad)
+        return centre, centre.clone(), torch.zeros(count, dtype=torch.bool)
+    bits = random_bits(count, "view", seed, index)
+    side = 2 * pad + 1
+    rows, columns = (bits >> 8) % side, (bits >> 32) % side
+    return (
+        torch.from_numpy(rows.astype("int64")),
+        torch.from_numpy(columns.astype("int64")),
+        torch.from_numpy(bits & 1 == 1),
+    )
+
+
+def cut(images: Tensor, index: int, pad: int = 2, seed: int = 0) -> Tensor:
+    """View `index` of the whole set: uint8 (n, 28, 28) in, a new uint8 (n, 28, 28) out, on the same device."""
+    if index == 0:
+        return images
+    side = images.shape[-1]
+    rows, columns, flip = (t.to(images.device) for t in view(index, len(images), pad, seed))
+    # Every crop of every padded image as a window without copying; one gather picks an image's own.
+    windows = functional.pad(images, (pad,) * 4).unfold(1, side, 1).unfold(2, side, 1)
+    crops = windows[torch.arange(len(images), device=images.device), rows, columns]
+    crops[flip] = crops[flip].flip(-1)
+    return crops
+
+
+def normalise(images: Tensor) -> Tensor:
+    """uint8 (n, 28, 28) to float32 (n, 3, 28, 28) in channels_last: three identical channels, mean 0 and deviation 1."""
+    grey = images.to(torch.float32).div_(255).sub_(MEAN).div_(STD)
+    return grey.unsqueeze(1).repeat(1, 3, 1, 1).contiguous(memory_format=torch.channels_last)
+
+
+def erase(batch: Tensor, rows: Tensor, side: int, *key: object) -> Tensor:
+    """Cutout (DeVries & Taylor 2017): a square of `side` pixels of each image set to the mean, in place.
+
+    `rows` are the images' numbers in the data set: the square of an image is a pure function of (key, row).
+    """
+    size = batch.shape[-1]
+    bits = torch.from_numpy((random_bits(60000, "erase", *key) >> 1).astype("int64"))[rows.cpu()].to(batch.device)
+    pixels = torch.arange(size, device=batch.device)
+
+    def inside(centre: Tensor) -> Tensor:
+        offset = pixels - centre[:, None] + side // 2
+        return (offset >= 0) & (offset < side)
+
+    hole = inside((bits >> 8) % size)[:, :, None] & inside((bits >> 32) % size)[:, None, :]
+    return batch.masked_fill_(hole[:, None], 0.0)
