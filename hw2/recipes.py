@@ -1,0 +1,222 @@
+"""What a run is made of: frozen dataclasses with every number that matters, and the three profiles' values.
+
+A recipe names no path, device or time. Its digest names the run: a run is loaded where a finished folder with the
+same recipe exists, and trained where not. Profiles differ in these numbers only, never in code.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass, replace
+
+from hw2.errors import InputError
+
+PROFILES = ("smoke", "cpu", "full")
+
+
+@dataclass(frozen=True)
+class Fit:
+    """One training: SGD with Nesterov momentum, learning rate linear up to `lr`, then down along a half cosine."""
+
+    epochs: int
+    lr: float
+    batch: int = 128
+    warmup: float = 0.2  # share of all steps
+    momentum: float = 0.9
+    weight_decay: float = 5e-4
+    label_smoothing: float = 0.0
+    ema: float = 0.0  # decay of the averaged weights; 0: none
+    erasing: int = 0  # side of the erased square in pixels; 0: none
+    precision: str = "float32"  # or "bfloat16": autocast
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Common to all stages. `views` of seed `view_seed` are cycled through, one an epoch; 0: a new one every epoch."""
+
+    stage: str
+    seed: int
+    images: int = 55000  # the first so many of the training split
+    validation: int = 5000
+    pad: int = 2
+    views: int = 8
+    view_seed: int = 0
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 over the canonical JSON of all fields."""
+        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()
+
+
+@dataclass(frozen=True, kw_only=True)
+class TeacherRecipe(Recipe):
+    """`views` is how many views get soft targets. `weights`: SHA-256 of the file that stood in for training, or None."""
+
+    fit: Fit
+    stem: str = "imagenet"
+    weights: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class StudentRecipe(Recipe):
+    """ResNet-14, distilled from `teacher` (a recipe digest); the control without distillation has alpha 0 and none."""
+
+    fit: Fit
+    temperature: float = 1.0
+    alpha: float = 0.0
+    teacher: str | None = None
+
+    def __post_init__(self):
+        check_temperature(self.temperature)
+        check_alpha(self.alpha)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CompressedRecipe(StudentRecipe):
+    """`parent` (a recipe digest) made sparse, pruned by `ratio`, recalibrated and fine-tuned by `fit`."""
+
+    parent: str
+    sparse: Fit
+    reg: float
+    ratio: float
+    recalibration: int = 10000  # training images
+
+    def __post_init__(self):
+        super().__post_init__()
+        check_ratio(self.ratio)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TuningRecipe(Recipe):
+    """Every temperature with every alpha and seed, each a student trained by `fit`."""
+
+    fit: Fit
+    temperatures: tuple[float, ...]
+    alphas: tuple[float, ...]
+    seeds: tuple[int, ...]
+    teacher: str
+
+
+def check_temperature(value: float) -> float:
+    if not value > 0:
+        raise InputError(f"temperature {value}: expected a number above 0; 2 to 8 is usual")
+    return value
+
+
+def check_alpha(value: float) -> float:
+    if not 0 <= value <= 1:
+        raise InputError(f"alpha {value}: expected the weight of the KL term, from 0 to 1")
+    return value
+
+
+def check_ratio(value: float) -> float:
+    if not 0 <= value < 1:
+        raise InputError(f"pruning ratio {value}: expected at least 0 and below 1; the report's is 0.29")
+    return value
+
+
+def check_profile(name: str) -> str:
+    if name not in PROFILES:
+        raise InputError(f"profile {name!r}: expected one of {', '.join(PROFILES)}")
+    return name
+
+
+#: profile -> stage -> the numbers in which profiles differ
+NUMBERS = {
+    "smoke": {
+        "common": {"images": 2000, "validation": 500, "views": 2},
+        "teacher": {"fit": Fit(epochs=1, lr=0.02)},
+        "student": {"fit": Fit(epochs=2, lr=0.1)},
+        "tuning": {
+            "fit": Fit(epochs=1, lr=0.1),
+            "images": 1000,
+            "temperatures": (2.0, 4.0),
+            "alphas": (0.5, 0.9),
+            "seeds": (0,),
+        },
+        "compressed": {
+            "sparse": Fit(epochs=1, lr=0.02, weight_decay=0.0),
+            "reg": 1e-2,
+            "fit": Fit(epochs=2, lr=0.05),
+            "recalibration": 1000,
+        },
+    },
+    "cpu": {
+        "common": {"views": 6},
+        "teacher": {"fit": Fit(epochs=6, lr=0.1)},
+        "student": {"fit": Fit(epochs=9, lr=0.2)},
+        "tuning": {
+            "fit": Fit(epochs=2, lr=0.2),
+            "images": 20000,
+            "temperatures": (2.0, 4.0, 8.0),
+            "alphas": (0.3, 0.6, 0.9),
+            "seeds": (0,),
+        },
+        "compressed": {
+            "sparse": Fit(epochs=2, lr=0.05, weight_decay=0.0),
+            "reg": 1e-2,
+            "fit": Fit(epochs=10, lr=0.15),
+        },
+    },
+    "full": {
+        "common": {"views": 8},
+        "teacher": {
+            "stem": "small",
+            "fit": Fit(epochs=60, lr=0.2, batch=256, ema=0.999, erasing=14, precision="bfloat16"),
+        },
+        "student": {"fit": Fit(epochs=150, lr=0.4, batch=256, ema=0.999, erasing=8, precision="bfloat16")},
+        "tuning": {
+            "fit": Fit(epochs=30, lr=0.4, batch=256, ema=0.999, precision="bfloat16"),
+            "temperatures": (1.0, 2.0, 4.0, 8.0),
+            "alphas": (0.3, 0.6, 0.9, 1.0),
+            "seeds": (0, 1, 2),
+        },
+        "compressed": {
+            "sparse": Fit(epochs=40, lr=0.02, batch=256, weight_decay=0.0, precision="bfloat16"),
+            "reg": 1e-3,
+            "fit": Fit(epochs=200, lr=0.2, batch=256, ema=0.999, erasing=8, precision="bfloat16"),
+        },
+    },
+}
+RATIO = 0.29  # leaves widths 11/11/22/45: any ratio in (0.28125, 0.296875] does
+
+
+def _numbers(profile: str, stage: str) -> dict:
+    return NUMBERS[check_profile(profile)]["common"] | NUMBERS[profile][stage]
+
+
+def teacher(profile: str, seed: int = 0, weights: str | None = None) -> TeacherRecipe:
+    recipe = TeacherRecipe(stage="teacher", seed=seed, **_numbers(profile, "teacher"))
+    # The course's file was trained elsewhere: none of our training's numbers describe it.
+    return replace(recipe, weights=weights, stem="imagenet", fit=Fit(epochs=0, lr=0.0)) if weights else recipe
+
+
+def tuning(profile: str, teacher: str) -> TuningRecipe:
+    return TuningRecipe(stage="tuning", seed=0, teacher=teacher, **_numbers(profile, "tuning"))
+
+
+def distilled(profile: str, seed: int, teacher: str, temperature: float, alpha: float) -> StudentRecipe:
+    numbers = _numbers(profile, "student")
+    return StudentRecipe(
+        stage="distilled", seed=seed, teacher=teacher, temperature=temperature, alpha=alpha, **numbers
+    )
+
+
+def plain(profile: str, seed: int) -> StudentRecipe:
+    """The control: the distilled student's budget, views and seed, the cross-entropy alone."""
+    return StudentRecipe(stage="plain", seed=seed, **_numbers(profile, "student"))
+
+
+def compressed(profile: str, seed: int, parent: dict, ratio: float = RATIO) -> CompressedRecipe:
+    """`parent` is the distilled run's recipe as read from its folder: fine-tuning keeps its teacher and settings."""
+    return CompressedRecipe(
+        stage="compressed",
+        seed=seed,
+        parent=parent["digest"],
+        teacher=parent["teacher"],
+        temperature=parent["temperature"],
+        alpha=parent["alpha"],
+        ratio=ratio,
+        **_numbers(profile, "compressed"),
+    )
