@@ -1,0 +1,94 @@
+"""Group-level pruning with Torch-Pruning's GroupNormPruner (DepGraph: Fang et al., CVPR 2023).
+
+Channels that depend on each other, through a shortcut for instance, form a group and leave together. First the group
+norms are pushed apart in training (sparse learning), then the weakest channels are removed, then BatchNorm's running
+statistics, which belonged to the wider network, are measured again.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch_pruning as tp
+from torch import Tensor, nn
+
+from hw2 import views
+from hw2.networks import ResNet14
+from hw2.recipes import check_ratio
+
+
+class Pruner(tp.pruner.GroupNormPruner):
+    """GroupNormPruner, safe where all channels of a group are equally strong.
+
+    Its scale is then 0 / 0, which would fill the gradients with NaN; a group whose importance is NaN it leaves alone.
+    """
+
+    _regularizing = False
+
+    def estimate_importance(self, group, *args, **kwargs):
+        importance = super().estimate_importance(group, *args, **kwargs)
+        if self._regularizing and importance.max() == importance.min():
+            return torch.full_like(importance, torch.nan)
+        return importance
+
+    def regularize(self, *args, **kwargs):
+        self._regularizing = True
+        try:
+            return super().regularize(*args, **kwargs)
+        finally:
+            self._regularizing = False
+
+
+def pruner(network: ResNet14, ratio: float, reg: float = 0.0) -> Pruner:
+    """A pruner by the groups' L2 norms that removes `ratio` of the channels of every group and keeps `fc`'s outputs.
+
+    `reg` is the strength of the regulariser: call `regularize(network)` between backward and the optimizer's step.
+    """
+    check_ratio(ratio)
+    device = next(network.parameters()).device
+    return Pruner(
+        network,
+        torch.zeros(1, 3, 28, 28, device=device),
+        importance=tp.importance.GroupMagnitudeImportance(p=2),
+        reg=reg,
+        pruning_ratio=ratio,
+        ignored_layers=[network.fc],
+    )
+
+
+def prune(network: ResNet14, ratio: float) -> ResNet14:
+    """A pruned copy with new, independent parameters; each width becomes int(width * (1 - ratio))."""
+    narrow = ResNet14(network.widths)
+    narrow.load_state_dict(network.state_dict())
+    with torch.enable_grad():
+        pruner(narrow, ratio).step()
+    # Rebuilding proves that widths and weights are all there is to keep, and leaves no trace of the library.
+    fresh = ResNet14(narrow.widths)
+    fresh.load_state_dict(narrow.state_dict())
+    return fresh.eval()
+
+
+def group_norms(network: ResNet14) -> list[list[float]]:
+    """L2 norm of every channel of every prunable group, in the network's order."""
+    with torch.enable_grad():
+        measured = pruner(network, 0.0)
+    with torch.no_grad():
+        return [measured.estimate_importance(group).sqrt().tolist() for group in measured._groups]
+
+
+@torch.no_grad()
+def recalibrate(network: nn.Module, images: Tensor, batch: int = 500) -> None:
+    """Measure BatchNorm's running statistics afresh on uint8 training images (n, 28, 28), in place.
+
+    Averages over all batches with equal weight (momentum None) and leaves every parameter as it is.
+    """
+    norms = [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
+    momenta = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None
+    network.train()
+    for part in images.split(batch):
+        network(views.normalise(part))
+    for norm, momentum in zip(norms, momenta, strict=True):
+        norm.momentum = momentum
+    network.eval()
