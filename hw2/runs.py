@@ -1,0 +1,274 @@
+"""The store of runs: a recipe goes in, a folder comes out; the test set's ledger; the sums of everything.
+
+A folder is written aside and renamed when complete, so an interrupted run is never mistaken for a result.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import importlib.metadata
+import io
+import json
+import os
+import platform
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from functools import cached_property
+from pathlib import Path
+
+import pandas as pd
+import torch
+from torch import Tensor, nn
+
+from hw2 import distillation, networks
+from hw2.data import PROJECT, FashionMNIST
+from hw2.errors import InputError
+from hw2.recipes import Recipe
+from hw2.training import History, predict
+
+PACKAGES = ("torch", "torchvision", "torch-pruning", "numpy", "optuna")
+HISTORY = ("epoch", "lr", "train_loss", "val_loss", "val_accuracy")
+LEDGER = ("when", "run", "recipe", "correct", "total")
+
+
+def root(profile: str | None = None) -> Path:
+    """Where runs of a profile are kept: `runs/`, but build/smoke/runs/ for smoke."""
+    return (PROJECT / "build/smoke/runs") if profile == "smoke" else PROJECT / "runs"
+
+
+def cache(recipe: Recipe) -> Path:
+    """The ignored folder of what a run needs while it trains and nobody needs afterwards."""
+    return PROJECT / "cache" / recipe.digest[:16]
+
+
+def _json(path: Path) -> dict:
+    try:
+        content = json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: no readable JSON ({error}); restore it with `git checkout`") from None
+    if not isinstance(content, dict):
+        raise InputError(f"{path}: expected a JSON object; restore it with `git checkout`")
+    return content
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write aside and rename: a reader sees the old text or the new one."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    aside.write_text(text, "utf-8", newline="\n")
+    aside.replace(path)
+
+
+def write_json(path: Path, content: object) -> None:
+    write_text(path, json.dumps(content, indent=1) + "\n")
+
+
+def write_csv(path: Path, columns: tuple[str, ...], rows: list[dict]) -> None:
+    """Floats are written by repr, so that reading them gives the same number."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, columns, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    write_text(path, text.getvalue())
+
+
+def read_csv(path: Path, columns: tuple[str, ...]) -> pd.DataFrame:
+    try:
+        table = pd.read_csv(path, float_precision="round_trip")
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: no readable CSV ({error}); restore it with `git checkout`") from None
+    if tuple(table.columns) != columns:
+        raise InputError(f"{path}: columns {','.join(map(str, table.columns))}, expected {','.join(columns)}")
+    return table
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished run's folder, `<root>/<stage>/<profile>-s<seed>`."""
+
+    folder: Path
+
+    @property
+    def name(self) -> str:
+        return f"{self.folder.parent.name}/{self.folder.name}"
+
+    @property
+    def profile(self) -> str:
+        return self.folder.name.rpartition("-s")[0]
+
+    @cached_property
+    def recipe(self) -> dict:
+        """The recipe's fields, and its digest under `digest`."""
+        return _json(self.folder / "recipe.json")
+
+    @property
+    def digest(self) -> str:
+        return self.recipe["digest"]
+
+    @property
+    def metrics(self) -> dict:
+        return _json(self.folder / "metrics.json")
+
+    @property
+    def environment(self) -> dict:
+        return _json(self.folder / "environment.json")
+
+    @cached_property
+    def history(self) -> pd.DataFrame:
+        return read_csv(self.folder / "history.csv", HISTORY)
+
+    @property
+    def weights(self) -> Path:
+        """The weights' file; the teacher's is too large to commit and stays in the cache of where it was trained."""
+        inside = self.folder / "model.safetensors"
+        return inside if inside.is_file() else PROJECT / "cache" / self.digest[:16] / "model.safetensors"
+
+    def network(self) -> networks.ResNet14:
+        return networks.load(self.weights)
+
+    @cached_property
+    def soft_targets(self) -> Tensor:
+        """Teacher runs only: float16 logits (views, 60000, 10)."""
+        return distillation.read_cache(self.folder / "soft_targets.npy")
+
+    @property
+    def val_accuracy(self) -> float:
+        return self.metrics["val_correct"] / self.metrics["val_total"]
+
+    @property
+    def test_accuracy(self) -> float | None:
+        """None until the test set was read for this run."""
+        metrics = self.metrics
+        return None if metrics["test_correct"] is None else metrics["test_correct"] / metrics["test_total"]
+
+
+def find(recipe: Recipe, profile: str) -> Run | None:
+    """The finished run of exactly this recipe, or None."""
+    run = Run(root(profile) / recipe.stage / f"{profile}-s{recipe.seed}")
+    if (run.folder / "recipe.json").is_file() and run.digest == recipe.digest:
+        return run
+    return None
+
+
+@contextmanager
+def new_folder(recipe: Recipe, profile: str) -> Iterator[Path]:
+    """A temporary folder that becomes the run's when the block ends well; its recipe.json is written here."""
+    final = root(profile) / recipe.stage / f"{profile}-s{recipe.seed}"
+    aside = final.with_name(f".{final.name}.{os.getpid()}.tmp")
+    shutil.rmtree(aside, ignore_errors=True)
+    aside.mkdir(parents=True)
+    try:
+        write_json(aside / "recipe.json", {"digest": recipe.digest, **asdict(recipe)})
+        yield aside
+        if final.exists():  # of an older recipe
+            shutil.rmtree(final)
+        aside.rename(final)
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+
+
+def write_training(folder: Path, history: History, metrics: dict, device: torch.device) -> None:
+    """history.csv, steps.csv, metrics.json and environment.json of a run."""
+    write_csv(folder / "history.csv", HISTORY, history.epochs)
+    write_csv(folder / "steps.csv", ("step", "loss"), history.steps)
+    write_json(folder / "metrics.json", metrics)
+    write_json(folder / "environment.json", environment(device))
+
+
+def environment(device: torch.device) -> dict:
+    """What a run's numbers may depend on besides its recipe."""
+    hardware = _processor()
+    if device.type == "cuda":
+        hardware = torch.cuda.get_device_name(device)
+    return {
+        "packages": {name: importlib.metadata.version(name) for name in PACKAGES},
+        "python": platform.python_version(),
+        "system": f"{platform.system()} {platform.machine()}",
+        "device": device.type,
+        "hardware": hardware,
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "code": code_digest(),
+    }
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor()
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "unknown")
+
+
+def code_digest() -> str:
+    """SHA-256 over the package's source files."""
+    digest = hashlib.sha256()
+    for path in sorted((PROJECT / "hw2").glob("*.py")):
+        digest.update(path.name.encode() + b"\0" + path.read_bytes())
+    return digest.hexdigest()
+
+
+def peak_memory(device: torch.device) -> int | None:
+    """Bytes: the accelerator's peak, or this process's; None where the system does not say (Windows)."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    try:
+        import resource
+    except ImportError:
+        return None
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if platform.system() == "Darwin" else 1024)
+
+
+def ledger(profile: str) -> pd.DataFrame:
+    """Every reading of the test set; a recipe is read once."""
+    path = root(profile) / "test_ledger.csv"
+    return read_csv(path, LEDGER) if path.is_file() else pd.DataFrame(columns=LEDGER)
+
+
+def read_test_set(run: Run, network: nn.Module, data: FashionMNIST) -> Tensor:
+    """Predicted classes (10000,) of the test images: the one place that evaluates the test set.
+
+    The first reading of a recipe goes into the ledger and the run's metrics. Every later one must give the recorded
+    count and leaves no trace; `InputError` where it does not.
+    """
+    classes = predict(network, data.test_images)
+    correct, total = int((classes == data.test_labels).sum()), len(classes)
+    rows = ledger(run.profile)
+    known = rows[rows.recipe == run.digest]
+    if len(known):
+        recorded = int(known.correct.iloc[0])
+        if recorded != correct:
+            raise InputError(
+                f"{run.name}: {correct} test images correct, but the ledger's reading says {recorded}; "
+                "restore the run and the ledger with `git checkout`"
+            )
+        return classes
+    when = datetime.now(UTC).isoformat(timespec="seconds")
+    new = {"when": when, "run": run.name, "recipe": run.digest, "correct": correct, "total": total}
+    write_csv(root(run.profile) / "test_ledger.csv", LEDGER, [*rows.to_dict("records"), new])
+    write_json(run.folder / "metrics.json", run.metrics | {"test_correct": correct, "test_total": total})
+    return classes
+
+
+def sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def sums(profile: str) -> str:
+    """SHA256SUMS of everything under the profile's runs, in `sha256sum --check`'s format."""
+    top = root(profile)
+    paths = sorted(
+        path
+        for path in top.rglob("*")
+        if path.is_file() and path.name != "SHA256SUMS" and not any(part.startswith(".") for part in path.parts[-3:])
+    )
+    return "".join(f"{sha256(path)}  {path.relative_to(top).as_posix()}\n" for path in paths)
+
+
+def write_sums(profile: str) -> None:
+    write_text(root(profile) / "SHA256SUMS", sums(profile))

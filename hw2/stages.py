@@ -1,0 +1,291 @@
+"""The walk, one function a stage. Each loads its run where a finished one is there, and trains it where not.
+
+    teacher -> tuning -> distilled (and plain, its control) -> compressed -> the test set, read once for each
+
+Without a profile named, a stage takes the strongest that was run to its end: `full` before `cpu`.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import nn
+
+from hw2 import distillation, networks, pruning, recipes, runs, training, tuning
+from hw2.data import fashion_mnist
+from hw2.errors import InputError
+from hw2.recipes import Recipe
+from hw2.runs import Run
+
+SEEDS = range(100)
+
+
+def default_profile() -> str:
+    """The profile that is trained where no run is found: the environment variable HW2_PROFILE, or `cpu`."""
+    return recipes.check_profile(os.environ.get("HW2_PROFILE", "cpu"))
+
+
+def _candidates(profile: str | None) -> list[str]:
+    if profile:
+        return [recipes.check_profile(profile)]
+    return ["smoke"] if default_profile() == "smoke" else ["full", "cpu"]
+
+
+def _load_or_train(make: Callable, train: Callable, profile: str | None, device: str) -> Run:
+    for candidate in _candidates(profile):
+        if run := runs.find(make(candidate), candidate):
+            return run
+    chosen = profile or default_profile()
+    train(make(chosen), chosen, training.pick_device(device))
+    run = runs.find(make(chosen), chosen)
+    runs.write_sums(chosen)
+    return run
+
+
+def _metrics(network: nn.Module, recipe: Recipe, started: float, device: torch.device, before: float = 0.0) -> dict:
+    data = fashion_mnist()
+    rows = training.parts(data, recipe.images, recipe.validation)[1]
+    classes = training.predict(network, data.train_images[rows])
+    return {
+        "val_correct": int((classes == data.train_labels[rows]).sum()),
+        "val_total": len(rows),
+        "test_correct": None,
+        "test_total": None,
+        "parameters": networks.count_parameters(network),
+        "wall_s": round(time.monotonic() - started + before, 1),
+        "peak_memory_bytes": runs.peak_memory(device),
+    }
+
+
+def _fit(network: nn.Module, recipe: Recipe, fit: recipes.Fit, device: torch.device, label: str, **more):
+    """`training.fit` with what every stage passes alike; checkpoints go into the recipe's cache."""
+    data = fashion_mnist()
+    train, validation = training.parts(data, recipe.images, recipe.validation)
+    return training.fit(
+        network,
+        data,
+        train,
+        validation,
+        fit,
+        seed=recipe.seed,
+        pad=recipe.pad,
+        view_seed=recipe.view_seed,
+        device=device,
+        checkpoint=runs.cache(recipe) / f"{label}.pt",
+        label=label,
+        **more,
+    )
+
+
+def teacher(profile: str | None = None, seed: int = 0, weights: Path | None = None, device: str = "auto") -> Run:
+    """The ResNet-50 and its soft targets; `weights` is the course's resnet-50.pth, used in place of training."""
+    given = runs.sha256(Path(weights)) if weights and Path(weights).is_file() else None
+
+    def make(name: str) -> recipes.TeacherRecipe:
+        # A teacher made from the course's file stays the teacher until another one is trained in its place.
+        recorded = Run(runs.root(name) / "teacher" / f"{name}-s{seed}")
+        known = recorded.recipe["weights"] if (recorded.folder / "recipe.json").is_file() else None
+        return recipes.teacher(name, seed, given or known)
+
+    def train(recipe: recipes.TeacherRecipe, name: str, where: torch.device) -> None:
+        started, data = time.monotonic(), fashion_mnist()
+        if recipe.weights:
+            network, history = networks.load_course_teacher(weights), training.History()
+        else:
+            torch.manual_seed(recipe.seed)
+            network, history = _fit(networks.teacher(recipe.stem), recipe, recipe.fit, where, "teacher",
+                                    channels_last=False)  # fmt: skip
+        cached = runs.cache(recipe)
+        cached.mkdir(parents=True, exist_ok=True)
+        networks.save(network, cached / "model.safetensors")
+        network.to(where)
+        rows = torch.cat(list(training.parts(data, recipe.images, recipe.validation))).sort().values
+        targets = distillation.build_cache(
+            network, data.train_images.to(where), rows, recipe.views, recipe.pad, recipe.view_seed, cached
+        )
+        with runs.new_folder(recipe, name) as folder:
+            runs.write_training(folder, history, _metrics(network.cpu(), recipe, started, where), where)
+            np.save(folder / "soft_targets.npy", targets)
+            runs.write_json(
+                folder / "soft_targets.json",
+                {
+                    "teacher": recipe.digest,
+                    "pad": recipe.pad,
+                    "view_seed": recipe.view_seed,
+                    "views": recipe.views,
+                    "sha256": runs.sha256(folder / "soft_targets.npy"),
+                },
+            )
+
+    if weights and given is None:
+        raise InputError(f"{weights}: no such file; expected the course's resnet-50.pth")
+    if weights:
+        networks.load_course_teacher(weights)  # a bad file is told before anything else happens
+    return _load_or_train(make, train, profile, device)
+
+
+def teacher_network(run: Run) -> nn.Module:
+    """The teacher with its weights, where this machine trained it or was given them."""
+    from safetensors.torch import load_file
+
+    if not run.weights.is_file():
+        raise InputError(f"{run.name}: its weights (94 MB) are not committed; train it here: `hw2 train teacher`")
+    network = networks.teacher(run.recipe["stem"])
+    network.load_state_dict(load_file(run.weights))
+    return network.eval()
+
+
+def tuned(profile: str | None = None, device: str = "auto", storage: str | None = None) -> pd.DataFrame:
+    """The trials of the search over temperature and alpha, from runs/tuning/trials.csv."""
+    parent = teacher(profile, device=device)
+
+    for name in (candidates := _candidates(profile)):
+        recipe = recipes.tuning(name, parent.digest)
+        folder = runs.root(name) / "tuning"
+        recorded = folder / "recipe.json"
+        if recorded.is_file() and runs._json(recorded)["digest"] == recipe.digest:
+            return runs.read_csv(folder / "trials.csv", tuning.COLUMNS)
+    name = profile or (default_profile() if default_profile() in candidates else candidates[-1])
+    recipe = recipes.tuning(name, parent.digest)
+    where = training.pick_device(device)
+    rows = tuning.search(recipe, fashion_mnist(), parent.soft_targets, where, storage)
+    folder = runs.root(name) / "tuning"
+    runs.write_csv(folder / "trials.csv", tuning.COLUMNS, rows)
+    # The recipe is written last: it says that the trials are whole.
+    runs.write_json(folder / "recipe.json", {"digest": recipe.digest, **recipes.asdict(recipe)})
+    runs.write_sums(name)
+    return runs.read_csv(folder / "trials.csv", tuning.COLUMNS)
+
+
+def _train_student(recipe: recipes.StudentRecipe, name: str, where: torch.device, cache: torch.Tensor | None) -> None:
+    started = time.monotonic()
+    torch.manual_seed(recipe.seed)
+    objective = None
+    if cache is not None:
+        objective = distillation.cached_objective(cache.to(where), recipe.temperature, recipe.alpha)
+    network, history = _fit(networks.ResNet14(), recipe, recipe.fit, where, recipe.stage, objective=objective,
+                            view_count=recipe.views)  # fmt: skip
+    with runs.new_folder(recipe, name) as folder:
+        networks.save(network, folder / "model.safetensors")
+        runs.write_training(folder, history, _metrics(network, recipe, started, where), where)
+
+
+def distilled(profile: str | None = None, seed: int = 0, device: str = "auto") -> Run:
+    """ResNet-14 (175,258 parameters) with the teacher's soft targets, at the tuned temperature and alpha."""
+    parent = teacher(profile, device=device)
+    temperature, alpha = tuning.best(tuned(profile, device))
+    return _load_or_train(
+        lambda name: recipes.distilled(name, seed, parent.digest, temperature, alpha),
+        lambda recipe, name, where: _train_student(recipe, name, where, parent.soft_targets),
+        profile,
+        device,
+    )
+
+
+def plain(profile: str | None = None, seed: int = 0, device: str = "auto") -> Run:
+    """The control: the same student, budget, views and seed, without distillation."""
+    return _load_or_train(
+        lambda name: recipes.plain(name, seed),
+        lambda recipe, name, where: _train_student(recipe, name, where, None),
+        profile,
+        device,
+    )
+
+
+def compressed(
+    profile: str | None = None, seed: int = 0, device: str = "auto", ratio: float = recipes.RATIO
+) -> Run:
+    """The distilled student made sparse, pruned to 85,956 parameters, recalibrated and fine-tuned with distillation."""
+    recipes.check_ratio(ratio)
+    origin = teacher(profile, device=device)
+    parent = distilled(profile, seed, device)
+
+    def make(name: str) -> recipes.CompressedRecipe:
+        return recipes.compressed(name, seed, parent.recipe, ratio)
+
+    def train(recipe: recipes.CompressedRecipe, name: str, where: torch.device) -> None:
+        started, data = time.monotonic(), fashion_mnist()
+        rows, held_out = training.parts(data, recipe.images, recipe.validation)
+        objective = distillation.cached_objective(origin.soft_targets.to(where), recipe.temperature, recipe.alpha)
+        calibration = data.train_images[rows[: recipe.recalibration]]
+        phases = {}
+
+        def judge(phase: str, network: nn.Module) -> None:
+            classes = training.predict(network, data.train_images[held_out])
+            phases[phase] = int((classes == data.train_labels[held_out]).sum())
+
+        def prune(network: networks.ResNet14, suffix: str) -> networks.ResNet14:
+            pruned = pruning.prune(network, recipe.ratio)
+            judge(f"pruned{suffix}", pruned)
+            pruning.recalibrate(pruned, calibration)
+            judge(f"recalibrated{suffix}", pruned)
+            return pruned
+
+        network = parent.network()
+        judge("distilled", network)
+        prune(network, "_without_sparse_learning")
+        regulariser = pruning.pruner(network, recipe.ratio, recipe.reg)
+        network, first = _fit(network, recipe, recipe.sparse, where, "sparse", objective=objective,
+                              view_count=recipe.views, before_epoch=regulariser.update_regularizer,
+                              after_backward=lambda: regulariser.regularize(network))  # fmt: skip
+        judge("sparse", network)
+        network, second = _fit(prune(network, ""), recipe, recipe.fit, where, "fine-tuning", objective=objective,
+                               view_count=recipe.views)  # fmt: skip
+        judge("fine_tuned", network)
+        shift = len(first.epochs)
+        second.epochs = first.epochs + [row | {"epoch": row["epoch"] + shift} for row in second.epochs]
+        second.steps = first.steps
+        with runs.new_folder(recipe, name) as folder:
+            networks.save(network, folder / "model.safetensors")
+            metrics = _metrics(network, recipe, started, where) | {"phases": phases}
+            runs.write_training(folder, second, metrics, where)
+
+    return _load_or_train(make, train, profile, device)
+
+
+def deliver(run: Run) -> None:
+    """Name the delivered network, before the test set is read."""
+    content = {"run": run.name, "sha256": runs.sha256(run.folder / "model.safetensors")}
+    path = runs.root(run.profile) / "delivered.json"
+    if not path.is_file() or runs._json(path) != content:
+        runs.write_json(path, content)
+        runs.write_sums(run.profile)
+
+
+def delivered(profile: str | None = None) -> Run:
+    """The run that runs/delivered.json names; `InputError` where its weights are not the named ones."""
+    top = runs.root(profile or default_profile())
+    named = runs._json(top / "delivered.json")
+    run = Run(top / named["run"])
+    if runs.sha256(run.folder / "model.safetensors") != named["sha256"]:
+        raise InputError(f"{run.name}: model.safetensors is not the delivered one (SHA-256 differs); `git checkout` it")
+    return run
+
+
+def read_test_sets(found: list[Run]) -> None:
+    """Read the test set for every run whose recipe has no reading in the ledger yet."""
+    for run in found:
+        if run.test_accuracy is None:
+            network = teacher_network(run) if run.recipe["stage"] == "teacher" else run.network()
+            runs.read_test_set(run, network, fashion_mnist())
+            runs.write_sums(run.profile)
+
+
+def walk(profile: str | None = None, seed: int = 0, device: str = "auto") -> list[Run]:
+    """All stages for one seed, the delivered network named (seed 0), then the test set read once for each."""
+    found = [
+        teacher(profile, device=device),
+        distilled(profile, seed, device),
+        compressed(profile, seed, device),
+        plain(profile, seed, device),
+    ]
+    if seed == 0:
+        deliver(found[2])
+    read_test_sets(found)
+    return found
