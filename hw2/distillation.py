@@ -45,9 +45,7 @@ def kd_loss(
     return (1 - alpha) * hard + alpha * temperature**2 * soft
 
 
-def cached_objective(
-    cache: Tensor, temperature: float, alpha: float, label_smoothing: float = 0.0
-) -> Objective:
+def cached_objective(cache: Tensor, temperature: float, alpha: float, label_smoothing: float = 0.0) -> Objective:
     """The loss that looks a batch's teacher logits up in `cache`, (views, 60000, 10), by view and row."""
     check_temperature(temperature)
     check_alpha(alpha)

@@ -115,7 +115,9 @@ def load(path: Path | str) -> ResNet14:
         if len(widths) != 4 or not all(0 < width <= 1024 for width in widths):
             raise ValueError(widths)
     except (KeyError, ValueError):
-        raise InputError(f"{path}: weights of another network (no ResNet-14 widths in its metadata); {remedy}") from None
+        raise InputError(
+            f"{path}: weights of another network (no ResNet-14 widths in its metadata); {remedy}"
+        ) from None
     network = ResNet14(widths)
     _fill(network, state, path)
     return network.eval()

@@ -23,8 +23,6 @@ from hw2.errors import InputError
 from hw2.recipes import Recipe
 from hw2.runs import Run
 
-SEEDS = range(100)
-
 
 def default_profile() -> str:
     """The profile that is trained where no run is found: the environment variable HW2_PROFILE, or `cpu`."""
@@ -48,7 +46,7 @@ def _load_or_train(make: Callable, train: Callable, profile: str | None, device:
     return run
 
 
-def _metrics(network: nn.Module, recipe: Recipe, started: float, device: torch.device, before: float = 0.0) -> dict:
+def _metrics(network: nn.Module, recipe: Recipe, started: float, device: torch.device, earlier: float) -> dict:
     data = fashion_mnist()
     rows = training.parts(data, recipe.images, recipe.validation)[1]
     classes = training.predict(network, data.train_images[rows])
@@ -58,7 +56,7 @@ def _metrics(network: nn.Module, recipe: Recipe, started: float, device: torch.d
         "test_correct": None,
         "test_total": None,
         "parameters": networks.count_parameters(network),
-        "wall_s": round(time.monotonic() - started + before, 1),
+        "wall_s": round(time.monotonic() - started + earlier, 1),
         "peak_memory_bytes": runs.peak_memory(device),
     }
 
@@ -110,7 +108,9 @@ def teacher(profile: str | None = None, seed: int = 0, weights: Path | None = No
             network, data.train_images.to(where), rows, recipe.views, recipe.pad, recipe.view_seed, cached
         )
         with runs.new_folder(recipe, name) as folder:
-            runs.write_training(folder, history, _metrics(network.cpu(), recipe, started, where), where)
+            runs.write_training(
+                folder, history, _metrics(network.cpu(), recipe, started, where, history.earlier), where
+            )
             np.save(folder / "soft_targets.npy", targets)
             runs.write_json(
                 folder / "soft_targets.json",
@@ -149,7 +149,7 @@ def tuned(profile: str | None = None, device: str = "auto", storage: str | None 
         recipe = recipes.tuning(name, parent.digest)
         folder = runs.root(name) / "tuning"
         recorded = folder / "recipe.json"
-        if recorded.is_file() and runs._json(recorded)["digest"] == recipe.digest:
+        if recorded.is_file() and runs.read_json(recorded)["digest"] == recipe.digest:
             return runs.read_csv(folder / "trials.csv", tuning.COLUMNS)
     name = profile or (default_profile() if default_profile() in candidates else candidates[-1])
     recipe = recipes.tuning(name, parent.digest)
@@ -173,7 +173,7 @@ def _train_student(recipe: recipes.StudentRecipe, name: str, where: torch.device
                             view_count=recipe.views)  # fmt: skip
     with runs.new_folder(recipe, name) as folder:
         networks.save(network, folder / "model.safetensors")
-        runs.write_training(folder, history, _metrics(network, recipe, started, where), where)
+        runs.write_training(folder, history, _metrics(network, recipe, started, where, history.earlier), where)
 
 
 def distilled(profile: str | None = None, seed: int = 0, device: str = "auto") -> Run:
@@ -198,9 +198,7 @@ def plain(profile: str | None = None, seed: int = 0, device: str = "auto") -> Ru
     )
 
 
-def compressed(
-    profile: str | None = None, seed: int = 0, device: str = "auto", ratio: float = recipes.RATIO
-) -> Run:
+def compressed(profile: str | None = None, seed: int = 0, device: str = "auto", ratio: float = recipes.RATIO) -> Run:
     """The distilled student made sparse, pruned to 85,956 parameters, recalibrated and fine-tuned with distillation."""
     recipes.check_ratio(ratio)
     origin = teacher(profile, device=device)
@@ -243,7 +241,8 @@ def compressed(
         second.steps = first.steps
         with runs.new_folder(recipe, name) as folder:
             networks.save(network, folder / "model.safetensors")
-            metrics = _metrics(network, recipe, started, where) | {"phases": phases}
+            earlier = first.earlier + second.earlier
+            metrics = _metrics(network, recipe, started, where, earlier) | {"phases": phases}
             runs.write_training(folder, second, metrics, where)
 
     return _load_or_train(make, train, profile, device)
@@ -253,7 +252,7 @@ def deliver(run: Run) -> None:
     """Name the delivered network, before the test set is read."""
     content = {"run": run.name, "sha256": runs.sha256(run.folder / "model.safetensors")}
     path = runs.root(run.profile) / "delivered.json"
-    if not path.is_file() or runs._json(path) != content:
+    if not path.is_file() or runs.read_json(path) != content:
         runs.write_json(path, content)
         runs.write_sums(run.profile)
 
@@ -261,7 +260,7 @@ def deliver(run: Run) -> None:
 def delivered(profile: str | None = None) -> Run:
     """The run that runs/delivered.json names; `InputError` where its weights are not the named ones."""
     top = runs.root(profile or default_profile())
-    named = runs._json(top / "delivered.json")
+    named = runs.read_json(top / "delivered.json")
     run = Run(top / named["run"])
     if runs.sha256(run.folder / "model.safetensors") != named["sha256"]:
         raise InputError(f"{run.name}: model.safetensors is not the delivered one (SHA-256 differs); `git checkout` it")

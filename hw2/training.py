@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 import math
 import os
+import time
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
@@ -32,10 +33,11 @@ Objective = Callable[[Tensor, Tensor, Tensor, int], Tensor]
 
 @dataclass
 class History:
-    """Rows of history.csv and steps.csv, as dictionaries."""
+    """Rows of history.csv and steps.csv, as dictionaries; seconds that interrupted runs had spent before this one."""
 
     epochs: list[dict] = field(default_factory=list)
     steps: list[dict] = field(default_factory=list)
+    earlier: float = 0.0
 
 
 def pick_device(name: str = "auto") -> torch.device:
@@ -114,8 +116,9 @@ def fit(
         optimizer.load_state_dict(state["optimizer"])
         if average:
             average.load_state_dict(state["average"])
-        history, done = History(state["epochs"], state["steps"]), state["done"]
+        history, done = History(state["epochs"], state["steps"], state["seconds"]), state["done"]
 
+    started = time.monotonic()
     images, labels = data.train_images.to(device), data.train_labels.to(device)
     per_epoch = math.ceil(len(train) / recipe.batch)
     steps = recipe.epochs * per_epoch
@@ -165,7 +168,9 @@ def fit(
             bar.set_postfix(val_accuracy=f"{correct / len(validation):.4f}")
             if checkpoint:
                 state = {"network": network.state_dict(), "optimizer": optimizer.state_dict(), "done": epoch + 1}
-                state |= {"average": average.state_dict() if average else {}, **vars(history)}
+                state |= {"average": average.state_dict() if average else {}}
+                state |= {"epochs": history.epochs, "steps": history.steps}
+                state |= {"seconds": history.earlier + time.monotonic() - started}
                 _save_whole(state, checkpoint)
     kept = copy.deepcopy(average.module) if average else network
     return kept.cpu().eval(), history

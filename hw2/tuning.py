@@ -35,9 +35,7 @@ def study(recipe: TuningRecipe, storage: str | None = None) -> optuna.Study:
             heartbeat_interval=30,
             heartbeat_stale_trial_callback=RetryHeartbeatStaleTrialCallback(),
         )
-    found = optuna.create_study(
-        storage=database, study_name=recipe.digest, direction="maximize", load_if_exists=True
-    )
+    found = optuna.create_study(storage=database, study_name=recipe.digest, direction="maximize", load_if_exists=True)
     if not found.trials:
         for seed, temperature, alpha in itertools.product(recipe.seeds, recipe.temperatures, recipe.alphas):
             found.enqueue_trial({"T": temperature, "alpha": alpha, "seed": seed})

@@ -1,0 +1,168 @@
+"""The command line: parses, calls, prints. Heavy imports stand inside the commands that need them."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, Optional
+
+import typer
+
+from hw2.errors import InputError
+
+app = typer.Typer(
+    help="Compress a ResNet-50 on Fashion-MNIST to 85,956 parameters, and report on it.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+Profile = Annotated[Optional[str], typer.Option(help="smoke, cpu or full; default: HW2_PROFILE, or cpu")]
+Device = Annotated[str, typer.Option(help="auto, cpu or cuda")]
+
+
+def _profile(name: str | None) -> str:
+    from hw2 import stages
+
+    if name:
+        os.environ["HW2_PROFILE"] = stages.recipes.check_profile(name)
+    return stages.default_profile()
+
+
+@app.command()
+def data(root: Annotated[Optional[Path], typer.Option(help="folder of the data set")] = None) -> None:
+    """Find, check or fetch the data set; print where it is and its digests."""
+    from hw2 import data as fashion
+
+    found = fashion.load(root)
+    print(found.folder)
+    for name, (digest, _) in fashion.FILES.items():
+        print(f"{digest}  {name}")
+
+
+@app.command()
+def train(
+    stage: Annotated[str, typer.Argument(help="teacher, plain, distilled, compressed or all")],
+    profile: Profile = None,
+    seed: Annotated[int, typer.Option(min=0, max=99)] = 0,
+    device: Device = "auto",
+    weights: Annotated[Optional[Path], typer.Option(help="teacher: the course's resnet-50.pth")] = None,
+    ratio: Annotated[float, typer.Option(help="compressed: share of the channels to remove")] = 0.29,
+    estimate: Annotated[bool, typer.Option("--estimate", help="print time and disk, train nothing")] = False,
+) -> None:
+    """Train a stage and what it needs, or load it where a finished run is there."""
+    from hw2 import recipes, stages
+
+    recipes.check_ratio(ratio)
+    chosen = _profile(profile)
+    if estimate:
+        print(recipes.estimate(chosen))
+        return
+    if weights and stage != "teacher":
+        raise InputError(f"--weights belongs to `hw2 train teacher`, not to {stage!r}")
+    steps = {
+        "teacher": lambda: [stages.teacher(chosen, seed, weights, device)],
+        "plain": lambda: [stages.plain(chosen, seed, device)],
+        "distilled": lambda: [stages.distilled(chosen, seed, device)],
+        "compressed": lambda: [stages.compressed(chosen, seed, device, ratio)],
+        "all": lambda: stages.walk(chosen, seed, device),
+    }
+    if stage not in steps:
+        raise InputError(f"stage {stage!r}: expected one of {', '.join(steps)}")
+    for run in steps[stage]():
+        test = "not read" if run.test_accuracy is None else f"{run.test_accuracy:.2%}"
+        print(f"{run.name}: {run.metrics['parameters']:,} parameters, validation {run.val_accuracy:.2%}, test {test}")
+
+
+@app.command()
+def tune(
+    profile: Profile = None,
+    device: Device = "auto",
+    storage: Annotated[Optional[str], typer.Option(help="the study's database URL; default: SQLite")] = None,
+) -> None:
+    """Search temperature and alpha on the validation split."""
+    from hw2 import stages, tuning
+
+    trials = stages.tuned(_profile(profile), device, storage)
+    print(trials.to_string(index=False))
+    temperature, alpha = tuning.best(trials)
+    print(f"best: temperature {temperature:g}, alpha {alpha:g}")
+
+
+@app.command()
+def report(check: Annotated[bool, typer.Option("--check", help="change nothing; exit 1 if stale")] = False) -> None:
+    """Write figures/, report.md and submission.csv from runs/."""
+    from hw2 import report as writer
+
+    if not check:
+        print(f"written to {writer.write()}")
+        return
+    problems = writer.stale()
+    print("\n".join(problems) or "figures, report and submission are what runs and code make")
+    sys.exit(bool(problems))
+
+
+@app.command()
+def grade(
+    weights: Annotated[Optional[Path], typer.Option(help="default: the delivered network")] = None,
+    submission: Annotated[Optional[Path], typer.Option(help="default: submission.csv")] = None,
+) -> None:
+    """Grade by the assignment's rubric; exit 1 when something fails."""
+    from hw2 import grading, stages
+    from hw2.data import fashion_mnist
+    from hw2.report import output
+
+    profile, out = stages.default_profile(), output()
+    lines, _ = grading.grade(
+        weights or stages.delivered().weights,
+        submission or out / "submission.csv",
+        out / "report.md",
+        fashion_mnist(),
+        profile,
+    )
+    print(grading.table(lines))
+    # Smoke runs are too short to reach any threshold: their grades are shown and not enforced.
+    sys.exit(grading.failed(lines) and profile != "smoke")
+
+
+@app.command()
+def submit(out: Annotated[Optional[Path], typer.Option(help="default: submission.csv")] = None) -> None:
+    """Write the delivered network's predictions of the test images."""
+    from hw2 import grading
+    from hw2 import report as writer
+
+    path = out or writer.output() / "submission.csv"
+    grading.write_submission(path, writer.delivered_classes())
+    print(path)
+
+
+@app.command()
+def predict(images: Annotated[list[Path], typer.Argument(help="pictures of any size, colour or grey")]) -> None:
+    """Class and probabilities of pictures."""
+    import torch
+
+    import hw2
+    from hw2 import pictures
+    from hw2.data import CLASSES
+
+    read = torch.stack([pictures.read(path) for path in images])
+    for path, values in zip(images, pictures.probabilities(hw2.load(), read), strict=True):
+        ranked = values.argsort(descending=True)[:3].tolist()
+        print(f"{path}: " + ", ".join(f"{CLASSES[label]} {values[label]:.1%}" for label in ranked))
+
+
+def main() -> None:
+    """Entry point: input that cannot be used gets one line and exit status 2."""
+    try:
+        app()
+    except InputError as error:
+        print("hw2: " + " ".join(str(error).split()), file=sys.stderr)
+        sys.exit(2)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        sys.exit(141)
+
+
+if __name__ == "__main__":
+    main()

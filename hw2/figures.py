@@ -1,0 +1,269 @@
+"""One function a figure: the data in (what stands in NAME.json), a matplotlib Figure out. Style and saving in one place.
+
+Colours are Okabe and Ito's, which colour-blind readers can tell apart; curves differ in their markers as well.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+
+import matplotlib
+import numpy as np
+from matplotlib.figure import Figure
+
+from hw2.data import CLASSES
+
+BLUE, ORANGE, GREEN, VERMILION, GREY = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#666666"
+STYLE = {
+    "figure.dpi": 100,
+    "figure.constrained_layout.use": True,
+    "font.size": 10,
+    "axes.titlesize": 11,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.color": "#e5e5e5",
+    "axes.axisbelow": True,
+    "legend.frameon": False,
+    "svg.hashsalt": "hw2",
+    "svg.fonttype": "path",
+}
+
+
+def styled(draw):
+    """Draw in the project's style, whatever style the notebook or the user's settings have."""
+
+    def wrapped(data: dict) -> Figure:
+        with matplotlib.rc_context():
+            matplotlib.rcdefaults()
+            matplotlib.rcParams.update(STYLE)
+            figure = draw(data)
+            figure.draw_without_rendering()  # lay out while the style is in force
+            return figure
+
+    wrapped.__doc__, wrapped.__name__ = draw.__doc__, draw.__name__
+    return wrapped
+
+
+def render(figure: Figure, kind: str) -> bytes:
+    """PNG or SVG bytes that hold no date and no version, so that drawing again gives the same."""
+    target = io.BytesIO()
+    empty = {"png": {"Software": None}, "svg": {"Date": None, "Creator": None}}[kind]
+    with matplotlib.rc_context({"svg.hashsalt": "hw2", "svg.fonttype": "path"}):
+        figure.savefig(target, format=kind, metadata=empty)
+    return target.getvalue()
+
+
+def dump(data: dict) -> str:
+    """The text of NAME.json."""
+    return json.dumps(data, separators=(",", ":")) + "\n"
+
+
+def _images(axes, pictures: list, titles: list[str]) -> None:
+    for ax, picture, title in zip(axes, pictures, titles, strict=True):
+        ax.imshow(np.array(picture), cmap="gray_r", vmin=0, vmax=255, interpolation="nearest")
+        ax.set_title(title, fontsize=8)
+        ax.set_xticks([])
+        ax.set_yticks([])
+        ax.grid(False)
+        for spine in ax.spines.values():
+            spine.set_visible(True)
+            spine.set_color("#cccccc")
+
+
+def _percent(ax, axis: str = "y", digits: int = 0) -> None:
+    from matplotlib.ticker import PercentFormatter
+
+    getattr(ax, f"{axis}axis").set_major_formatter(PercentFormatter(1.0, decimals=digits))
+
+
+@styled
+def samples(data: dict) -> Figure:
+    """data: images, for each class a list of pictures (28 x 28, 0 to 255)."""
+    rows = len(data["images"][0])
+    figure = Figure(figsize=(9, 0.95 * rows + 0.3))
+    grid = figure.subplots(rows, len(CLASSES))
+    for column, name in enumerate(CLASSES):
+        titles = [name] + [""] * (rows - 1)
+        _images(grid[:, column], data["images"][column], titles)
+    return figure
+
+
+@styled
+def curves(data: dict) -> Figure:
+    """data: arms, a list of {name, epoch, train_loss, val_loss, val_accuracy}; marks, optional [epoch, text] pairs."""
+    figure = Figure(figsize=(9, 3.4))
+    left, right = figure.subplots(1, 2)
+    colours = (BLUE, VERMILION, GREEN)
+    for arm, colour, marker in zip(data["arms"], colours, "os^", strict=False):
+        several = len(data["arms"]) > 1
+        prefix = f"{arm['name']}: " if several else ""
+        if not several:  # a loss with soft targets is no cross-entropy: only one arm's own two can be compared
+            left.plot(arm["epoch"], arm["train_loss"], ":", color=colour, marker=marker, ms=4, label="training loss")
+        left.plot(arm["epoch"], arm["val_loss"], color=colour, marker=marker, ms=4, label=prefix + "validation loss")
+        right.plot(arm["epoch"], arm["val_accuracy"], color=colour, marker=marker, ms=4, label=arm["name"])
+    for epoch, text in data.get("marks", []):
+        for ax in (left, right):
+            ax.axvline(epoch, color=GREY, lw=1, ls="--")
+        right.annotate(text, (epoch, 0.03), xycoords=("data", "axes fraction"), xytext=(4, 0),
+                       textcoords="offset points", color=GREY, fontsize=9)  # fmt: skip
+    left.set(xlabel="epoch", ylabel="loss", title="Loss")
+    right.set(xlabel="epoch", ylabel="validation accuracy", title="Accuracy on the validation split")
+    _percent(right)
+    left.legend()
+    if len(data["arms"]) > 1:
+        right.legend(loc="lower right")
+    for ax in (left, right):
+        ax.xaxis.get_major_locator().set_params(integer=True)
+    return figure
+
+
+@styled
+def confusion(data: dict) -> Figure:
+    """data: matrix, counts (true class, predicted class)."""
+    matrix = np.array(data["matrix"])
+    share = matrix / matrix.sum(1, keepdims=True)
+    figure = Figure(figsize=(6.6, 5.6))
+    ax = figure.subplots()
+    picture = ax.imshow(share, cmap="Blues", vmin=0, vmax=1)
+    for row, column in np.ndindex(*matrix.shape):
+        if matrix[row, column]:
+            colour = "white" if share[row, column] > 0.5 else "black"
+            ax.text(column, row, matrix[row, column], ha="center", va="center", color=colour, fontsize=8)
+    ax.set_xticks(range(10), CLASSES, rotation=45, ha="right")
+    ax.set_yticks(range(10), CLASSES)
+    ax.set(xlabel="predicted", ylabel="true")
+    ax.grid(False)
+    bar = figure.colorbar(picture, ax=ax, label="share of the true class", shrink=0.8)
+    bar.outline.set_visible(False)
+    return figure
+
+
+@styled
+def soft_targets(data: dict) -> Figure:
+    """data: images, titles, temperatures, probabilities (image, temperature, class)."""
+    count = len(data["images"])
+    figure = Figure(figsize=(9, 1.75 * count))
+    grid = figure.subplots(count, 2, width_ratios=(1, 6), squeeze=False)
+    _images(grid[:, 0], data["images"], data["titles"])
+    colours = (BLUE, ORANGE, GREEN, VERMILION)
+    total = len(data["temperatures"])
+    for ax, image in zip(grid[:, 1], data["probabilities"], strict=True):
+        for number, (temperature, values) in enumerate(zip(data["temperatures"], image, strict=True)):
+            place = np.arange(10) + (number - (total - 1) / 2) * 0.8 / total
+            ax.bar(place, values, 0.8 / total, color=colours[number], label=f"T = {temperature:g}")
+        ax.set_xticks(range(10), [""] * 10)
+        ax.set_ylim(0, 1)
+        ax.grid(axis="x", visible=False)
+        _percent(ax)
+    grid[-1, 1].set_xticks(range(10), CLASSES, fontsize=8)
+    grid[0, 1].legend(ncols=total, loc="upper right", fontsize=8)
+    return figure
+
+
+@styled
+def reliability(data: dict) -> Figure:
+    """data: confidence, accuracy, count (each a list over the bins), error (expected calibration error)."""
+    figure = Figure(figsize=(4.6, 4.6))
+    top, bottom = figure.subplots(2, 1, height_ratios=(3, 1), sharex=True)
+    top.plot([0, 1], [0, 1], color=GREY, ls="--", lw=1, label="perfectly calibrated")
+    top.plot(data["confidence"], data["accuracy"], color=BLUE, marker="o", label="teacher")
+    top.set(ylabel="accuracy", title=f"Expected calibration error {data['error']:.1%}")
+    top.legend(loc="upper left")
+    bottom.bar(data["confidence"], data["count"], 0.04, color=BLUE)
+    bottom.set(xlabel="confidence", ylabel="images", yscale="log")
+    for axis, ax in (("y", top), ("x", bottom)):
+        _percent(ax, axis)
+    return figure
+
+
+@styled
+def tuning(data: dict) -> Figure:
+    """data: temperatures, alphas, accuracy (temperature, alpha), best [temperature, alpha], note."""
+    accuracy = np.array(data["accuracy"])
+    figure = Figure(figsize=(5.6, 3.8))
+    ax = figure.subplots()
+    picture = ax.imshow(accuracy, cmap="viridis", aspect="auto")
+    middle = (accuracy.min() + accuracy.max()) / 2
+    for (row, column), value in np.ndenumerate(accuracy):
+        colour = "black" if value > middle else "white"
+        chosen = [data["temperatures"][row], data["alphas"][column]] == data["best"]
+        text = f"{value:.2%}" + ("\nchosen" if chosen else "")
+        ax.text(column, row, text, ha="center", va="center", color=colour, weight="bold" if chosen else "normal")
+    ax.set_xticks(range(len(data["alphas"])), [f"{value:g}" for value in data["alphas"]])
+    ax.set_yticks(range(len(data["temperatures"])), [f"{value:g}" for value in data["temperatures"]])
+    ax.set(xlabel="alpha, weight of the KL term", ylabel="temperature", title=data["note"])
+    ax.grid(False)
+    from matplotlib.ticker import PercentFormatter
+
+    bar = figure.colorbar(picture, ax=ax, label="validation accuracy", format=PercentFormatter(1.0, decimals=1))
+    bar.outline.set_visible(False)
+    return figure
+
+
+@styled
+def phases(data: dict) -> Figure:
+    """data: names, sparse (accuracy with sparse learning), direct (without; None where there is no such phase)."""
+    figure = Figure(figsize=(8, 3.8))
+    ax = figure.subplots()
+    place = np.arange(len(data["names"]))
+    ax.plot(place, data["sparse"], color=BLUE, marker="o", label="with sparse learning (the delivered network)")
+    known = [number for number, value in enumerate(data["direct"]) if value is not None]
+    ax.plot(known, [data["direct"][number] for number in known], color=VERMILION, marker="s", ls="--",
+            label="pruned without sparse learning")  # fmt: skip
+    for number, value in enumerate(data["sparse"]):
+        ax.annotate(f"{value:.1%}", (number, value), xytext=(0, 8), textcoords="offset points", ha="center",
+                    color=BLUE, fontsize=9)  # fmt: skip
+    for number in known[1:]:
+        value = data["direct"][number]
+        ax.annotate(f"{value:.1%}", (number, value), xytext=(0, -14), textcoords="offset points", ha="center",
+                    color=VERMILION, fontsize=9)  # fmt: skip
+    ax.set_xticks(place, data["names"])
+    ax.set(ylabel="validation accuracy", ylim=(-0.05, 1.1))
+    ax.legend(loc="lower right")
+    _percent(ax)
+    return figure
+
+
+@styled
+def arms(data: dict) -> Figure:
+    """data: names, parameters, validation and test (lists over the seeds, for each arm), baseline."""
+    figure = Figure(figsize=(8, 0.62 * len(data["names"]) + 1.3))
+    ax = figure.subplots()
+    for row, (validation, test) in enumerate(zip(data["validation"], data["test"], strict=True)):
+        ax.plot(validation, [row - 0.12] * len(validation), "o", mfc="white", color=BLUE, ms=8,
+                label="validation" if row == 0 else None)  # fmt: skip
+        ax.plot(test, [row + 0.12] * len(test), "D", color=VERMILION, ms=7, label="test" if row == 0 else None)
+    ax.axvline(data["baseline"], color=GREY, ls="--", lw=1)
+    ax.annotate("baseline", (data["baseline"], 1), xycoords=("data", "axes fraction"), xytext=(3, 2),
+                textcoords="offset points", color=GREY, fontsize=9)  # fmt: skip
+    labels = [f"{name}\n{count:,} parameters" for name, count in zip(data["names"], data["parameters"], strict=True)]
+    ax.set_yticks(range(len(labels)), labels)
+    ax.set_ylim(len(labels) - 0.4, -0.6)
+    ax.set_xlabel("accuracy")
+    _percent(ax, "x", 1)
+    ax.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0))
+    return figure
+
+
+@styled
+def predictions(data: dict) -> Figure:
+    """data: images, true (class numbers), probabilities (image, class)."""
+    count = len(data["images"])
+    columns = 5
+    figure = Figure(figsize=(10, 2.25 * (count // columns)))
+    grid = figure.subplots(count // columns, 2 * columns, width_ratios=(1, 1.1) * columns, squeeze=False)
+    for number in range(count):
+        row, column = divmod(number, columns)
+        left, right = grid[row, 2 * column], grid[row, 2 * column + 1]
+        values, true = data["probabilities"][number], data["true"][number]
+        _images([left], [data["images"][number]], [CLASSES[true]])
+        top = sorted(range(10), key=lambda label: (-values[label], label))[:3]
+        colours = [GREEN if label == true else VERMILION for label in top]
+        right.barh(range(3), [values[label] for label in top], color=colours)
+        for place, label in enumerate(top):
+            right.text(0.03, place - 0.42, f"{CLASSES[label]} {values[label]:.0%}", fontsize=7, va="bottom")
+        right.set(xlim=(0, 1.35), ylim=(2.6, -0.9))
+        right.axis("off")
+    return figure

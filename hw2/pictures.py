@@ -1,0 +1,46 @@
+"""Any picture in, class and probabilities out: the demo."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps, UnidentifiedImageError
+from torch import Tensor, nn
+
+from hw2.errors import InputError
+from hw2.training import logits_of
+
+
+def read(path: Path | str) -> Tensor:
+    """A picture of any size, colour or grey, as the data set shows its own: uint8 (28, 28), bright on black.
+
+    It is fitted into 28 x 28 with its proportions kept; where its border is bright, as in a shop's photograph, it is
+    turned into a negative first. Raises `InputError` for what is no picture.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            with Image.open(path) as picture:
+                # Transparent parts are background: white, as a page would show them.
+                layers = ImageOps.exif_transpose(picture).convert("RGBA")
+        page = Image.new("RGBA", layers.size, "white")
+        grey = Image.alpha_composite(page, layers).convert("L")
+    except (OSError, ValueError, SyntaxError, UnidentifiedImageError, Image.DecompressionBombError, Warning) as error:
+        raise InputError(f"{path}: no readable picture ({error}); give a PNG, JPEG or the like") from None
+    pixels = np.asarray(grey)
+    border = np.concatenate([pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1]])
+    if border.mean() > 127:
+        grey = ImageOps.invert(grey)
+    return torch.from_numpy(np.asarray(ImageOps.pad(grey, (28, 28), color=0)).copy())
+
+
+@torch.no_grad()
+def probabilities(network: nn.Module, images: Tensor) -> Tensor:
+    """Softmax (n, 10), float64, of uint8 images (n, 28, 28). Computed in float64: its digits do not hang on rounding."""
+    import copy
+
+    exact = copy.deepcopy(network).double()
+    return torch.softmax(logits_of(exact, images, dtype=torch.float64), dim=1)
