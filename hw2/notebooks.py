@@ -18,6 +18,7 @@ from hw2.data import PROJECT
 from hw2.errors import InputError
 
 FOLDER = PROJECT / "notebooks"
+WIDGET = "application/vnd.jupyter.widget-view+json"
 METADATA = {
     "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
     "language_info": {"name": "python"},
@@ -31,21 +32,22 @@ def paths() -> list[Path]:
 def execute(path: Path) -> nbformat.NotebookNode:
     """Run every cell in this interpreter's environment; an error in a cell is raised as nbclient's `CellExecutionError`.
 
-    Times, versions and machine names are left out. Where something was trained its progress bars came by standard
-    error: then the notebook runs once more, on the finished runs. What still warns is an error.
+    Times, versions and machine names are left out. Where something was trained there are progress bars: then the
+    notebook runs once more, on the finished runs. What still warns is an error.
     """
     notebook = run(path)
-    if warnings(notebook):
+    if noise(notebook):
         notebook = run(path)
-    if text := warnings(notebook):
-        raise InputError(f"{path}: a cell wrote to standard error: {text.strip().splitlines()[-1]}")
+    if text := noise(notebook):
+        raise InputError(f"{path}: a cell shows more than its result: {text.strip().splitlines()[-1]}")
     return clean(notebook)
 
 
-def warnings(notebook: nbformat.NotebookNode) -> str:
-    """What the cells wrote to standard error."""
+def noise(notebook: nbformat.NotebookNode) -> str:
+    """What the cells wrote to standard error, progress bars among it."""
     outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
-    return "".join(output.text for output in outputs if output.get("name") == "stderr")
+    bars = ["a progress bar" for output in outputs if WIDGET in output.get("data", {})]
+    return "\n".join([output.text for output in outputs if output.get("name") == "stderr"] + bars)
 
 
 def run(path: Path) -> nbformat.NotebookNode:
