@@ -48,6 +48,8 @@ def train(
     seed: Annotated[int, typer.Option(min=0, max=99)] = 0,
     device: Device = "auto",
     weights: Annotated[Optional[Path], typer.Option(help="teacher: the course's resnet-50.pth")] = None,
+    temperature: Annotated[Optional[float], typer.Option(help="distilled: another than the search's")] = None,
+    alpha: Annotated[Optional[float], typer.Option(help="distilled: another weight of the KL term")] = None,
     ratio: Annotated[float, typer.Option(help="compressed: share of the channels to remove")] = 0.29,
     estimate: Annotated[bool, typer.Option("--estimate", help="print time and disk, train nothing")] = False,
 ) -> None:
@@ -55,6 +57,10 @@ def train(
     from hw2 import recipes, stages
 
     recipes.check_ratio(ratio)
+    if temperature is not None:
+        recipes.check_temperature(temperature)
+    if alpha is not None:
+        recipes.check_alpha(alpha)
     chosen = _profile(profile)
     if estimate:
         print(recipes.estimate(chosen))
@@ -64,7 +70,7 @@ def train(
     steps = {
         "teacher": lambda: [stages.teacher(chosen, seed, weights, device)],
         "plain": lambda: [stages.plain(chosen, seed, device)],
-        "distilled": lambda: [stages.distilled(chosen, seed, device)],
+        "distilled": lambda: [stages.distilled(chosen, seed, device, temperature, alpha)],
         "compressed": lambda: [stages.compressed(chosen, seed, device, ratio)],
         "all": lambda: stages.walk(chosen, seed, device),
     }

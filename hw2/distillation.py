@@ -62,7 +62,8 @@ def build_cache(
 ) -> np.ndarray:
     """Logits of `teacher` for every view, float16 (views, n, 10), in the images' own order.
 
-    Images that are not in `rows` get NaN, which no training survives unnoticed. Each view is kept in `folder` as soon as it is done, so an interrupted build goes on where it was.
+    Images that are not in `rows` get NaN, which no training survives unnoticed. Each view is kept in `folder` as
+    soon as it is done, so an interrupted build goes on where it was.
     """
     folder.mkdir(parents=True, exist_ok=True)
     for index in tqdm(range(view_count), desc="soft targets", unit="view", leave=False):

@@ -1,4 +1,5 @@
-"""One function a figure: the data in (what stands in NAME.json), a matplotlib Figure out. Style and saving in one place.
+"""One function a figure: the data in (what stands in NAME.json), a matplotlib Figure out. Style and saving in one
+place.
 
 Colours are Okabe and Ito's, which colour-blind readers can tell apart; curves differ in their markers as well.
 """
@@ -92,14 +93,16 @@ def samples(data: dict) -> Figure:
 
 @styled
 def curves(data: dict) -> Figure:
-    """data: arms, a list of {name, epoch, train_loss, val_loss, val_accuracy}; marks, optional [epoch, text] pairs."""
+    """data: arms, a list of {name, epoch, val_loss, val_accuracy}; marks, optional [epoch, text] pairs.
+
+    An arm may have train_loss: a loss with soft targets, which is no cross-entropy, must not stand beside val_loss.
+    """
     figure = Figure(figsize=(9, 3.4))
     left, right = figure.subplots(1, 2)
     colours = (BLUE, VERMILION, GREEN)
     for arm, colour, marker in zip(data["arms"], colours, "os^", strict=False):
-        several = len(data["arms"]) > 1
-        prefix = f"{arm['name']}: " if several else ""
-        if not several:  # a loss with soft targets is no cross-entropy: only one arm's own two can be compared
+        prefix = f"{arm['name']}: " if len(data["arms"]) > 1 else ""
+        if "train_loss" in arm:
             left.plot(arm["epoch"], arm["train_loss"], ":", color=colour, marker=marker, ms=4, label="training loss")
         left.plot(arm["epoch"], arm["val_loss"], color=colour, marker=marker, ms=4, label=prefix + "validation loss")
         right.plot(arm["epoch"], arm["val_accuracy"], color=colour, marker=marker, ms=4, label=arm["name"])
@@ -220,8 +223,8 @@ def phases(data: dict) -> Figure:
         ax.annotate(f"{value:.1%}", (number, value), xytext=(0, -14), textcoords="offset points", ha="center",
                     color=VERMILION, fontsize=9)  # fmt: skip
     ax.set_xticks(place, data["names"])
-    ax.set(ylabel="validation accuracy", ylim=(-0.05, 1.1))
-    ax.legend(loc="lower right")
+    ax.set(ylabel="validation accuracy", ylim=(-0.08, 1.1))
+    ax.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2)
     _percent(ax)
     return figure
 
@@ -261,9 +264,9 @@ def predictions(data: dict) -> Figure:
         _images([left], [data["images"][number]], [CLASSES[true]])
         top = sorted(range(10), key=lambda label: (-values[label], label))[:3]
         colours = [GREEN if label == true else VERMILION for label in top]
-        right.barh(range(3), [values[label] for label in top], color=colours)
+        right.barh([0.2, 1.2, 2.2], [values[label] for label in top], 0.4, color=colours)
         for place, label in enumerate(top):
-            right.text(0.03, place - 0.42, f"{CLASSES[label]} {values[label]:.0%}", fontsize=7, va="bottom")
-        right.set(xlim=(0, 1.35), ylim=(2.6, -0.9))
+            right.text(0, place - 0.06, f"{CLASSES[label]} {values[label]:.0%}", fontsize=7.5, va="bottom")
+        right.set(xlim=(0, 1.35), ylim=(2.6, -0.6))
         right.axis("off")
     return figure

@@ -117,7 +117,7 @@ def grade(
     shown = pictures.probabilities(network, data.test_images[samples]).argmax(1)
     right = int((shown == data.test_labels[samples]).sum())
     return [
-        line(competition, "45 %", f"at most {LIMIT:,} parameters", f"{count:,}", count <= LIMIT),
+        line(competition, "45%", f"at most {LIMIT:,} parameters", f"{count:,}", count <= LIMIT),
         line(
             competition,
             "",
@@ -126,15 +126,15 @@ def grade(
             correct >= BASELINE * total,
         ),
         line(competition, "", "submission.csv", *reversed(check_submission(submission, classes))),
-        Line("competition: leaderboard", "30 %", "place", "the leaderboard is private", OPEN),
+        Line("competition: leaderboard", "30%", "place", "the leaderboard is private", OPEN),
         line(
             "report: torchsummary",
-            "5 %",
+            "5%",
             "table and `Number of remaining parameters`",
             "the report holds what torchsummary prints" if table in text else "not what torchsummary prints",
             table in text,
         ),
-        line("report: explanation", "15 %", "name and student ID", "given" if named else "missing", named),
+        line("report: explanation", "15%", "name and student ID", "given" if named else "missing", named),
         line(
             "report: explanation",
             "",
@@ -143,7 +143,7 @@ def grade(
             methods and words <= WORDS,
         ),
         line("report: explanation", "", "references", "given" if sources else "missing", sources),
-        line("demo", "5 %", "the model classifies a picture of each class", f"{right} of 10 right", right >= 8),
+        line("demo", "5%", "the model classifies a picture of each class", f"{right} of 10 right", right >= 8),
     ], classes
 
 

@@ -30,7 +30,7 @@ def paths() -> list[Path]:
 
 
 def execute(path: Path) -> nbformat.NotebookNode:
-    """Run every cell in this interpreter's environment; an error in a cell is raised as nbclient's `CellExecutionError`.
+    """Run every cell in this interpreter's environment; an error in a cell is nbclient's `CellExecutionError`.
 
     Times, versions and machine names are left out. Where something was trained there are progress bars: then the
     notebook runs once more, on the finished runs. What still warns is an error.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import warnings
 from pathlib import Path
 
@@ -39,8 +40,6 @@ def read(path: Path | str) -> Tensor:
 
 @torch.no_grad()
 def probabilities(network: nn.Module, images: Tensor) -> Tensor:
-    """Softmax (n, 10), float64, of uint8 images (n, 28, 28). Computed in float64: its digits do not hang on rounding."""
-    import copy
-
+    """Softmax (n, 10) of uint8 images (n, 28, 28), in float64: digits that are shown must not hang on rounding."""
     exact = copy.deepcopy(network).double()
     return torch.softmax(logits_of(exact, images, dtype=torch.float64), dim=1)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from dataclasses import asdict, dataclass, replace
 
 from hw2.errors import InputError
@@ -51,7 +52,7 @@ class Recipe:
 
 @dataclass(frozen=True, kw_only=True)
 class TeacherRecipe(Recipe):
-    """`views` is how many views get soft targets. `weights`: SHA-256 of the file that stood in for training, or None."""
+    """`views` of them get soft targets. `weights`: SHA-256 of the file that stood in for training, or None."""
 
     fit: Fit
     stem: str = "imagenet"
@@ -99,7 +100,7 @@ class TuningRecipe(Recipe):
 
 
 def check_temperature(value: float) -> float:
-    if not value > 0:
+    if not 0 < value < math.inf:
         raise InputError(f"temperature {value}: expected a number above 0; 2 to 8 is usual")
     return value
 
@@ -197,9 +198,13 @@ def tuning(profile: str, teacher: str) -> TuningRecipe:
     return TuningRecipe(stage="tuning", seed=0, teacher=teacher, **_numbers(profile, "tuning"))
 
 
-def distilled(profile: str, seed: int, teacher: str, temperature: float, alpha: float) -> StudentRecipe:
+def distilled(
+    profile: str, seed: int, teacher: str, temperature: float, alpha: float, tuned: bool = True
+) -> StudentRecipe:
+    """Settings that are not the search's get a folder of their own."""
+    stage = "distilled" if tuned else f"distilled-T{temperature:g}-alpha{alpha:g}"
     numbers = _numbers(profile, "student")
-    return StudentRecipe(stage="distilled", seed=seed, teacher=teacher, temperature=temperature, alpha=alpha, **numbers)
+    return StudentRecipe(stage=stage, seed=seed, teacher=teacher, temperature=temperature, alpha=alpha, **numbers)
 
 
 def plain(profile: str, seed: int) -> StudentRecipe:
@@ -208,9 +213,12 @@ def plain(profile: str, seed: int) -> StudentRecipe:
 
 
 def compressed(profile: str, seed: int, parent: dict, ratio: float = RATIO) -> CompressedRecipe:
-    """`parent` is the distilled run's recipe as read from its folder: fine-tuning keeps its teacher and settings."""
+    """`parent` is the distilled run's recipe as read from its folder: fine-tuning keeps its teacher and settings.
+
+    Another ratio than the report's gets a folder of its own.
+    """
     return CompressedRecipe(
-        stage="compressed",
+        stage="compressed" if ratio == RATIO else f"compressed-{ratio:g}",
         seed=seed,
         parent=parent["digest"],
         teacher=parent["teacher"],

@@ -11,7 +11,7 @@ import os
 import platform
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
 
 import jinja2
@@ -22,7 +22,7 @@ from PIL import Image
 from torch import Tensor
 
 from hw2 import distillation, figures, grading, pictures, recipes, runs, stages, training, tuning
-from hw2.data import CLASSES, FashionMNIST, fashion_mnist
+from hw2.data import CLASSES, PROJECT, FashionMNIST, fashion_mnist
 from hw2.runs import Run
 
 ARMS = {
@@ -88,13 +88,13 @@ def _samples() -> dict:
     return {"images": [data.train_images[rows].tolist() for rows in chosen]}
 
 
-def _curve(run: Run, name: str) -> dict:
-    return {"name": name} | {column: run.history[column].tolist() for column in
-                             ("epoch", "train_loss", "val_loss", "val_accuracy")}  # fmt: skip
+def _curve(run: Run, name: str, *more: str) -> dict:
+    columns = ("epoch", "val_loss", "val_accuracy", *more)
+    return {"name": name} | {column: run.history[column].tolist() for column in columns}
 
 
 def _teacher_curves() -> dict:
-    return {"arms": [_curve(stages.teacher(), "teacher")]}
+    return {"arms": [_curve(stages.teacher(), "teacher", "train_loss")]}
 
 
 def _teacher_confusion() -> dict:
@@ -195,7 +195,7 @@ def _arms() -> dict:
     }
 
 
-@lru_cache(maxsize=1)
+@cache
 def delivered_classes() -> Tensor:
     """Classes (10000,) that the delivered network predicts for the test images; checked against the ledger."""
     run = stages.delivered()
@@ -253,7 +253,7 @@ FIGURES = {
 }
 
 
-@lru_cache(maxsize=None)
+@cache
 def drawn(name: str) -> dict[str, bytes]:
     """The three files of a figure, by their endings, as the code draws them now."""
     data = json.loads(figures.dump(FIGURES[name].data()))
@@ -274,7 +274,7 @@ def spread(values: list[float]) -> str:
     if not values:
         return "not read"
     mean = f"{np.mean(values):.2%}"
-    return mean if len(values) == 1 else f"{mean[:-1]} ± {np.std(values, ddof=1):.2%}".replace("%", " %")
+    return mean if len(values) == 1 else f"{mean[:-1]} ± {np.std(values, ddof=1):.2%}"
 
 
 def wilson(correct: int, total: int, z: float = 1.959964) -> tuple[float, float]:
@@ -344,14 +344,35 @@ def text() -> str:
         loader=jinja2.PackageLoader("hw2"), undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True,
         keep_trailing_newline=True,
     )  # fmt: skip
-    environment.filters["percent"] = lambda value, digits=2: f"{value:.{digits}%}".replace("%", " %")
+    environment.filters["percent"] = lambda value, digits=2: f"{value:.{digits}%}"
     return environment.get_template("report.md.j2").render(**context())
+
+
+def readme() -> str:
+    """README.md with its result, the one place there where numbers of runs stand, made anew."""
+    old = (PROJECT / "README.md").read_text("utf-8")
+    start, end = "<!-- result -->\n", "<!-- /result -->"
+    run, group = stages.delivered(), seeds("compressed")
+    metrics, environment = run.metrics, run.environment
+    low, high = wilson(metrics["test_correct"], metrics["test_total"])
+    minutes = sum(found.metrics["wall_s"] for found in (stages.teacher(), stages.distilled(), run)) / 60
+    result = (
+        f"**Result:** {metrics['parameters']:,} parameters, "
+        f"**{metrics['test_correct'] / metrics['test_total']:.2%} test accuracy** "
+        f"(95 % interval {low:.2%} to {high:.2%}; "
+        f"validation {run.val_accuracy:.2%}). Mean over {len(group)} seed{'s' if len(group) > 1 else ''}: "
+        f"{spread([found.test_accuracy for found in group if found.test_accuracy is not None])}.\n"
+        f"Trained in {minutes:.0f} minutes on {environment['hardware']}, {environment['threads']} threads "
+        f"(`runs/{run.name}`), each recipe's test set read once.\n"
+    )
+    return old[: old.index(start) + len(start)] + result + old[old.index(end) :]
 
 
 def files() -> dict[str, bytes]:
     """Path relative to the output folder -> content, of everything that is written."""
     content = {f"figures/{name}.{kind}": part for name in FIGURES for kind, part in drawn(name).items()}
     submission = "id,pred\n" + "".join(f"{row},{int(label)}\n" for row, label in enumerate(delivered_classes()))
+    content["README.md"] = readme().encode()
     return content | {"report.md": text().encode(), "submission.csv": submission.encode()}
 
 
@@ -409,7 +430,7 @@ def _first_difference(old: bytes, new: bytes) -> str:
 
 
 def differing_blocks(old: bytes, new: bytes, side: int = 16, limit: float = 24.0) -> list[str]:
-    """The first block of `side` x `side` pixels whose mean absolute difference exceeds `limit` of 255, told in words."""
+    """The worst block of `side` x `side` pixels, in words, if its mean difference exceeds `limit` of 255."""
     try:
         before, after = (np.asarray(Image.open(io.BytesIO(part)).convert("RGB"), float) for part in (old, new))
     except (OSError, SyntaxError, ValueError) as error:

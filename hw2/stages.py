@@ -176,12 +176,20 @@ def _train_student(recipe: recipes.StudentRecipe, name: str, where: torch.device
         runs.write_training(folder, history, _metrics(network, recipe, started, where, history.earlier), where)
 
 
-def distilled(profile: str | None = None, seed: int = 0, device: str = "auto") -> Run:
-    """ResNet-14 (175,258 parameters) with the teacher's soft targets, at the tuned temperature and alpha."""
+def distilled(
+    profile: str | None = None,
+    seed: int = 0,
+    device: str = "auto",
+    temperature: float | None = None,
+    alpha: float | None = None,
+) -> Run:
+    """ResNet-14 (175,258 parameters) with the teacher's soft targets, at the tuned temperature and alpha or others."""
+    tuned_too = temperature is None and alpha is None
     parent = teacher(profile, device=device)
-    temperature, alpha = tuning.best(tuned(profile, device))
+    best = tuning.best(tuned(profile, device)) if temperature is None or alpha is None else (temperature, alpha)
+    chosen = best[0] if temperature is None else temperature, best[1] if alpha is None else alpha
     return _load_or_train(
-        lambda name: recipes.distilled(name, seed, parent.digest, temperature, alpha),
+        lambda name: recipes.distilled(name, seed, parent.digest, *chosen, tuned=tuned_too),
         lambda recipe, name, where: _train_student(recipe, name, where, parent.soft_targets),
         profile,
         device,

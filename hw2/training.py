@@ -163,7 +163,7 @@ def fit(
                     "val_accuracy": correct / len(validation),
                 }
             )
-            if not math.isfinite(history.epochs[-1]["train_loss"]):
+            if not math.isfinite(history.epochs[-1]["train_loss"] + val_loss):
                 raise InputError(f"{label}: the loss is not finite in epoch {epoch + 1}; lower lr ({recipe.lr}) or reg")
             bar.set_postfix(val_accuracy=f"{correct / len(validation):.4f}")
             if checkpoint:
