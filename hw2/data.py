@@ -10,11 +10,13 @@ import gzip
 import hashlib
 import os
 import shutil
+import socket
 import subprocess
 import tempfile
 import zlib
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
+from http.client import HTTPException
 from pathlib import Path
 
 import numpy as np
@@ -37,6 +39,7 @@ FILES = {
     "t10k-labels-idx1-ubyte": ("0402a96d92fd2663957122ceb108a494c5af83dab82d92729df917d7dec38c34", (10000,)),
 }
 VALIDATION = 5000
+TIMEOUT = 30  # seconds without a byte
 DEBIAN_PACKAGE = "dataset-fashion-mnist"
 DEBIAN_FOLDER = Path("usr/share/datasets/fashion-mnist")
 PROJECT = Path(__file__).resolve().parent.parent
@@ -126,13 +129,14 @@ def _fetch_torchvision(folder: Path) -> None:
     from torchvision.datasets.utils import download_url
 
     problems = []
+    socket.setdefaulttimeout(TIMEOUT)  # torchvision gives none: a mirror that never answers would be waited for
     for mirror in Torchvision.mirrors:
         try:
             for name, md5 in Torchvision.resources:
                 download_url(mirror + name, folder, filename=name, md5=md5)
             return
-        except (OSError, RuntimeError) as error:
-            problems.append(str(error))
+        except (OSError, RuntimeError, HTTPException) as error:
+            problems.append(str(error) or type(error).__name__)
     raise OSError("; ".join(problems))
 
 

@@ -83,7 +83,8 @@ def build_cache(
 def read_cache(path: Path) -> Tensor:
     """The soft targets of a teacher run: float16 (views, 60000, 10)."""
     try:
-        array = np.load(path, allow_pickle=False)
+        with path.open("rb") as file:
+            array = np.lib.format.read_array(file, allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
         raise InputError(f"{path}: no readable soft targets ({error}); train the teacher again") from None
     if array.dtype != np.float16 or array.ndim != 3 or array.shape[2] != 10:

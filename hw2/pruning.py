@@ -12,6 +12,7 @@ import torch_pruning as tp
 from torch import Tensor, nn
 
 from hw2 import views
+from hw2.errors import InputError
 from hw2.networks import ResNet14
 from hw2.recipes import check_ratio
 
@@ -57,6 +58,9 @@ def pruner(network: ResNet14, ratio: float, reg: float = 0.0) -> Pruner:
 
 def prune(network: ResNet14, ratio: float) -> ResNet14:
     """A pruned copy with new, independent parameters; each width becomes int(width * (1 - ratio))."""
+    check_ratio(ratio)
+    if int(min(network.widths) * (1 - ratio)) < 1:  # the library would leave such a group as it is, without a word
+        raise InputError(f"pruning ratio {ratio}: leaves no channel of the narrowest group ({min(network.widths)})")
     narrow = ResNet14(network.widths)
     narrow.load_state_dict(network.state_dict())
     with torch.enable_grad():

@@ -82,11 +82,13 @@ def write_csv(path: Path, columns: tuple[str, ...], rows: list[dict]) -> None:
 
 def read_csv(path: Path, columns: tuple[str, ...]) -> pd.DataFrame:
     try:
-        table = pd.read_csv(path, float_precision="round_trip")
+        table = pd.read_csv(path)
     except (OSError, ValueError) as error:
-        raise InputError(f"{path}: no readable CSV ({error}); restore it with `git checkout`") from None
+        raise InputError(f"{path}: no readable CSV ({str(error).strip()}); restore it with `git checkout`") from None
     if tuple(table.columns) != columns:
         raise InputError(f"{path}: columns {','.join(map(str, table.columns))}, expected {','.join(columns)}")
+    if table.isna().any(axis=None):
+        raise InputError(f"{path}: a row lacks a value; restore it with `git checkout`")
     return table
 
 
@@ -111,6 +113,8 @@ class Run:
 
     @property
     def digest(self) -> str:
+        if "digest" not in self.recipe:
+            raise InputError(f"{self.folder / 'recipe.json'}: no digest; restore it with `git checkout`")
         return self.recipe["digest"]
 
     @property
@@ -253,12 +257,18 @@ def read_test_set(run: Run | None, network: nn.Module, data: FashionMNIST) -> Te
                 f"{run.name}: {correct} test images correct, but the ledger's reading says {recorded}; "
                 "restore the run and the ledger with `git checkout`"
             )
+        if run.test_accuracy is None:  # the same recipe, trained again
+            _note_reading(run, correct, total)
         return classes
     when = datetime.now(UTC).isoformat(timespec="seconds")
     new = {"when": when, "run": run.name, "recipe": run.digest, "correct": correct, "total": total}
     write_csv(root(run.profile) / "test_ledger.csv", LEDGER, [*rows.to_dict("records"), new])
-    write_json(run.folder / "metrics.json", run.metrics | {"test_correct": correct, "test_total": total})
+    _note_reading(run, correct, total)
     return classes
+
+
+def _note_reading(run: Run, correct: int, total: int) -> None:
+    write_json(run.folder / "metrics.json", run.metrics | {"test_correct": correct, "test_total": total})
 
 
 def of_weights(path: Path, profile: str | None) -> Run | None:
@@ -278,12 +288,9 @@ def sha256(path: Path) -> str:
 def sums(profile: str) -> str:
     """SHA256SUMS of everything under the profile's runs, in `sha256sum --check`'s format."""
     top = root(profile)
-    paths = sorted(
-        path
-        for path in top.rglob("*")
-        if path.is_file() and path.name != "SHA256SUMS" and not any(part.startswith(".") for part in path.parts[-3:])
-    )
-    return "".join(f"{sha256(path)}  {path.relative_to(top).as_posix()}\n" for path in paths)
+    names = sorted(path.relative_to(top) for path in top.rglob("*") if path.is_file())
+    kept = [name for name in names if name.name != "SHA256SUMS" and not any(part[0] == "." for part in name.parts)]
+    return "".join(f"{sha256(top / name)}  {name.as_posix()}\n" for name in kept)
 
 
 def write_sums(profile: str) -> None:

@@ -149,7 +149,7 @@ def tuned(profile: str | None = None, device: str = "auto", storage: str | None 
         recipe = recipes.tuning(name, parent.digest)
         folder = runs.root(name) / "tuning"
         recorded = folder / "recipe.json"
-        if recorded.is_file() and runs.read_json(recorded)["digest"] == recipe.digest:
+        if recorded.is_file() and runs.read_json(recorded).get("digest") == recipe.digest:
             return runs.read_csv(folder / "trials.csv", tuning.COLUMNS)
     name = profile or (default_profile() if default_profile() in candidates else candidates[-1])
     recipe = recipes.tuning(name, parent.digest)
@@ -267,10 +267,15 @@ def deliver(run: Run) -> None:
 
 def delivered(profile: str | None = None) -> Run:
     """The run that runs/delivered.json names; `InputError` where its weights are not the named ones."""
-    top = runs.root(profile or default_profile())
+    top = runs.root(recipes.check_profile(profile or default_profile()))
     named = runs.read_json(top / "delivered.json")
+    if not all(isinstance(named.get(key), str) for key in ("run", "sha256")):
+        raise InputError(f"{top / 'delivered.json'}: expected `run` and `sha256`; restore it with `git checkout`")
     run = Run(top / named["run"])
-    if runs.sha256(run.folder / "model.safetensors") != named["sha256"]:
+    weights = run.folder / "model.safetensors"
+    if not weights.is_file():
+        raise InputError(f"{run.name}: the delivered network has no model.safetensors; restore it with `git checkout`")
+    if runs.sha256(weights) != named["sha256"]:
         raise InputError(f"{run.name}: model.safetensors is not the delivered one (SHA-256 differs); `git checkout` it")
     return run
 

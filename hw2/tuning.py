@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import time
 import warnings
 
 import optuna
@@ -10,7 +11,7 @@ import pandas as pd
 import torch
 from optuna.exceptions import ExperimentalWarning
 from optuna.storages import RDBStorage, RetryHeartbeatStaleTrialCallback
-from optuna.trial import Trial, TrialState
+from optuna.trial import FrozenTrial, Trial, TrialState
 
 from hw2 import runs, training
 from hw2.data import FashionMNIST
@@ -22,7 +23,7 @@ COLUMNS = ("trial", "T", "alpha", "lr", "seed", "epochs", "images", "val_correct
 
 
 def study(recipe: TuningRecipe, storage: str | None = None) -> optuna.Study:
-    """The recipe's study, with every setting enqueued once. Storage is a URL; SQLite in the cache by default.
+    """The recipe's study. Storage is a URL; SQLite in the cache by default.
 
     A trial whose worker died is taken up again after its heartbeat stops.
     """
@@ -35,11 +36,13 @@ def study(recipe: TuningRecipe, storage: str | None = None) -> optuna.Study:
             heartbeat_interval=30,
             heartbeat_stale_trial_callback=RetryHeartbeatStaleTrialCallback(),
         )
-    found = optuna.create_study(storage=database, study_name=recipe.digest, direction="maximize", load_if_exists=True)
-    if not found.trials:
-        for seed, temperature, alpha in itertools.product(recipe.seeds, recipe.temperatures, recipe.alphas):
-            found.enqueue_trial({"T": temperature, "alpha": alpha, "seed": seed})
-    return found
+    return optuna.create_study(storage=database, study_name=recipe.digest, direction="maximize", load_if_exists=True)
+
+
+def _tried(grid: optuna.Study, *states: TrialState) -> dict[tuple, FrozenTrial]:
+    """(seed, T, alpha) -> the first trial of that setting in one of these states."""
+    trials = [trial for trial in grid.get_trials(states=states) if "setting" in trial.user_attrs]
+    return {tuple(trial.user_attrs["setting"]): trial for trial in reversed(trials)}
 
 
 def search(
@@ -49,6 +52,8 @@ def search(
     train, validation = training.parts(data, recipe.images, recipe.validation)
 
     def objective(trial: Trial) -> int:
+        if "setting" not in trial.user_attrs:  # another worker took the last one: nothing to make up
+            raise optuna.TrialPruned
         temperature = trial.suggest_categorical("T", recipe.temperatures)
         alpha = trial.suggest_categorical("alpha", recipe.alphas)
         seed = trial.suggest_categorical("seed", recipe.seeds)
@@ -69,34 +74,41 @@ def search(
         )
         return training.evaluate(network, data.train_images[validation], data.train_labels[validation])[1]
 
+    settings = list(itertools.product(recipe.seeds, recipe.temperatures, recipe.alphas))
     verbosity = optuna.logging.get_verbosity()
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     try:
         grid = study(recipe, storage)
-        settings = len(recipe.seeds) * len(recipe.temperatures) * len(recipe.alphas)
-        while len(done := grid.get_trials(states=(TrialState.COMPLETE,))) < settings:
-            grid.optimize(objective, n_trials=1)
+        while missing := set(settings) - _tried(grid, TrialState.COMPLETE).keys():
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", ExperimentalWarning)
+                optuna.storages.fail_stale_trials(grid)
+            taken = _tried(grid, TrialState.WAITING, TrialState.RUNNING)
+            for seed, temperature, alpha in (s for s in settings if s in missing and s not in taken):
+                grid.enqueue_trial(
+                    {"T": temperature, "alpha": alpha, "seed": seed}, user_attrs={"setting": [seed, temperature, alpha]}
+                )
+            if grid.get_trials(states=(TrialState.WAITING,)):
+                grid.optimize(objective, n_trials=1)
+            else:
+                time.sleep(1)  # another worker is at the last ones
+        done = _tried(grid, TrialState.COMPLETE)
     finally:
         optuna.logging.set_verbosity(verbosity)
-    order = {
-        setting: number
-        for number, setting in enumerate(itertools.product(recipe.seeds, recipe.temperatures, recipe.alphas))
-    }
-    rows = [
+    return [
         {
-            "trial": order[trial.params["seed"], trial.params["T"], trial.params["alpha"]],
-            "T": trial.params["T"],
-            "alpha": trial.params["alpha"],
+            "trial": number,
+            "T": temperature,
+            "alpha": alpha,
             "lr": recipe.fit.lr,
-            "seed": trial.params["seed"],
+            "seed": seed,
             "epochs": recipe.fit.epochs,
             "images": recipe.images,
-            "val_correct": int(trial.value),
-            "state": trial.state.name,
+            "val_correct": int(done[seed, temperature, alpha].value),
+            "state": done[seed, temperature, alpha].state.name,
         }
-        for trial in done
+        for number, (seed, temperature, alpha) in enumerate(settings)
     ]
-    return sorted(rows, key=lambda row: row["trial"])
 
 
 def best(trials: pd.DataFrame) -> tuple[float, float]:

@@ -34,7 +34,7 @@ def view(index: int, count: int = 60000, pad: int = 2, seed: int = 0) -> tuple[T
 
 
 def cut(images: Tensor, index: int, pad: int = 2, seed: int = 0) -> Tensor:
-    """View `index` of the whole set: uint8 (n, 28, 28) in, a new uint8 (n, 28, 28) out, on the same device."""
+    """View `index` of the whole set: uint8 (n, 28, 28) in and out, on the same device; view 0 is the input itself."""
     if index == 0:
         return images
     side = images.shape[-1]
