@@ -155,10 +155,11 @@ NUMBERS = {
             "alphas": (0.2, 0.6),
             "seeds": (0,),
         },
+        # Strong sparse learning (0.01 at a rate of 0.05) pruned without a loss, but left 74 % on validation.
         "compressed": {
-            "sparse": Fit(epochs=2, lr=0.05, weight_decay=0.0),
-            "reg": 1e-2,
-            "fit": Fit(epochs=10, lr=0.15),
+            "sparse": Fit(epochs=1, lr=0.03, weight_decay=0.0),
+            "reg": 5e-3,
+            "fit": Fit(epochs=5, lr=0.1),
         },
     },
     "full": {
