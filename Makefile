@@ -50,5 +50,5 @@ reproduce: setup
 	$(BIN)/hw2 train all --profile $(PROFILE)
 
 clean:
-	rm -rf .venv build cache *.egg-info .ruff_cache
-	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+	rm -rf .venv build cache *.egg-info .ruff_cache .pytest_cache .coverage
+	find . \( -path ./runs -o -path ./data -o -path ./.git \) -prune -o \( -name __pycache__ -o -name .ipynb_checkpoints \) -type d -prune -exec rm -rf {} +

@@ -22,7 +22,7 @@ DIRECT = [Requirement(text) for text in META["dependencies"] + META["optional-de
 
 def version(requirement):
     (specifier,) = requirement.specifier
-    assert specifier.operator == "==", requirement
+    assert specifier.operator == "==" and "*" not in specifier.version, requirement
     return specifier.version
 
 
