@@ -1,0 +1,61 @@
+# %% [markdown]
+# # 4. Summary
+#
+# **Question.** Is the compressed network small enough, and is it good enough?
+#
+# The four networks side by side. Settings were chosen on the validation split; the test set was read once for each
+# recipe, after the delivered run had been named, and `runs/test_ledger.csv` records it.
+
+# %%
+from hw2 import data, grading, report, stages
+
+report.results().set_index("network")
+
+# %%
+report.show("arms")
+
+# %% [markdown]
+# ## The network
+#
+# The delivered network in torchsummary's words. The count that torchsummary prints is checked against the parameters that
+# PyTorch knows.
+
+# %%
+delivered = stages.delivered()
+print(grading.summary_table(delivered.network()))
+
+# %% [markdown]
+# ## Demo
+#
+# The first test image of each class with the three likeliest classes: green is the true one. Own pictures:
+# `hw2 predict IMAGE`.
+
+# %%
+report.show("demo")
+
+# %% [markdown]
+# And the ten mistakes with the lowest probability for the true class. Would you have labelled them as the data set does?
+
+# %%
+report.show("mistakes")
+
+# %% [markdown]
+# ## Figures, report, submission
+#
+# Everything that the report shows is written here, from the runs.
+
+# %%
+folder = report.write()
+print(len(report.FIGURES), "figures, report.md and submission.csv written")
+
+# %% [markdown]
+# ## Grading
+#
+# The rubric line by line. Parameters, accuracy and submission are recomputed from weights and data now; the reading of the
+# test set must agree with the ledger's.
+
+# %%
+lines, classes = grading.grade(
+    delivered.weights, folder / "submission.csv", folder / "report.md", data.fashion_mnist(), delivered.profile
+)
+print(grading.table(lines))
