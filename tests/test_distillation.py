@@ -1,0 +1,196 @@
+"""The loss is Hinton's, by numbers worked out elsewhere; the cache of soft targets is exact, resumable and checked."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from helpers import tiny_network
+from torch.distributions import Categorical, kl_divergence
+from torch.nn import functional
+
+from hw2 import distillation, training, views
+from hw2.distillation import build_cache, cached_objective, kd_loss, read_cache
+from hw2.errors import InputError
+
+STUDENT = torch.tensor([[1.0, 0.0, -1.0], [0.0, 2.0, 0.0]])
+TEACHER = torch.tensor([[2.0, 0.0, 0.0], [0.0, 1.0, 1.0]])
+LABELS = torch.tensor([0, 1])
+
+
+def by_hand(temperature, alpha):
+    """The formula of the docstring in plain Python."""
+
+    def softmax(row):
+        powers = [math.exp(value / temperature) for value in row]
+        return [power / sum(powers) for power in powers]
+
+    hard = soft = 0.0
+    for student, teacher, label in zip(STUDENT.tolist(), TEACHER.tolist(), LABELS.tolist(), strict=True):
+        hard -= math.log(math.exp(student[label]) / sum(map(math.exp, student))) / 2
+        pairs = zip(softmax(teacher), softmax(student), strict=True)
+        soft += sum(p * math.log(p / q) for p, q in pairs) / 2
+    return (1 - alpha) * hard + alpha * temperature**2 * soft
+
+
+@pytest.mark.parametrize(
+    ("temperature", "alpha", "golden"),
+    [(1.0, 0.5, 0.271563728), (2.0, 0.3, 0.2962700381), (4.0, 0.9, 0.2397281061), (8.0, 1.0, 0.2270052537)],
+)
+def test_the_loss_equals_the_numbers_worked_out_by_hand(temperature, alpha, golden):
+    assert by_hand(temperature, alpha) == pytest.approx(golden, rel=1e-6)
+    assert kd_loss(STUDENT, TEACHER, LABELS, temperature, alpha).item() == pytest.approx(golden, rel=1e-5)
+
+
+def random_logits(seed):
+    return torch.randn(2, 64, 10, generator=torch.Generator().manual_seed(seed)) * 3
+
+
+@pytest.mark.parametrize("temperature", [0.5, 1.0, 4.0, 20.0])
+def test_the_soft_part_is_torchs_kl_divergence_times_temperature_squared(temperature):
+    student, teacher = random_logits(1)
+    labels = torch.arange(64) % 10
+    divergence = kl_divergence(Categorical(logits=teacher / temperature), Categorical(logits=student / temperature))
+    loss = kd_loss(student, teacher, labels, temperature, 1.0)
+    torch.testing.assert_close(loss, temperature**2 * divergence.mean(), rtol=1e-4, atol=1e-6)
+
+
+def test_alpha_0_is_the_cross_entropy_and_a_perfect_student_has_no_soft_loss():
+    student, teacher = random_logits(2)
+    labels = torch.arange(64) % 10
+    assert kd_loss(student, teacher, labels, 4.0, 0.0).equal(functional.cross_entropy(student, labels))
+    smooth = functional.cross_entropy(student, labels, label_smoothing=0.1)
+    assert kd_loss(student, teacher, labels, 4.0, 0.0, 0.1).equal(smooth)
+    # A constant added to all logits changes no probability.
+    assert kd_loss(teacher + 5, teacher, labels, 4.0, 1.0).item() == pytest.approx(0, abs=1e-4)
+
+
+@pytest.mark.parametrize("temperature", [1.0, 4.0, 20.0])
+def test_the_soft_gradient_is_temperature_times_the_difference_of_probabilities(temperature):
+    student, teacher = random_logits(3)
+    student.requires_grad_()
+    kd_loss(student, teacher, torch.zeros(64, dtype=torch.long), temperature, 1.0).backward()
+    difference = torch.softmax(student / temperature, 1) - torch.softmax(teacher / temperature, 1)
+    torch.testing.assert_close(student.grad, temperature * difference.detach() / 64, rtol=1e-4, atol=1e-7)
+
+
+def test_the_gradient_keeps_its_size_as_the_temperature_grows():
+    sizes = []
+    for temperature in (50.0, 100.0):
+        student, teacher = random_logits(4)
+        student.requires_grad_()
+        kd_loss(student, teacher, torch.zeros(64, dtype=torch.long), temperature, 1.0).backward()
+        sizes.append(student.grad.norm().item())
+    assert sizes[1] == pytest.approx(sizes[0], rel=0.05)  # without T^2 it would be a quarter
+
+
+def test_soft_targets_are_flatter_at_higher_temperature():
+    assert distillation.soft_targets(torch.tensor([[math.log(4.0), 0.0]]), 1.0)[0].tolist() == pytest.approx([0.8, 0.2])
+    assert distillation.soft_targets(torch.tensor([[math.log(4.0), 0.0]]), 2.0)[0].tolist() == pytest.approx(
+        [2 / 3, 1 / 3]
+    )
+
+
+@pytest.mark.parametrize(("temperature", "alpha"), [(0.0, 0.5), (-2.0, 0.5), (4.0, -0.1), (4.0, 1.1)])
+def test_an_objective_does_not_take_numbers_out_of_range(temperature, alpha):
+    with pytest.raises(InputError, match=r"temperature|alpha"):
+        cached_objective(torch.zeros(1, 2, 10), temperature, alpha)
+
+
+def test_the_objective_looks_up_view_and_row():
+    cache = torch.randn(3, 20, 10, generator=torch.Generator().manual_seed(0)).half()
+    rows, labels, logits = torch.tensor([4, 19]), torch.tensor([1, 2]), torch.zeros(2, 10)
+    loss = cached_objective(cache, 4.0, 0.9)(logits, labels, rows, 2)
+    assert loss.equal(kd_loss(logits, torch.stack([cache[2, 4], cache[2, 19]]).float(), labels, 4.0, 0.9))
+
+
+ROWS = torch.tensor([5, 0, 17, 40, 99])
+
+
+@pytest.fixture
+def images(few):
+    return few.train_images[:100]
+
+
+def test_the_cache_holds_the_live_logits_of_each_view_and_nan_for_other_images(images, tmp_path):
+    teacher = tiny_network()
+    cache = build_cache(teacher, images, ROWS, 3, 4, 7, tmp_path)
+    assert (cache.shape, cache.dtype) == ((3, 100, 10), np.float16)
+    for view in range(3):
+        live = training.logits_of(teacher, views.cut(images, view, 4, 7))
+        # float16 has 11 significant bits
+        np.testing.assert_allclose(cache[view, ROWS], live[ROWS].numpy(), rtol=2**-11 + 1e-5, atol=1e-6)
+    others = np.setdiff1d(np.arange(100), ROWS)
+    assert np.isnan(cache[:, others]).all()
+    assert not np.isnan(cache[:, ROWS]).any()
+
+
+def test_an_image_without_soft_targets_does_not_pass_unnoticed(images, tmp_path):
+    cache = torch.from_numpy(build_cache(tiny_network(), images, ROWS, 1, 2, 0, tmp_path))
+    loss = cached_objective(cache, 4.0, 0.9)(torch.zeros(2, 10), torch.tensor([1, 2]), torch.tensor([5, 6]), 0)
+    assert loss.isnan()
+
+
+def test_an_interrupted_cache_goes_on_with_the_views_that_are_missing(images, tmp_path, monkeypatch):
+    calls = []
+
+    def counted(*args, **more):
+        calls.append(args)
+        return training.logits_of(*args, **more)
+
+    monkeypatch.setattr(distillation, "logits_of", counted)
+    whole = build_cache(tiny_network(), images, ROWS, 3, 2, 0, tmp_path)
+    assert len(calls) == 3
+    (tmp_path / "view-1.npy").unlink()
+    again = build_cache(tiny_network(), images, ROWS, 3, 2, 0, tmp_path)
+    assert len(calls) == 4
+    np.testing.assert_array_equal(again, whole)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["view-0.npy", "view-1.npy", "view-2.npy"]
+
+
+def test_the_cache_reads_back_bit_for_bit(tmp_path):
+    array = np.random.default_rng(0).normal(size=(2, 30, 10)).astype(np.float16)
+    np.save(tmp_path / "soft_targets.npy", array)
+    assert read_cache(tmp_path / "soft_targets.npy").numpy().tobytes() == array.tobytes()
+
+
+def saved(change):
+    def spoil(path):
+        array = change(np.zeros((2, 30, 10), np.float16))
+        with path.open("wb") as file:
+            np.save(file, array)
+
+    return spoil
+
+
+def cut_off(path):
+    saved(lambda array: array)(path)
+    path.write_bytes(path.read_bytes()[:-1])
+
+
+def zipped(path):
+    with path.open("wb") as file:
+        np.savez(file, np.zeros((2, 30, 10), np.float16))
+
+
+UNUSABLE = {
+    "missing": lambda path: None,
+    "empty": lambda path: path.write_bytes(b""),
+    "garbage": lambda path: path.write_bytes(b"version https://git-lfs.github.com/spec/v1"),
+    "cut off": cut_off,
+    "pickled": saved(lambda array: array.astype(object)),
+    "float32": saved(lambda array: array.astype(np.float32)),
+    "two dimensions": saved(lambda array: array[0]),
+    "nine classes": saved(lambda array: array[..., :9]),
+    "an archive of arrays": zipped,
+    "a broken archive": lambda path: path.write_bytes(b"PK\x03\x04" + bytes(50)),
+}
+
+
+@pytest.mark.parametrize("kind", UNUSABLE)
+def test_an_unusable_file_of_soft_targets_is_named(tmp_path, kind):
+    path = tmp_path / "soft_targets.npy"
+    UNUSABLE[kind](path)
+    with pytest.raises(InputError) as error:
+        read_cache(path)
+    assert str(error.value).startswith(f"{path}: ")

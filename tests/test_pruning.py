@@ -1,0 +1,187 @@
+"""Pruning removes the weakest channels and nothing else; sparse learning makes them weak; BatchNorm is measured."""
+
+import copy
+
+import pytest
+import torch
+from helpers import same_bits, tiny_network
+from torch import nn
+
+from hw2 import pruning, views
+from hw2.errors import InputError
+from hw2.networks import ResNet14, count_parameters
+
+
+@pytest.mark.parametrize(
+    ("ratio", "widths", "parameters"),
+    [
+        (0.25, (12, 12, 24, 48), 98998),
+        (0.28, (11, 11, 23, 46), 90448),
+        (0.2813, (11, 11, 22, 45), 85956),  # the report's widths come of 0.28125 (without) to 0.296875 (with)
+        (0.29, (11, 11, 22, 45), 85956),
+        (0.296875, (11, 11, 22, 45), 85956),
+        (0.30, (11, 11, 22, 44), 83313),
+        (0.0, (16, 16, 32, 64), 175258),
+    ],
+)
+def test_a_ratio_gives_its_widths(ratio, widths, parameters):
+    network = pruning.prune(ResNet14(), ratio)
+    assert network.widths == widths
+    assert count_parameters(network) == parameters
+
+
+@pytest.mark.parametrize("ratio", [1.0, 1.5, -0.01, float("nan")])
+def test_a_ratio_out_of_range_is_an_error(ratio):
+    with pytest.raises(InputError, match="pruning ratio"):
+        pruning.prune(tiny_network(), ratio)
+
+
+def test_a_ratio_that_leaves_a_group_no_channel_is_an_error():
+    # int(16 * 0.05) is 0: the pruner would leave that group at its full width and say nothing.
+    with pytest.raises(InputError, match="pruning ratio"):
+        pruning.prune(ResNet14(), 0.95)
+
+
+#: layers that make a group's channels, and layers that take them
+GROUPS = [
+    ("conv1 layer1.0.conv2 layer1.1.conv2", "layer1.0.conv1 layer1.1.conv1 layer2.0.conv1 layer2.0.shortcut.0"),
+    (
+        "layer2.0.conv2 layer2.0.shortcut.0 layer2.1.conv2",
+        "layer2.1.conv1 layer3.0.conv1 layer3.0.shortcut.0",
+    ),
+    ("layer3.0.conv2 layer3.0.shortcut.0 layer3.1.conv2", "layer3.1.conv1 fc"),
+    *((f"layer{stage}.{block}.conv1", f"layer{stage}.{block}.conv2") for stage in (1, 2, 3) for block in (0, 1)),
+]
+
+
+def norm_of(name):
+    """The BatchNorm after a convolution."""
+    return name.replace("shortcut.0", "shortcut.1") if "shortcut" in name else name.replace("conv", "bn")
+
+
+def scaled(network, share, factor):
+    """Multiply that share of every group's channels, chosen at random; returns the others' numbers, a group each."""
+    generator, kept = torch.Generator().manual_seed(0), []
+    for makers, takers in GROUPS:
+        width = network.get_submodule(makers.split()[0]).out_channels
+        order = torch.randperm(width, generator=generator)
+        count = width - int(width * (1 - share))
+        for name in makers.split():
+            for module in (network.get_submodule(name), network.get_submodule(norm_of(name))):
+                for parameter in module.parameters():
+                    parameter.data[order[:count]] *= factor
+        for name in takers.split():
+            network.get_submodule(name).weight.data[:, order[:count]] *= factor
+        kept.append(order[count:].sort().values)
+    return kept
+
+
+@pytest.fixture
+def network(data):
+    """A ResNet-14 whose BatchNorm differs from channel to channel."""
+    torch.manual_seed(0)
+    network = ResNet14()
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            nn.init.uniform_(module.weight, 0.5, 1.5)
+            nn.init.uniform_(module.bias, -0.5, 0.5)
+    network(views.normalise(data.train_images[:50]))
+    return network.eval()
+
+
+def test_the_strongest_channels_stay_and_the_output_with_them(network, data):
+    kept = scaled(network, 0.29, 0.0)
+    pruned = pruning.prune(network, 0.29)
+    assert pruned.widths == (11, 11, 22, 45)
+    images = views.normalise(data.test_images[:30])
+    with torch.no_grad():
+        torch.testing.assert_close(pruned(images), network(images), rtol=1e-4, atol=1e-4)
+    # Weights and statistics of those that stay are untouched.
+    assert pruned.conv1.weight.equal(network.conv1.weight[kept[0]])
+    assert pruned.layer1[0].bn2.running_var.equal(network.layer1[0].bn2.running_var[kept[0]])
+    inner = kept[-1]
+    assert pruned.layer3[1].conv2.weight.equal(network.layer3[1].conv2.weight[kept[2]][:, inner])
+    assert pruned.fc.weight.equal(network.fc.weight[:, kept[2]])
+
+
+def test_pruning_leaves_the_original_as_it_was_and_shares_nothing_with_it(network):
+    before = copy.deepcopy(network)
+    with torch.no_grad():  # also where the caller has switched gradients off
+        pruned = pruning.prune(network, 0.29)
+    assert same_bits(network, before)
+    for parameter in pruned.parameters():
+        parameter.data.zero_()
+    assert same_bits(network, before)
+    assert all(parameter.requires_grad for parameter in pruned.parameters())
+    assert not pruned.training
+
+
+def test_group_norms_name_every_group_and_channel(network):
+    scaled(network, 0.29, 0.0)
+    norms = pruning.group_norms(network)
+    widths = sorted(len(group) for group in norms)
+    assert widths == sorted([16, 32, 64, 16, 16, 32, 32, 64, 64])
+    # Where channels were silenced, their norm is zero and no other's.
+    zeros = sorted(sum(norm == 0 for norm in group) for group in norms)
+    assert zeros == sorted([5, 10, 19, 5, 5, 10, 10, 19, 19])
+
+
+def regularised(network, steps, rate=0.05):
+    """The network after some steps of the regulariser alone."""
+    pruner = pruning.pruner(network, 0.29, 0.1)
+    pruner.update_regularizer()
+    for _ in range(steps):
+        for parameter in network.parameters():
+            parameter.grad = torch.zeros_like(parameter)
+        pruner.regularize(network)
+        for parameter in network.parameters():
+            parameter.data -= rate * parameter.grad
+    return network
+
+
+def test_a_tie_of_all_channels_gives_no_nan():
+    network = tiny_network()
+    for parameter in network.parameters():
+        nn.init.constant_(parameter, 0.1)
+    regularised(network, 1)
+    assert all(parameter.isfinite().all() for parameter in network.parameters())
+    assert all(parameter.grad.isfinite().all() for parameter in network.parameters())
+    assert pruning.prune(network, 0.29).widths == (2, 2, 2, 2)  # a tie is no obstacle to pruning
+
+
+def test_sparse_learning_pushes_weak_channels_down_more_than_strong_ones(network):
+    scaled(network, 0.29, 0.5)
+    before = pruning.group_norms(network)
+    after = pruning.group_norms(regularised(network, 20))
+    for old, new in zip(before, after, strict=True):
+        shrunk = torch.tensor(new) / torch.tensor(old)
+        order = torch.tensor(old).argsort()
+        assert shrunk[order[0]] < shrunk[order[-1]]
+        assert shrunk[order[0]] < 0.97
+
+
+def test_recalibration_measures_batchnorm_and_changes_nothing_else(network, data):
+    images, before = data.train_images[:60], copy.deepcopy(network)
+    pruning.recalibrate(network, images, batch=20)
+    assert all(one.equal(other) for one, other in zip(network.parameters(), before.parameters(), strict=True))
+
+    # The first BatchNorm, by the definition: the mean over batches of their means and unbiased variances.
+    with torch.no_grad():
+        made = [before.conv1(views.normalise(part)).transpose(0, 1).flatten(1) for part in images.split(20)]
+    torch.testing.assert_close(network.bn1.running_mean, sum(part.mean(1) for part in made) / 3, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(network.bn1.running_var, sum(part.var(1) for part in made) / 3, rtol=1e-4, atol=1e-4)
+
+    norms = [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
+    assert len(norms) == 15
+    assert {int(norm.num_batches_tracked) for norm in norms} == {3}
+    assert {norm.momentum for norm in norms} == {0.1}
+    assert not network.training
+
+
+def test_recalibration_hangs_on_its_images_alone(network, data):
+    once, other = copy.deepcopy(network), copy.deepcopy(network)
+    for norm in (module for module in other.modules() if isinstance(module, nn.BatchNorm2d)):
+        norm.running_mean.fill_(9)
+    pruning.recalibrate(once, data.train_images[:40])
+    pruning.recalibrate(other, data.train_images[:40])
+    assert same_bits(once, other)

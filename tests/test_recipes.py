@@ -1,0 +1,105 @@
+"""Recipes: every field counts for the digest, and bad numbers do not get in."""
+
+import hashlib
+from dataclasses import asdict, fields, replace
+
+import pytest
+
+from hw2 import recipes
+from hw2.errors import InputError
+from hw2.recipes import CompressedRecipe, Fit, Recipe, StudentRecipe
+
+FIT = Fit(epochs=1, lr=0.1)
+COMPRESSED = CompressedRecipe(stage="compressed", seed=0, fit=FIT, sparse=FIT, parent="p", reg=0.1, ratio=0.29)
+
+
+def test_the_digest_is_that_of_the_canonical_json():
+    text = b'{"images": 55000, "pad": 2, "seed": 1, "stage": "x", "validation": 5000, "view_seed": 0, "views": 8}'
+    assert Recipe(stage="x", seed=1).digest == hashlib.sha256(text).hexdigest()
+
+
+def test_the_digest_changes_with_every_field():
+    def other(value):
+        if isinstance(value, Fit):
+            return replace(value, epochs=value.epochs + 1)
+        return value + "x" if isinstance(value, str) else (value or 0) + 0.5
+
+    changed = [replace(COMPRESSED, **{f.name: other(getattr(COMPRESSED, f.name))}) for f in fields(COMPRESSED)]
+    changed += [replace(COMPRESSED, fit=replace(FIT, **{f.name: other(getattr(FIT, f.name))})) for f in fields(FIT)]
+    digests = {recipe.digest for recipe in [COMPRESSED, *changed]}
+    assert len(digests) == 1 + len(fields(COMPRESSED)) + len(fields(FIT))
+    assert replace(COMPRESSED).digest == COMPRESSED.digest
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "told"),
+    [
+        ("temperature", 0.0, "temperature 0.0: expected a number above 0"),
+        ("temperature", -1.0, "temperature -1.0: expected a number above 0"),
+        ("temperature", float("nan"), "temperature nan: expected a number above 0"),
+        ("temperature", float("inf"), "temperature inf: expected a number above 0"),  # T^2 * KL is then inf * 0
+        ("alpha", -0.1, "alpha -0.1: expected the weight of the KL term"),
+        ("alpha", 1.1, "alpha 1.1: expected the weight of the KL term"),
+        ("alpha", float("nan"), "alpha nan: expected the weight of the KL term"),
+        ("ratio", 1.0, "pruning ratio 1.0: expected at least 0 and below 1"),
+        ("ratio", -0.1, "pruning ratio -0.1: expected at least 0 and below 1"),
+        ("ratio", float("nan"), "pruning ratio nan: expected at least 0 and below 1"),
+    ],
+)
+def test_a_recipe_does_not_take_numbers_out_of_range(field, value, told):
+    with pytest.raises(InputError) as error:
+        replace(COMPRESSED, **{field: value})
+    assert str(error.value).startswith(told)
+
+
+def test_the_bounds_themselves_are_taken():
+    assert replace(COMPRESSED, ratio=0.0, alpha=1.0).ratio == 0
+    assert replace(COMPRESSED, alpha=0.0, temperature=1e-3).alpha == 0
+
+
+def test_an_unknown_profile_is_an_error():
+    with pytest.raises(InputError, match="profile 'huge': expected one of smoke, cpu, full"):
+        recipes.plain("huge", 0)
+
+
+@pytest.mark.parametrize("profile", recipes.PROFILES)
+def test_each_profile_has_numbers_for_every_stage(profile):
+    parent = recipes.distilled(profile, 0, "t", 4.0, 0.9)
+    small = recipes.compressed(profile, 0, {"digest": parent.digest, **asdict(parent)})
+    made = [recipes.teacher(profile), recipes.tuning(profile, "t"), parent, recipes.plain(profile, 0), small]
+    assert [recipe.stage for recipe in made] == ["teacher", "tuning", "distilled", "plain", "compressed"]
+    assert len({recipe.digest for recipe in made}) == 5
+    # Fine-tuning keeps the parent's teacher and settings; only the soft targets' views exist.
+    assert (small.parent, small.teacher, small.temperature, small.alpha) == (parent.digest, "t", 4.0, 0.9)
+    assert {recipe.views for recipe in made} == {made[0].views}
+    assert max(recipe.images for recipe in made) == made[0].images
+
+
+def test_the_control_has_the_distilled_students_budget():
+    plain, distilled = recipes.plain("cpu", 3), recipes.distilled("cpu", 3, "t", 4.0, 0.9)
+    differing = {f.name for f in fields(StudentRecipe) if getattr(plain, f.name) != getattr(distilled, f.name)}
+    assert differing == {"stage", "temperature", "alpha", "teacher"}
+    assert plain.alpha == 0
+
+
+def test_a_teacher_from_the_courses_file_names_no_training():
+    given = recipes.teacher("full", 0, weights="abc")
+    assert (given.weights, given.stem, given.fit.epochs) == ("abc", "imagenet", 0)
+    assert given.digest != recipes.teacher("full").digest
+
+
+@pytest.mark.parametrize("profile", recipes.PROFILES)
+def test_the_estimate_adds_up(profile):
+    head, *stages, total, disk = recipes.estimate(profile).splitlines()
+    minutes = [int(line.split(" min")[0].split()[-1]) for line in [*stages, total]]
+    assert head == f"profile {profile}"
+    assert len(stages) == 6
+    assert minutes[-1] == pytest.approx(sum(minutes[:-1]), abs=3.5)  # each is rounded
+    assert "MB" in disk
+
+
+def test_more_seeds_take_more_time_in_the_students_lines_alone():
+    once, twice = (recipes.estimate("full", seeds).splitlines() for seeds in (1, 2))
+    assert {line.split()[0] for line, other in zip(once, twice, strict=True) if line != other} == {
+        "distilled", "plain", "compressed", "in"
+    }  # fmt: skip

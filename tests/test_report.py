@@ -1,0 +1,116 @@
+"""The report, its figures and numbers: each kind of tampering is named."""
+
+import io
+import json
+import shutil
+
+import numpy as np
+import pytest
+from PIL import Image, ImageDraw
+
+from hw2 import figures, grading, report, runs
+from hw2.data import PROJECT
+
+
+@pytest.fixture
+def written(tmp_path):
+    """A copy of what is committed."""
+    shutil.copytree(PROJECT / "figures", tmp_path / "figures")
+    for name in ("report.md", "submission.csv", "README.md"):
+        shutil.copy(PROJECT / name, tmp_path / name)
+    return tmp_path
+
+
+def blacken(path):
+    picture = Image.open(path).convert("RGB")
+    ImageDraw.Draw(picture).rectangle((200, 100, 211, 111), fill=(255, 0, 0))
+    picture.save(path)
+
+
+def swap(old, new):
+    def change(path):
+        text = path.read_text("utf-8")
+        assert old in text
+        path.write_text(text.replace(old, new, 1), "utf-8")
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [
+        ("figures/arms.png", blacken),
+        ("figures/arms.json", swap("85956", "85957")),
+        ("figures/tuning.svg", swap("<path", "<path ")),
+        ("report.md", swap("85,956", "85,965")),
+        ("submission.csv", swap("\n0,9\n", "\n0,8\n")),
+    ],
+)
+def test_a_changed_output_is_named_and_left_as_it_is(written, name, change):
+    assert report.stale(written) == []
+    change(written / name)
+    changed = (written / name).read_bytes()
+    (problem,) = report.stale(written)
+    assert problem.startswith(f"{name}: ")
+    assert (written / name).read_bytes() == changed
+
+
+def test_a_missing_and_a_strange_figure_are_named(written):
+    (written / "figures/demo.png").rename(written / "figures/stranger.png")
+    assert report.stale(written) == ["figures/demo.png: missing", "figures/stranger.png: no code draws this"]
+
+
+def test_writing_makes_a_changed_output_right_again_and_leaves_right_ones_alone(written):
+    before = (written / "report.md").stat().st_mtime_ns
+    blacken(written / "figures/arms.png")
+    report.write(written)
+    assert report.stale(written) == []
+    assert (written / "report.md").stat().st_mtime_ns == before
+
+
+@pytest.mark.parametrize(("side", "seen"), [(8, True), (1, False)])
+def test_pictures_may_differ_by_less_than_a_small_block(side, seen):
+    def png(pixels):
+        target = io.BytesIO()
+        Image.fromarray(pixels).save(target, "png")
+        return target.getvalue()
+
+    white = np.full((100, 150, 3), 255, np.uint8)
+    other = white.copy()
+    other[50 : 50 + side, 70 : 70 + side] = 0
+    assert bool(report.differing_blocks(png(white), png(other))) is seen
+
+
+@pytest.mark.parametrize("name", report.FIGURES)
+def test_a_figure_is_drawn_from_nothing_but_its_stored_data(name):
+    stored = json.loads((PROJECT / f"figures/{name}.json").read_text())
+    drawn = figures.render(report.FIGURES[name].draw(stored), "png")
+    assert report.differing_blocks((PROJECT / f"figures/{name}.png").read_bytes(), drawn) == []
+
+
+def test_every_figure_stands_in_the_report_with_its_alternative_text():
+    text = (PROJECT / "report.md").read_text("utf-8")
+    for name, plot in report.FIGURES.items():
+        assert f"![{plot.alt}](figures/{name}.png)" in text
+
+
+def test_the_methods_are_brief():
+    methods = grading.methods_section((PROJECT / "report.md").read_text("utf-8"))
+    assert 100 < len(methods.split()) <= grading.WORDS
+
+
+def test_wilson_agrees_with_a_published_example():
+    # Newcombe (1998), table I, method 3: 81 of 263 gives 0.2553 to 0.3662.
+    assert report.wilson(81, 263) == pytest.approx((0.2553, 0.3662), abs=5e-5)
+
+
+@pytest.mark.parametrize(("values", "text"), [([], "not read"), ([0.5], "50.00%"), ([0.5, 0.6], "55.00 ± 7.07%")])
+def test_spread_says_no_deviation_of_one_value(values, text):
+    assert report.spread(values) == text
+
+
+def test_everything_under_runs_is_what_its_sum_says():
+    recorded = (PROJECT / "runs/SHA256SUMS").read_text().splitlines()
+    now = runs.sums("cpu").splitlines()
+    assert sorted(set(recorded) ^ set(now)) == [], "changed, missing or new under runs/"
+    assert sum(path.stat().st_size for path in (PROJECT / "runs").rglob("*")) < 20e6

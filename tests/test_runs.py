@@ -1,0 +1,279 @@
+"""The store: a run is there whole or not at all, numbers survive, and the test set is read once."""
+
+import hashlib
+import json
+import math
+import os
+
+import pandas as pd
+import pytest
+import torch
+from helpers import tiny_network
+from torch import nn
+
+from hw2 import networks, runs
+from hw2.errors import InputError
+from hw2.recipes import Recipe
+from hw2.runs import Run
+from hw2.training import History, predict
+
+RECIPE = Recipe(stage="plain", seed=3)
+METRICS = {"val_correct": 40, "val_total": 50, "test_correct": None, "test_total": None}
+
+
+def make(recipe=RECIPE, profile="cpu", network=None):
+    with runs.new_folder(recipe, profile) as folder:
+        networks.save(network or tiny_network(), folder / "model.safetensors")
+        runs.write_training(folder, History(), METRICS, torch.device("cpu"))
+    return runs.find(recipe, profile)
+
+
+def everything(folder):
+    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*"))
+
+
+def test_a_run_is_found_by_its_recipe_with_all_its_files(project):
+    assert runs.find(RECIPE, "cpu") is None
+    run = make()
+    assert run.folder == project / "runs/plain/cpu-s3"
+    assert (run.name, run.profile, run.digest) == ("plain/cpu-s3", "cpu", RECIPE.digest)
+    assert everything(project / "runs") == [
+        "plain",
+        "plain/cpu-s3",
+        *(f"plain/cpu-s3/{name}" for name in (
+            "environment.json", "history.csv", "metrics.json", "model.safetensors", "recipe.json", "steps.csv"
+        )),
+    ]  # fmt: skip
+    assert (run.val_accuracy, run.test_accuracy) == (0.8, None)
+    assert run.recipe["images"] == 55000
+    assert run.environment["device"] == "cpu"
+
+
+def test_smoke_runs_stay_out_of_the_committed_folder(project):
+    assert make(profile="smoke").folder == project / "build/smoke/runs/plain/smoke-s3"
+    assert not (project / "runs").exists()
+
+
+def test_a_run_of_another_recipe_seed_or_profile_is_not_taken_for_it(project):
+    make()
+    assert runs.find(Recipe(stage="plain", seed=3, images=100), "cpu") is None
+    assert runs.find(Recipe(stage="plain", seed=4), "cpu") is None
+    assert runs.find(RECIPE, "full") is None
+
+
+@pytest.mark.parametrize("kind", [ValueError, KeyboardInterrupt])
+def test_a_run_that_breaks_off_leaves_nothing_and_an_earlier_one_as_it_was(project, kind):
+    with pytest.raises(kind), runs.new_folder(RECIPE, "cpu") as folder:
+        (folder / "metrics.json").write_text("{}")
+        raise kind
+    assert everything(project) == ["runs", "runs/plain"]
+    make()
+    before = everything(project)
+    with pytest.raises(kind), runs.new_folder(RECIPE, "cpu") as folder:
+        (folder / "half").write_text("")
+        raise kind
+    assert everything(project) == before
+    assert runs.find(RECIPE, "cpu")
+
+
+def test_a_run_is_not_there_before_its_block_ends(project):
+    with runs.new_folder(RECIPE, "cpu"):
+        assert runs.find(RECIPE, "cpu") is None
+    assert runs.find(RECIPE, "cpu")
+
+
+def test_a_new_recipe_takes_the_place_of_an_older_one(project):
+    make()
+    changed = Recipe(stage="plain", seed=3, images=100)
+    with runs.new_folder(changed, "cpu") as folder:
+        (folder / "only").write_text("")
+    assert everything(runs.find(changed, "cpu").folder) == ["only", "recipe.json"]
+    assert runs.find(RECIPE, "cpu") is None
+
+
+ODD = [0.1, 1 / 3, math.pi * 1e-300, 5e-324, 1.7976931348623157e308, -0.0, 2.0**-1074 * 3, 123456789.12345679]
+
+
+def test_floats_survive_a_csv_bit_for_bit(project):
+    path = project / "history.csv"
+    runs.write_csv(path, ("epoch", "x"), [{"epoch": number, "x": value} for number, value in enumerate(ODD)])
+    table = runs.read_csv(path, ("epoch", "x"))
+    assert [value.hex() for value in table.x] == [value.hex() for value in ODD]
+    assert table["epoch"].tolist() == list(range(len(ODD)))
+    assert b"\r" not in path.read_bytes()
+
+
+def test_json_survives_and_nothing_is_left_beside_it(project):
+    runs.write_json(project / "folder/a.json", {"x": ODD, "none": None})
+    assert runs.read_json(project / "folder/a.json") == {"x": ODD, "none": None}
+    assert everything(project / "folder") == ["a.json"]
+
+
+@pytest.mark.parametrize("content", [None, b"", b"{", b'{"a": 1', b"[1]", b"3", b"\xff\xfe\x00"])
+def test_an_unusable_json_file_is_named(project, content):
+    path = project / "metrics.json"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(InputError) as error:
+        runs.read_json(path)
+    assert str(error.value).startswith(f"{path}: ")
+    assert "git checkout" in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [None, b"", b"a\n1\n", b"b,a\n1,2\n", b"a,b,c\n1,2,3\n", b"a,b\n1,2\n3,4,5\n", b"\xff\xfe\x00", b"a,b\n1,2\n3,\n"],
+    ids=["missing", "empty", "too few", "other order", "too many", "a long row", "not text", "cut off"],
+)
+def test_an_unusable_csv_file_is_named(project, content):
+    path = project / "history.csv"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(InputError) as error:
+        runs.read_csv(path, ("a", "b"))
+    assert str(error.value).startswith(f"{path}: ")
+    assert "\n" not in str(error.value)
+
+
+def test_a_recipe_without_digest_is_named(project):
+    run = make()
+    (run.folder / "recipe.json").write_text("{}")
+    with pytest.raises(InputError, match=r"recipe\.json"):
+        runs.find(RECIPE, "cpu")
+
+
+def test_the_first_reading_of_the_test_set_is_recorded_and_later_ones_leave_no_trace(project, few):
+    run, network = make(), tiny_network()
+    classes = runs.read_test_set(run, network, few)
+    assert classes.equal(predict(network, few.test_images))
+    correct = int((classes == few.test_labels).sum())
+    ledger = runs.ledger("cpu")
+    assert ledger[["run", "recipe", "correct", "total"]].values.tolist() == [["plain/cpu-s3", run.digest, correct, 100]]
+    assert (run.metrics["test_correct"], run.metrics["test_total"]) == (correct, 100)
+    assert run.test_accuracy == correct / 100
+    assert run.metrics["val_correct"] == 40
+
+    before = {path: path.read_bytes() for path in project.rglob("*") if path.is_file()}
+    assert runs.read_test_set(run, network, few).equal(classes)
+    assert {path: path.read_bytes() for path in project.rglob("*") if path.is_file()} == before
+
+
+def constant(label):
+    """A network that says `label` to every image."""
+    network = tiny_network()
+    nn.init.zeros_(network.fc.weight)
+    network.fc.bias.data = torch.eye(10)[label]
+    return network
+
+
+def test_a_reading_that_differs_from_the_recorded_one_is_an_error(project, few):
+    run = make()
+    counts = few.test_labels.bincount(minlength=10)
+    one, other = counts.argmax(), counts.argmin()
+    assert counts[one] != counts[other]
+    runs.read_test_set(run, constant(one), few)
+    before = (project / "runs/test_ledger.csv").read_bytes()
+    with pytest.raises(InputError, match=rf"plain/cpu-s3: {counts[other]} test images correct.*says {counts[one]}"):
+        runs.read_test_set(run, constant(other), few)
+    assert (project / "runs/test_ledger.csv").read_bytes() == before
+    assert run.metrics["test_correct"] == counts[one]
+
+
+def test_every_recipe_has_a_row_of_its_own(project, few):
+    first, second = make(), make(Recipe(stage="plain", seed=4))
+    for run in (first, second, first):
+        runs.read_test_set(run, tiny_network(), few)
+    assert runs.ledger("cpu").recipe.tolist() == [first.digest, second.digest]
+    assert runs.ledger("smoke").empty
+
+
+def test_a_run_trained_again_gets_its_recorded_reading_without_a_new_row(project, few):
+    runs.read_test_set(make(), tiny_network(), few)
+    again = make()  # the same recipe gives the same network: its metrics have no reading yet
+    assert again.test_accuracy is None
+    runs.read_test_set(again, tiny_network(), few)
+    assert len(runs.ledger("cpu")) == 1
+    assert again.metrics["test_total"] == 100
+
+
+def test_weights_of_no_run_are_read_without_a_trace(project, few):
+    runs.read_test_set(None, tiny_network(), few)
+    assert everything(project) == []
+
+
+def test_weights_are_known_by_their_content(project):
+    run = make(network=tiny_network(1))
+    make(Recipe(stage="plain", seed=4), network=tiny_network(2))
+    copied, stranger = project / "copy.safetensors", project / "stranger.safetensors"
+    copied.write_bytes(run.weights.read_bytes())
+    networks.save(tiny_network(5), stranger)
+    assert runs.of_weights(copied, "cpu") == run
+    assert runs.of_weights(stranger, "cpu") is None
+
+
+def test_large_weights_are_looked_for_in_the_cache(project):
+    run = make()
+    cached = runs.cache(RECIPE) / "model.safetensors"
+    assert run.weights == run.folder / "model.safetensors"
+    (run.folder / "model.safetensors").unlink()
+    assert Run(run.folder).weights == cached
+
+
+def check(folder):
+    """What `sha256sum --check SHA256SUMS` does in a folder; the names that it has checked."""
+    names = []
+    for line in (folder / "SHA256SUMS").read_text().splitlines():
+        digest, name = line[:64], line[66:]
+        assert line[64:66] == "  "
+        assert hashlib.sha256((folder / name).read_bytes()).hexdigest() == digest
+        names.append(name)
+    return names
+
+
+def test_the_sums_name_every_file_and_hold(project):
+    make()
+    runs.write_json(project / "runs/delivered.json", {})
+    (project / "runs/plain/.cpu-s4.1.tmp").mkdir()
+    (project / "runs/plain/.cpu-s4.1.tmp/half").write_text("")
+    runs.write_sums("cpu")
+    names = check(project / "runs")
+    assert len(names) == 7
+    assert {"delivered.json", "plain/cpu-s3/recipe.json", "plain/cpu-s3/model.safetensors"} < set(names)
+    assert names == sorted(names)
+    assert runs.sums("cpu") == (project / "runs/SHA256SUMS").read_text()  # the sums are not of themselves
+
+
+def test_the_sums_do_not_hang_on_the_name_of_the_folder_above(project, monkeypatch):
+    hidden = project / ".hidden"
+    monkeypatch.setattr(runs, "PROJECT", hidden)
+    runs.write_json(hidden / "runs/delivered.json", {})
+    runs.write_sums("cpu")
+    assert check(hidden / "runs") == ["delivered.json"]
+
+
+def test_the_environment_tells_what_numbers_may_depend_on(project):
+    told = runs.environment(torch.device("cpu"))
+    assert (
+        told["packages"]["torch"] == torch.__version__.partition("+")[0]
+        or told["packages"]["torch"] == torch.__version__
+    )
+    assert set(told["packages"]) == set(runs.PACKAGES)
+    assert (told["device"], told["cores"]) == ("cpu", os.cpu_count())
+    assert json.loads(json.dumps(told)) == told
+
+
+def test_the_code_digest_changes_with_the_code(project):
+    (project / "hw2").mkdir()
+    (project / "hw2/a.py").write_text("x = 1\n")
+    first = runs.code_digest()
+    (project / "hw2/a.py").write_text("x = 2\n")
+    assert runs.code_digest() != first
+
+
+def test_peak_memory_is_in_bytes():
+    assert 2**26 < runs.peak_memory(torch.device("cpu")) < 2**40
+
+
+def test_an_empty_ledger_has_the_ledgers_columns(project):
+    assert tuple(runs.ledger("cpu").columns) == runs.LEDGER
+    assert isinstance(runs.ledger("cpu"), pd.DataFrame)

@@ -1,0 +1,242 @@
+"""The walk trains what is missing, loads what is there, and tells what does not fit together."""
+
+import json
+import shutil
+
+import pytest
+import torch
+from helpers import tiny_network
+
+from hw2 import networks, recipes, runs, stages, training, tuning
+from hw2.errors import InputError
+from hw2.recipes import Fit
+
+FIT = Fit(epochs=1, lr=0.05, batch=64)
+SHRUNKEN = {
+    "common": {"images": 64, "validation": 32, "views": 2},
+    "teacher": {"fit": FIT},
+    "student": {"fit": FIT},
+    "tuning": {"fit": FIT, "images": 32, "temperatures": (2.0, 4.0), "alphas": (0.9,), "seeds": (0,)},
+    "compressed": {"sparse": FIT, "reg": 1e-2, "fit": Fit(epochs=2, lr=0.05, batch=64), "recalibration": 32},
+}
+
+
+def patched(patch, folder, few):
+    """A smoke profile that takes seconds, in `folder`, with a small network for the teacher."""
+    patch.setattr(runs, "PROJECT", folder)
+    patch.setitem(recipes.NUMBERS, "smoke", SHRUNKEN)
+    patch.setattr(stages, "fashion_mnist", lambda: few)
+    patch.setattr(networks, "teacher", lambda stem="imagenet": tiny_network())
+    patch.setenv("HW2_PROFILE", "smoke")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def walked(few, tmp_path_factory):
+    """A project in which the whole walk was done."""
+    with pytest.MonkeyPatch.context() as patch:
+        folder = patched(patch, tmp_path_factory.mktemp("walked"), few)
+        stages.walk()
+        return folder
+
+
+@pytest.fixture
+def store(walked, few, tmp_path, monkeypatch):
+    """A copy of it, to change."""
+    return patched(monkeypatch, shutil.copytree(walked, tmp_path / "project"), few)
+
+
+@pytest.fixture
+def no_training(monkeypatch):
+    def fail(*args, **more):
+        raise AssertionError("something was trained")
+
+    for module, name in ((training, "fit"), (tuning, "search"), (stages.distillation, "build_cache")):
+        monkeypatch.setattr(module, name, fail)
+
+
+def contents(folder):
+    return {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_the_second_walk_loads_everything_and_changes_nothing(store, no_training):
+    before = contents(store)
+    found = stages.walk()
+    assert [run.name for run in found] == [
+        "teacher/smoke-s0",
+        "distilled/smoke-s0",
+        "compressed/smoke-s0",
+        "plain/smoke-s0",
+    ]
+    assert contents(store) == before
+
+
+def test_the_walk_reads_the_test_set_once_for_each_run(store, few, no_training):
+    found = stages.walk()
+    assert runs.ledger("smoke").recipe.tolist() == [run.digest for run in found]
+    for run in found:
+        network = stages.teacher_network(run) if run.recipe["stage"] == "teacher" else run.network()
+        correct = int((training.predict(network, few.test_images) == few.test_labels).sum())
+        assert (run.metrics["test_correct"], run.metrics["test_total"]) == (correct, 100)
+
+
+def test_the_runs_hang_together(store, no_training):
+    teacher, distilled, compressed, plain = stages.walk()
+    assert distilled.recipe["teacher"] == compressed.recipe["teacher"] == teacher.digest
+    assert compressed.recipe["parent"] == distilled.digest
+    temperature, alpha = tuning.best(stages.tuned())
+    assert (distilled.recipe["temperature"], distilled.recipe["alpha"]) == (temperature, alpha)
+    assert (compressed.recipe["temperature"], plain.recipe["alpha"]) == (temperature, 0)
+    assert distilled.network().widths == plain.network().widths == (16, 16, 32, 64)
+    assert compressed.network().widths == (11, 11, 22, 45)
+    assert (distilled.metrics["parameters"], compressed.metrics["parameters"]) == (175258, 85956)
+    assert len(compressed.history) == 3  # of sparse learning and fine-tuning
+    assert compressed.history["epoch"].tolist() == [1, 2, 3]
+
+
+def test_the_metrics_are_those_of_the_weights(store, few, no_training):
+    rows = few.split[1][:32]
+    for run in stages.walk()[1:]:
+        classes = training.predict(run.network(), few.train_images[rows])
+        correct = int((classes == few.train_labels[rows]).sum())
+        assert (run.metrics["val_correct"], run.metrics["val_total"]) == (correct, 32)
+        assert run.history.val_accuracy.iloc[-1] == correct / 32
+
+
+def test_every_phase_of_compression_is_judged(store, no_training):
+    run = stages.compressed()
+    assert list(run.metrics["phases"]) == [
+        "distilled",
+        "pruned_without_sparse_learning",
+        "recalibrated_without_sparse_learning",
+        "sparse",
+        "pruned",
+        "recalibrated",
+        "fine_tuned",
+    ]
+    assert run.metrics["phases"]["fine_tuned"] == run.metrics["val_correct"]
+    assert run.metrics["phases"]["distilled"] == stages.distilled().metrics["val_correct"]
+
+
+def test_soft_targets_cover_training_and_validation_rows_and_no_others(store, few, no_training):
+    run = stages.teacher()
+    targets = run.soft_targets
+    assert targets.shape == (2, 576, 10)
+    rows = torch.cat([few.split[0][:64], few.split[1][:32]])
+    assert targets[:, rows].isfinite().all()
+    assert int(targets.isfinite().all(2).sum()) == 2 * 96
+    note = json.loads((run.folder / "soft_targets.json").read_text())
+    assert (note["teacher"], note["views"]) == (run.digest, 2)
+    assert note["sha256"] == runs.sha256(run.folder / "soft_targets.npy")
+
+
+def test_the_sums_hold_after_the_walk(store):
+    top = runs.root("smoke")
+    assert (top / "SHA256SUMS").read_text() == runs.sums("smoke")
+    assert "delivered.json" in runs.sums("smoke")
+
+
+def test_a_missing_run_is_trained_again_to_the_same_bits_also_after_an_interruption(store, monkeypatch):
+    run = stages.compressed()
+    weights, digest = run.weights.read_bytes(), run.digest
+    history = (run.folder / "history.csv").read_bytes()
+    shutil.rmtree(run.folder)
+    shutil.rmtree(store / "cache" / digest[:16])
+
+    fit = training.fit
+
+    def interrupted(*args, label, **more):
+        fit(*args, label=label, **more, stop_after=1)
+        if label == "fine-tuning":
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(training, "fit", lambda *args, **more: interrupted(*args, **more) or fit(*args, **more))
+        with pytest.raises(KeyboardInterrupt):
+            stages.compressed()
+    assert not run.folder.exists()
+    again = stages.compressed()
+    assert again.weights.read_bytes() == weights
+    assert (again.folder / "history.csv").read_bytes() == history
+
+
+def test_another_ratio_is_another_run(store):
+    run = stages.compressed(ratio=0.25)
+    assert run.metrics["parameters"] == 98998
+    with pytest.raises(InputError, match="pruning ratio 1"):
+        stages.compressed(ratio=1.0)
+
+
+def test_the_delivered_network_is_the_compressed_one_and_no_other(store, no_training):
+    run = stages.delivered("smoke")
+    assert run == stages.compressed()
+    networks.save(tiny_network(), run.weights)
+    with pytest.raises(InputError, match=r"compressed/smoke-s0: model\.safetensors is not the delivered one"):
+        stages.delivered("smoke")
+
+
+def test_a_delivered_network_that_is_not_there_is_named(store):
+    stages.delivered("smoke").weights.unlink()
+    with pytest.raises(InputError, match="compressed/smoke-s0"):
+        stages.delivered("smoke")
+    (runs.root("smoke") / "delivered.json").unlink()
+    with pytest.raises(InputError, match=r"delivered\.json"):
+        stages.delivered("smoke")
+
+
+def test_a_teacher_without_its_weights_still_has_soft_targets(store, no_training):
+    run = stages.teacher()
+    run.weights.unlink()
+    assert stages.teacher().soft_targets.shape == (2, 576, 10)
+    assert stages.distilled().name == "distilled/smoke-s0"
+    with pytest.raises(InputError, match=r"teacher/smoke-s0: its weights .* `hw2 train teacher`"):
+        stages.teacher_network(run)
+
+
+@pytest.mark.parametrize("stage", [stages.teacher, stages.tuned, stages.distilled, stages.plain, stages.compressed,
+                                   stages.walk, stages.delivered])  # fmt: skip
+def test_an_unknown_profile_is_an_error_at_every_stage(store, no_training, stage):
+    with pytest.raises(InputError, match="profile 'huge': expected one of smoke, cpu, full"):
+        stage("huge")
+
+
+def test_an_unknown_profile_in_the_environment_is_an_error(store, no_training, monkeypatch):
+    monkeypatch.setenv("HW2_PROFILE", "huge")
+    with pytest.raises(InputError, match="profile 'huge'"):
+        stages.walk()
+
+
+def test_without_a_profile_the_strongest_finished_run_is_taken(store, no_training, monkeypatch):
+    monkeypatch.delenv("HW2_PROFILE")
+    for profile in ("cpu", "full"):
+        with runs.new_folder(recipes.plain(profile, 0), profile):
+            pass
+        assert stages.plain().name == f"plain/{profile}-s0"
+    assert stages.plain("cpu").name == "plain/cpu-s0"
+
+
+def test_the_courses_teacher_takes_the_place_of_training(store, monkeypatch):
+    own, path = stages.teacher(), store / "resnet-50.pth"
+    given = tiny_network(7)
+    torch.save({"model_state_dict": {f"resnet50.{k}": v for k, v in given.state_dict().items()}}, path)
+
+    def fail(*args, **more):
+        raise AssertionError("something was trained")
+
+    monkeypatch.setattr(training, "fit", fail)
+    run = stages.teacher(weights=path)
+    assert run.digest != own.digest
+    assert run.recipe["weights"] == runs.sha256(path)
+    assert stages.teacher_network(run).fc.weight.equal(given.fc.weight)
+    path.unlink()
+    assert stages.teacher().digest == run.digest  # it stays the teacher
+    with pytest.raises(InputError, match=r"resnet-50\.pth: no such file"):
+        stages.teacher(weights=path)
+
+
+def test_an_unusable_file_of_the_courses_changes_nothing(store, no_training):
+    path, before = store / "resnet-50.pth", contents(runs.root("smoke"))
+    path.write_bytes(b"garbage")
+    with pytest.raises(InputError, match=r"resnet-50\.pth: not loaded"):
+        stages.teacher(weights=path)
+    assert contents(runs.root("smoke")) == before

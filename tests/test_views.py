@@ -1,0 +1,112 @@
+"""Views are a pure function of (seed, view), and cutting, normalising and erasing do what they say."""
+
+import pytest
+import torch
+
+from hw2 import views
+
+GOLDEN = {"rows": [0, 2, 2, 2, 0, 1], "columns": [4, 0, 1, 2, 3, 0], "flips": [1, 1, 0, 1, 0, 1]}
+
+
+def cut_plainly(images, index, pad, seed):
+    """Crop and flip, pixel by pixel from their definition."""
+    rows, columns, flips = views.view(index, len(images), pad, seed)
+    out = torch.zeros_like(images)
+    for number, image in enumerate(images):
+        padded = torch.zeros(28 + 2 * pad, 28 + 2 * pad, dtype=torch.uint8)
+        padded[pad : pad + 28, pad : pad + 28] = image
+        for y in range(28):
+            line = padded[int(rows[number]) + y, int(columns[number]) : int(columns[number]) + 28]
+            out[number, y] = line.flip(0) if flips[number] else line
+    return out
+
+
+def test_view_0_is_the_identity(data):
+    images = data.train_images[:100]
+    assert views.cut(images, 0).equal(images)
+    rows, columns, flips = views.view(0, 5, pad=3)
+    assert rows.tolist() == columns.tolist() == [3] * 5
+    assert not flips.any()
+
+
+@pytest.mark.parametrize(("index", "pad", "seed"), [(0, 2, 0), (1, 2, 0), (5, 2, 7), (3, 4, 0)])
+def test_cutting_agrees_with_plain_loops(data, index, pad, seed):
+    images = data.train_images[:200]
+    assert views.cut(images, index, pad, seed).equal(cut_plainly(images, index, pad, seed))
+
+
+def test_cutting_leaves_the_images_as_they_are(data):
+    images = data.train_images[:200].clone()
+    views.cut(images, 1).zero_()
+    assert images.equal(data.train_images[:200])
+
+
+def test_a_view_hangs_on_seed_and_number_alone():
+    def offsets(*args):
+        return torch.stack([part.long() for part in views.view(*args)])
+
+    assert offsets(1, 1000).equal(offsets(1, 1000))
+    assert offsets(1, 1000).equal(offsets(1, 60000)[:, :1000])  # an image's view is not changed by later images
+    for other in ((2, 1000), (1, 1000, 2, 1)):
+        different = (offsets(1, 1000) != offsets(*other)).float().mean(1)
+        assert different.tolist() == pytest.approx([0.8, 0.8, 0.5], abs=0.06)
+
+
+def test_views_never_change():
+    rows, columns, flips = views.view(1, 6)
+    assert rows.tolist() == GOLDEN["rows"]
+    assert columns.tolist() == GOLDEN["columns"]
+    assert flips.long().tolist() == GOLDEN["flips"]
+
+
+def test_offsets_and_flips_are_uniform_and_independent():
+    rows, columns, flips = views.view(1)
+    share = (rows * 10 + columns * 2 + flips).bincount(minlength=50) / 60000
+    # 50 equally likely outcomes, each with a standard error of 0.0006
+    assert share.tolist() == pytest.approx([0.02] * 50, abs=0.003)
+
+
+def test_normalised_training_images_have_mean_0_and_deviation_1(data):
+    total = squares = 0.0
+    for part in data.train_images.split(5000):
+        grey = views.normalise(part)[:, 0].double()
+        total, squares = total + grey.sum().item(), squares + grey.square().sum().item()
+    mean = total / data.train_images.numel()
+    assert mean == pytest.approx(0, abs=2e-4)
+    assert (squares / data.train_images.numel() - mean**2) ** 0.5 == pytest.approx(1, abs=2e-4)
+
+
+def test_normalised_images_have_three_equal_channels_in_channels_last(data):
+    batch = views.normalise(data.train_images[:10])
+    assert batch.shape == (10, 3, 28, 28)
+    assert batch.dtype == torch.float32
+    assert batch.is_contiguous(memory_format=torch.channels_last)
+    assert batch[:, 0].equal(batch[:, 1])
+    assert batch[:, 0].equal(batch[:, 2])
+    assert views.normalise(torch.tensor([[[0, 255]]], dtype=torch.uint8))[0, 0, 0].tolist() == pytest.approx(
+        [-0.2860 / 0.3530, 0.7140 / 0.3530]
+    )
+
+
+@pytest.mark.parametrize("side", [8, 5])
+def test_erasing_masks_one_square_that_the_border_may_cut(side):
+    batch = views.erase(torch.ones(2000, 3, 28, 28), torch.arange(2000), side, 0, 1)
+    hole = batch[:, 0] == 0
+    assert batch[:, 1].eq(0).equal(hole)
+    assert set(batch.unique().tolist()) == {0.0, 1.0}
+    heights, widths = hole.any(2).sum(1), hole.any(1).sum(1)
+    assert hole.sum((1, 2)).equal(heights * widths)  # a rectangle
+    assert int(heights.max()) == int(widths.max()) == side
+    # A centre anywhere on the image: the mean length of side that is left, by counting.
+    left = sum(0 <= centre - side // 2 + step < 28 for centre in range(28) for step in range(side)) / 28
+    assert hole.sum((1, 2)).double().mean().item() == pytest.approx(left**2, rel=0.02)
+
+
+def test_erasing_is_a_function_of_key_and_row_alone():
+    def holes(rows, *key):
+        return views.erase(torch.ones(len(rows), 3, 28, 28), rows, 8, *key)
+
+    rows = torch.tensor([3, 59999, 70])
+    assert holes(rows, 0, 1).equal(holes(rows.flip(0), 0, 1).flip(0))
+    assert not holes(rows, 0, 1).equal(holes(rows, 0, 2))
+    assert not holes(rows, 0, 1).equal(holes(rows, 1, 1))
