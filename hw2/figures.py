@@ -41,6 +41,10 @@ def styled(draw):
             matplotlib.rcParams.update(STYLE)
             figure = draw(data)
             figure.draw_without_rendering()  # lay out while the style is in force
+            # The layout's solver leaves last digits that differ from process to process, and SVG names hang on them.
+            figure.set_layout_engine("none")
+            for ax in figure.axes:
+                ax.set_position(np.round(ax.get_position().bounds, 5))
             return figure
 
     wrapped.__doc__, wrapped.__name__ = draw.__doc__, draw.__name__

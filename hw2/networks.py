@@ -6,6 +6,7 @@ ResNet-14 is the small-image ResNet of He et al. (2016) with two basic blocks a 
 from __future__ import annotations
 
 import json
+import warnings
 from pathlib import Path
 
 import safetensors
@@ -134,10 +135,13 @@ def load_course_teacher(path: Path | str) -> nn.Module:
     """
     remedy = "expected the course's resnet-50.pth: a dict with `model_state_dict`"
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises whatever its unpickler met: all of it means an unusable file
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise InputError(f"{path}: not loaded ({reason}); {remedy}") from None
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about pickle protocols: whatever is not loaded is told below
+            content = torch.load(path, map_location="cpu", weights_only=True)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error}); {remedy}") from None
+    except Exception:  # torch raises whatever its unpickler met, with the advice to load unsafely: not passed on
+        raise InputError(f"{path}: not loaded: damaged, or it holds more than tensors; {remedy}") from None
     state = content.get("model_state_dict") if isinstance(content, dict) else None
     if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
         raise InputError(f"{path}: no `model_state_dict` of tensors; {remedy}")

@@ -50,8 +50,8 @@ for phase, count in compressed.metrics["phases"].items():
 report.show("phases")
 
 # %% [markdown]
-# Fine-tuning, epoch by epoch. The jump at the dashed line is the pruning; the last point is the delivered network's: no
-# epoch was picked afterwards.
+# Epoch by epoch: sparse learning up to the dashed line, fine-tuning after it. The dip is not the pruning but the learning
+# rate, which rises again for fine-tuning. The last point is the delivered network's: no epoch was picked afterwards.
 
 # %%
 report.show("compressed_curves")
