@@ -139,9 +139,9 @@ def load_course_teacher(path: Path | str) -> nn.Module:
             warnings.simplefilter("ignore")  # about pickle protocols: whatever is not loaded is told below
             content = torch.load(path, map_location="cpu", weights_only=True)
     except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error}); {remedy}") from None
+        raise InputError(f"{path}: not loaded ({error}); {remedy}") from None
     except Exception:  # torch raises whatever its unpickler met, with the advice to load unsafely: not passed on
-        raise InputError(f"{path}: not loaded: damaged, or it holds more than tensors; {remedy}") from None
+        raise InputError(f"{path}: not loaded (damaged, or it holds more than tensors); {remedy}") from None
     state = content.get("model_state_dict") if isinstance(content, dict) else None
     if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
         raise InputError(f"{path}: no `model_state_dict` of tensors; {remedy}")
