@@ -160,7 +160,7 @@ NUMBERS = {
         "compressed": {
             "sparse": Fit(epochs=1, lr=0.03, weight_decay=0.0),
             "reg": 5e-3,
-            "fit": Fit(epochs=5, lr=0.1),
+            "fit": Fit(epochs=20, lr=0.1),
         },
     },
     "full": {
