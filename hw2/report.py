@@ -310,6 +310,7 @@ def context() -> dict:
     parent, student, control = stages.teacher(), stages.distilled(), stages.plain()
     trials = stages.tuned()
     metrics = run.metrics
+    used = {found.digest for stage in ARMS for found in seeds(stage)}
     return {
         "table": grading.summary_table(run.network()),
         "results": results().to_dict("records"),
@@ -325,7 +326,9 @@ def context() -> dict:
         "control": control,
         "trials": trials,
         "trial_spread": (trials.val_correct.max() - trials.val_correct.min()) / parent.metrics["val_total"],
-        "ledger": runs.ledger(run.profile).to_dict("records"),
+        "ledger": [
+            row | {"current": row["recipe"] in used} for row in runs.ledger(run.profile).to_dict("records")
+        ],
         "minutes": {
             name: found.metrics["wall_s"] / 60
             for name, found in (("teacher", parent), ("distilled", student), ("plain", control), ("compressed", run))

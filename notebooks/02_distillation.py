@@ -19,8 +19,8 @@ print(f"ResNet-14: {networks.count_parameters(networks.ResNet14()):,} parameters
 # %% [markdown]
 # ## Temperature and weight
 #
-# Every temperature is tried with every alpha, on Optuna, and judged on the validation split. A trial is short: fewer
-# images and epochs than the final run.
+# Every temperature is tried with every alpha, on Optuna, and judged on the validation split. A trial is short: it
+# gets fewer epochs than the final run.
 
 # %%
 trials = stages.tuned()
