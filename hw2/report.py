@@ -326,9 +326,7 @@ def context() -> dict:
         "control": control,
         "trials": trials,
         "trial_spread": (trials.val_correct.max() - trials.val_correct.min()) / parent.metrics["val_total"],
-        "ledger": [
-            row | {"current": row["recipe"] in used} for row in runs.ledger(run.profile).to_dict("records")
-        ],
+        "ledger": [row | {"current": row["recipe"] in used} for row in runs.ledger(run.profile).to_dict("records")],
         "minutes": {
             name: found.metrics["wall_s"] / 60
             for name, found in (("teacher", parent), ("distilled", student), ("plain", control), ("compressed", run))

@@ -76,7 +76,7 @@ def fit(
     validation: Tensor,
     recipe: Fit,
     *,
-    seed: int,
+    seed: int | tuple[int, ...],
     pad: int = 2,
     view_count: int = 0,
     view_seed: int = 0,
@@ -93,8 +93,10 @@ def fit(
 
     Returns the network to keep (the averaged one where `recipe.ema` is set) on the CPU, and the history.
     With `checkpoint`, training resumes from the last finished epoch in that file. `stop_after` ends it early, after
-    so many epochs (the schedule stays the recipe's): for tests and replay.
+    so many epochs (the schedule stays the recipe's): for tests and replay. With several seeds, `network` is a
+    `fused.Fused` of as many students, and the batch is every student's.
     """
+    seeds = (seed,) if isinstance(seed, int) else seed
     device = device or torch.device("cpu")
     objective = objective or cross_entropy(recipe.label_smoothing)
     layout = torch.channels_last if channels_last else torch.contiguous_format
@@ -120,6 +122,7 @@ def fit(
 
     started = time.monotonic()
     images, labels = data.train_images.to(device), data.train_labels.to(device)
+    held_out = validation.repeat_interleave(len(seeds))
     per_epoch = math.ceil(len(train) / recipe.batch)
     steps = recipe.epochs * per_epoch
     autocast = torch.autocast(device.type, torch.bfloat16) if recipe.precision == "bfloat16" else nullcontext()
@@ -127,22 +130,25 @@ def fit(
         for epoch in range(done, min(recipe.epochs, stop_after or recipe.epochs)):
             view = epoch_view(epoch, view_count)
             seen = views.cut(images, view, pad, view_seed)
-            order = train[torch.from_numpy(permutation(len(train), "shuffle", seed, epoch))].to(device)
+            orders = [torch.from_numpy(permutation(len(train), "shuffle", one, epoch)) for one in seeds]
+            order = train[torch.stack(orders, dim=1).flatten()].to(device)
             if before_epoch:
                 before_epoch()
             network.train()
             total, lr = torch.zeros((), device=device, dtype=torch.float64), 0.0
-            for number, rows in enumerate(order.split(recipe.batch)):
-                step = epoch * per_epoch + number
+            for part, rows in enumerate(order.split(recipe.batch * len(seeds))):
+                step = epoch * per_epoch + part
                 lr = optimizer.param_groups[0]["lr"] = learning_rate(recipe, step, steps)
                 batch = views.normalise(seen[rows])
                 if recipe.erasing:
-                    views.erase(batch, rows, recipe.erasing, seed, epoch)
+                    for number, one in enumerate(seeds):
+                        mine = slice(number, None, len(seeds))
+                        views.erase(batch[mine], rows[mine], recipe.erasing, one, epoch)
                 optimizer.zero_grad(set_to_none=True)
                 with autocast:
                     logits = network(batch.contiguous(memory_format=layout))
                 loss = objective(logits.float(), labels[rows], rows, view)
-                loss.backward()
+                (loss * len(seeds)).backward()  # the students' mean loss: each gets the gradient of its own
                 if after_backward:
                     after_backward()
                 optimizer.step()
@@ -153,19 +159,19 @@ def fit(
                     history.steps.append({"step": step, "loss": loss.item()})
                 bar.update()
             kept = average.module if average else network
-            val_loss, correct = evaluate(kept, images[validation], labels[validation])
+            val_loss, correct = evaluate(kept, images[held_out], labels[held_out], 500 // len(seeds) * len(seeds))
             history.epochs.append(
                 {
                     "epoch": epoch + 1,
                     "lr": lr,
-                    "train_loss": total.item() / len(train),
+                    "train_loss": total.item() / len(order),
                     "val_loss": val_loss,
-                    "val_accuracy": correct / len(validation),
+                    "val_accuracy": correct / len(held_out),
                 }
             )
             if not math.isfinite(history.epochs[-1]["train_loss"] + val_loss):
                 raise InputError(f"{label}: the loss is not finite in epoch {epoch + 1}; lower lr ({recipe.lr}) or reg")
-            bar.set_postfix(val_accuracy=f"{correct / len(validation):.4f}")
+            bar.set_postfix(val_accuracy=f"{correct / len(held_out):.4f}")
             if checkpoint:
                 state = {"network": network.state_dict(), "optimizer": optimizer.state_dict(), "done": epoch + 1}
                 state |= {"average": average.state_dict() if average else {}}
@@ -193,9 +199,9 @@ def logits_of(network: nn.Module, images: Tensor, batch: int = 500, dtype: torch
     return torch.cat([network(views.normalise(part).to(dtype)) for part in images.split(batch)])
 
 
-def evaluate(network: nn.Module, images: Tensor, labels: Tensor) -> tuple[float, int]:
+def evaluate(network: nn.Module, images: Tensor, labels: Tensor, batch: int = 500) -> tuple[float, int]:
     """Mean cross-entropy and count of correct predictions."""
-    logits = logits_of(network, images)
+    logits = logits_of(network, images, batch)
     return functional.cross_entropy(logits, labels).item(), int((logits.argmax(1) == labels).sum())
 
 
