@@ -58,7 +58,7 @@ class Fused(nn.Module):
                     )  # fmt: skip
                     setattr(parent, name, wide)
                 elif isinstance(layer, nn.BatchNorm2d):
-                    setattr(parent, name, nn.BatchNorm2d(layer.num_features * self.count))
+                    setattr(parent, name, type(layer)(layer.num_features * self.count))
         self.body.fc = Heads(students[0].fc, self.count)
         states = [student.state_dict() for student in students]
         self.body.load_state_dict({

@@ -18,6 +18,7 @@ from torchvision.models import resnet50
 
 from hw2.data import CLASSES
 from hw2.errors import InputError
+from hw2.kernels import BatchNorm2d
 
 WIDTHS = (16, 16, 32, 64)
 
@@ -28,14 +29,14 @@ class BasicBlock(nn.Module):
     def __init__(self, inputs: int, outputs: int, stride: int):
         super().__init__()
         self.conv1 = nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False)
-        self.bn1 = nn.BatchNorm2d(outputs)
+        self.bn1 = BatchNorm2d(outputs)
         self.conv2 = nn.Conv2d(outputs, outputs, 3, 1, 1, bias=False)
-        self.bn2 = nn.BatchNorm2d(outputs)
+        self.bn2 = BatchNorm2d(outputs)
         self.stride = stride
         self.shortcut = nn.Sequential()
         if stride != 1 or inputs != outputs:
-            self.shortcut = nn.Sequential(nn.Conv2d(inputs, outputs, 1, bias=False), nn.BatchNorm2d(outputs))
-        self.relu = nn.ReLU()
+            self.shortcut = nn.Sequential(nn.Conv2d(inputs, outputs, 1, bias=False), BatchNorm2d(outputs))
+        self.relu = nn.ReLU(inplace=True)
 
     def forward(self, x: Tensor) -> Tensor:
         out = self.relu(self.bn1(self.conv1(x)))
@@ -55,8 +56,8 @@ class ResNet14(nn.Module):
         super().__init__()
         stem, *stages = widths
         self.conv1 = nn.Conv2d(3, stem, 3, 1, 1, bias=False)
-        self.bn1 = nn.BatchNorm2d(stem)
-        self.relu = nn.ReLU()
+        self.bn1 = BatchNorm2d(stem)
+        self.relu = nn.ReLU(inplace=True)
         inputs = stem
         for number, (outputs, stride) in enumerate(zip(stages, (1, 2, 2), strict=True), start=1):
             blocks = nn.Sequential(BasicBlock(inputs, outputs, stride), BasicBlock(outputs, outputs, 1))

@@ -24,6 +24,8 @@ from tqdm.auto import tqdm
 from hw2 import views
 from hw2.data import FashionMNIST, permutation
 from hw2.errors import InputError
+from hw2.kernels import fast_widths, folded, resized
+from hw2.networks import ResNet14
 from hw2.recipes import Fit
 
 STEPS_KEPT = 20  # losses of the first steps, for replay
@@ -89,9 +91,10 @@ def fit(
     label: str = "training",
     stop_after: int | None = None,
 ) -> tuple[nn.Module, History]:
-    """Train `network` in place on the rows `train`; validate on the rows `validation` after every epoch.
+    """Train `network` on the rows `train`; validate on the rows `validation` after every epoch.
 
-    Returns the network to keep (the averaged one where `recipe.ema` is set) on the CPU, and the history.
+    Returns the network to keep (the averaged one where `recipe.ema` is set) on the CPU, and the history. `network` is
+    trained in place where neither averaging nor a CPU's padding of odd widths puts another one in its stead.
     With `checkpoint`, training resumes from the last finished epoch in that file. `stop_after` ends it early, after
     so many epochs (the schedule stays the recipe's): for tests and replay. With several seeds, `network` is a
     `fused.Fused` of as many students, and the batch is every student's.
@@ -100,6 +103,9 @@ def fit(
     device = device or torch.device("cpu")
     objective = objective or cross_entropy(recipe.label_smoothing)
     layout = torch.channels_last if channels_last else torch.contiguous_format
+    widths = network.widths if isinstance(network, ResNet14) and device.type == "cpu" else None
+    if widths and fast_widths(widths) != widths:
+        network = resized(network, fast_widths(widths))
     network.to(device, memory_format=layout)
     average = AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(recipe.ema), use_buffers=True)
     average = average if recipe.ema else None
@@ -139,14 +145,14 @@ def fit(
             for part, rows in enumerate(order.split(recipe.batch * len(seeds))):
                 step = epoch * per_epoch + part
                 lr = optimizer.param_groups[0]["lr"] = learning_rate(recipe, step, steps)
-                batch = views.normalise(seen[rows])
+                inputs = views.normalise(seen[rows])
                 if recipe.erasing:
                     for number, one in enumerate(seeds):
                         mine = slice(number, None, len(seeds))
-                        views.erase(batch[mine], rows[mine], recipe.erasing, one, epoch)
+                        views.erase(inputs[mine], rows[mine], recipe.erasing, one, epoch)
                 optimizer.zero_grad(set_to_none=True)
                 with autocast:
-                    logits = network(batch.contiguous(memory_format=layout))
+                    logits = network(inputs.contiguous(memory_format=layout))
                 loss = objective(logits.float(), labels[rows], rows, view)
                 (loss * len(seeds)).backward()  # the students' mean loss: each gets the gradient of its own
                 if after_backward:
@@ -159,7 +165,8 @@ def fit(
                     history.steps.append({"step": step, "loss": loss.item()})
                 bar.update()
             kept = average.module if average else network
-            val_loss, correct = evaluate(kept, images[held_out], labels[held_out], 500 // len(seeds) * len(seeds))
+            batch = max(100 // len(seeds), 1) * len(seeds)
+            val_loss, correct = evaluate(kept, images[held_out], labels[held_out], batch)
             history.epochs.append(
                 {
                     "epoch": epoch + 1,
@@ -179,6 +186,8 @@ def fit(
                 state |= {"seconds": history.earlier + time.monotonic() - started}
                 _save_whole(state, checkpoint)
     kept = copy.deepcopy(average.module) if average else network
+    if widths and kept.widths != widths:
+        kept = resized(kept, widths)
     return kept.cpu().eval(), history
 
 
@@ -193,13 +202,13 @@ def _save_whole(state: dict, path: Path) -> None:
 
 
 @torch.no_grad()
-def logits_of(network: nn.Module, images: Tensor, batch: int = 500, dtype: torch.dtype = torch.float32) -> Tensor:
+def logits_of(network: nn.Module, images: Tensor, batch: int = 100, dtype: torch.dtype = torch.float32) -> Tensor:
     """Logits (n, 10) of uint8 images (n, 28, 28), in evaluation mode, on the network's device."""
-    network.eval()
-    return torch.cat([network(views.normalise(part).to(dtype)) for part in images.split(batch)])
+    quick = folded(network).to(memory_format=torch.channels_last)
+    return torch.cat([quick(views.normalise(part).to(dtype)) for part in images.split(batch)])
 
 
-def evaluate(network: nn.Module, images: Tensor, labels: Tensor, batch: int = 500) -> tuple[float, int]:
+def evaluate(network: nn.Module, images: Tensor, labels: Tensor, batch: int = 100) -> tuple[float, int]:
     """Mean cross-entropy and count of correct predictions."""
     logits = logits_of(network, images, batch)
     return functional.cross_entropy(logits, labels).item(), int((logits.argmax(1) == labels).sum())
