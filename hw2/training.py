@@ -24,7 +24,7 @@ from tqdm.auto import tqdm
 from hw2 import views
 from hw2.data import FashionMNIST, permutation
 from hw2.errors import InputError
-from hw2.kernels import fast_widths, folded, resized
+from hw2.kernels import fast_widths, quick, resized
 from hw2.networks import ResNet14
 from hw2.recipes import Fit
 
@@ -85,6 +85,7 @@ def fit(
     objective: Objective | None = None,
     after_backward: Callable[[], None] | None = None,
     before_epoch: Callable[[], None] | None = None,
+    after_epoch: Callable[[int, float], None] | None = None,
     channels_last: bool = True,
     device: torch.device | None = None,
     checkpoint: Path | None = None,
@@ -96,19 +97,23 @@ def fit(
     Returns the network to keep (the averaged one where `recipe.ema` is set) on the CPU, and the history. `network` is
     trained in place where neither averaging nor a CPU's padding of odd widths puts another one in its stead.
     With `checkpoint`, training resumes from the last finished epoch in that file. `stop_after` ends it early, after
-    so many epochs (the schedule stays the recipe's): for tests and replay. With several seeds, `network` is a
-    `fused.Fused` of as many students, and the batch is every student's.
+    so many epochs (the schedule stays the recipe's): for tests and replay. `after_epoch` is told the number of epochs
+    done and the validation accuracy, and may end training by an exception of its own. With several seeds, `network` is
+    a `fused.Fused` of as many students, and the batch is every student's.
     """
     seeds = (seed,) if isinstance(seed, int) else seed
     device = device or torch.device("cpu")
     objective = objective or cross_entropy(recipe.label_smoothing)
     layout = torch.channels_last if channels_last else torch.contiguous_format
-    widths = network.widths if isinstance(network, ResNet14) and device.type == "cpu" else None
-    if widths and fast_widths(widths) != widths:
+    widths = network.widths if isinstance(network, ResNet14) else None
+    # Hooks know the network that was given: it is left in its place.
+    padded = widths is not None and device.type == "cpu" and not before_epoch and not after_backward
+    if padded and fast_widths(widths) != widths:
         network = resized(network, fast_widths(widths))
     network.to(device, memory_format=layout)
-    average = AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(recipe.ema), use_buffers=True)
-    average = average if recipe.ema else None
+    average = None
+    if recipe.ema:
+        average = AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(recipe.ema), use_buffers=True)
     optimizer = torch.optim.SGD(
         network.parameters(),
         lr=recipe.lr,
@@ -118,6 +123,8 @@ def fit(
         fused=True,
     )
     history, done = History(), 0
+    if checkpoint and widths:  # a padded network's state fits no device that does not pad
+        checkpoint = checkpoint.with_name(f"{checkpoint.stem}-{'-'.join(map(str, network.widths))}.pt")
     if checkpoint and checkpoint.is_file():
         state = torch.load(checkpoint, map_location=device, weights_only=True)
         network.load_state_dict(state["network"])
@@ -185,6 +192,8 @@ def fit(
                 state |= {"epochs": history.epochs, "steps": history.steps}
                 state |= {"seconds": history.earlier + time.monotonic() - started}
                 _save_whole(state, checkpoint)
+            if after_epoch:
+                after_epoch(epoch + 1, correct / len(held_out))
     kept = copy.deepcopy(average.module) if average else network
     if widths and kept.widths != widths:
         kept = resized(kept, widths)
@@ -204,8 +213,8 @@ def _save_whole(state: dict, path: Path) -> None:
 @torch.no_grad()
 def logits_of(network: nn.Module, images: Tensor, batch: int = 100, dtype: torch.dtype = torch.float32) -> Tensor:
     """Logits (n, 10) of uint8 images (n, 28, 28), in evaluation mode, on the network's device."""
-    quick = folded(network).to(memory_format=torch.channels_last)
-    return torch.cat([quick(views.normalise(part).to(dtype)) for part in images.split(batch)])
+    fast = quick(network)
+    return torch.cat([fast(views.normalise(part).to(dtype)) for part in images.split(batch)])
 
 
 def evaluate(network: nn.Module, images: Tensor, labels: Tensor, batch: int = 100) -> tuple[float, int]:

@@ -119,8 +119,21 @@ def test_training_padded_is_training_as_is_to_rounding(few, fit, monkeypatch):
 def test_padded_channels_stay_zero_in_training(few):
     torch.manual_seed(0)
     padded = kernels.resized(ResNet14((4, 4, 18, 20)), (4, 4, 24, 24))
-    trained, _ = training.fit(padded, few, torch.arange(96), torch.arange(500, 532), Fit(1, 0.1, batch=32), seed=0)
-    assert not same_bits(kernels.resized(trained, (4, 4, 18, 20)), kernels.resized(padded, (4, 4, 24, 24)))
-    for layer in (trained.layer2[0], trained.layer3[1]):
-        assert not layer.conv2.weight[20:].any() and not layer.bn2.weight[20:].any() and not layer.bn2.bias[20:].any()
-        assert not layer.conv1.weight[:, 20:].any()
+    trained, _ = training.fit(
+        copy.deepcopy(padded), few, torch.arange(96), torch.arange(500, 532), Fit(1, 0.1, batch=32), seed=0
+    )
+    for width, name in ((18, "layer2"), (20, "layer3")):
+        layer, before = getattr(trained, name)[1], getattr(padded, name)[1]
+        assert not torch.equal(layer.conv2.weight, before.conv2.weight)
+        for value in (layer.conv2.weight, layer.bn2.weight, layer.bn2.bias, layer.conv1.weight.transpose(0, 1)):
+            assert not value[width:].any() and value[:width].any()
+
+
+def test_hooks_keep_the_network_that_they_know(few):
+    network = ResNet14((4, 4, 18, 20))
+    seen = []
+    trained, _ = training.fit(
+        network, few, torch.arange(96), torch.arange(500, 532), Fit(1, 0.1, batch=32), seed=0,
+        after_backward=lambda: seen.append(network.fc.weight.grad is not None),
+    )  # fmt: skip
+    assert seen == [True] * 3 and trained is network
