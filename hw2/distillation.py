@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from tqdm.auto import tqdm
 
 from hw2 import views
 from hw2.errors import InputError
+from hw2.kernels import quick
 from hw2.recipes import check_alpha, check_temperature
 from hw2.training import Objective, logits_of
 
@@ -22,37 +24,109 @@ def soft_targets(logits: Tensor, temperature: float) -> Tensor:
     return functional.softmax(logits / temperature, dim=1)
 
 
+def kl(student: Tensor, teacher: Tensor, labels: Tensor, temperature: float) -> Tensor:
+    """T^2 * KL(softmax(teacher / T) || softmax(student / T)): summed over classes, averaged over the batch.
+
+    T^2 keeps the gradient's size as the temperature grows (Hinton et al. 2015, section 2.1).
+    """
+    return temperature**2 * functional.kl_div(
+        functional.log_softmax(student / temperature, dim=1),
+        functional.log_softmax(teacher / temperature, dim=1),
+        reduction="batchmean",
+        log_target=True,
+    )
+
+
+def kl_mean(student: Tensor, teacher: Tensor, labels: Tensor, temperature: float) -> Tensor:
+    """`kl` with PyTorch's default reduction, which divides by the classes as well: a common bug, kept as a control."""
+    return kl(student, teacher, labels, temperature) / student.shape[1]
+
+
+def decoupled(student: Tensor, teacher: Tensor, labels: Tensor, temperature: float, beta: float = 8.0) -> Tensor:
+    """Decoupled KD (Zhao et al., CVPR 2022, equation 7, its alpha 1): T^2 * (TCKD + beta * NCKD).
+
+    TCKD compares target class against all others, NCKD the others among themselves. Vanilla KD weighs NCKD by the
+    probability that the teacher leaves to them, which is small where it is sure.
+    """
+    target = functional.one_hot(labels, student.shape[1]).bool()
+
+    def parts(logits: Tensor) -> tuple[Tensor, Tensor]:
+        logs = functional.log_softmax(logits / temperature, dim=1)
+        others = logs[~target].view(len(labels), -1)
+        together = others.logsumexp(1, keepdim=True)
+        return torch.cat([logs[target][:, None], together], dim=1), others - together
+
+    tckd, nckd = (
+        functional.kl_div(mine, theirs, reduction="batchmean", log_target=True)
+        for mine, theirs in zip(parts(student), parts(teacher), strict=True)
+    )
+    return temperature**2 * (tckd + beta * nckd)
+
+
+def standardised(student: Tensor, teacher: Tensor, labels: Tensor, temperature: float) -> Tensor:
+    """`kl` of z-scored logits (Sun et al., CVPR 2024): the student need not match the teacher's range."""
+
+    def score(logits: Tensor) -> Tensor:
+        return (logits - logits.mean(1, keepdim=True)) / (logits.std(1, keepdim=True) + 1e-7)
+
+    return kl(score(student), score(teacher), labels, temperature)
+
+
+#: name in a recipe -> (student, teacher, labels, temperature) -> the soft part of the loss, a scalar
+SOFT_LOSSES = {"kl": kl, "kl_mean": kl_mean, "decoupled": decoupled, "standardised": standardised}
+
+
 def kd_loss(
     student: Tensor,
     teacher: Tensor,
     labels: Tensor,
     temperature: float,
     alpha: float,
-    label_smoothing: float = 0.0,
+    loss: str = "kl",
 ) -> Tensor:
-    """(1 - alpha) * CE(student, labels) + alpha * T^2 * KL(softmax(teacher / T) || softmax(student / T)), a scalar.
+    """(1 - alpha) * CE(student, labels) + alpha * the soft part, a scalar. Logits are (n, 10), labels (n,)."""
+    hard = functional.cross_entropy(student, labels)
+    return (1 - alpha) * hard + alpha * SOFT_LOSSES[loss](student, teacher, labels, temperature)
 
-    Logits are (n, 10), labels (n,). The divergence is summed over the classes and averaged over the batch
-    (`batchmean`); T^2 keeps its gradient's size as the temperature grows (Hinton et al. 2015, section 2.1).
+
+def cached_objective(
+    cache: Tensor, temperature: float, alpha: float, loss: str = "kl", identity: bool = False
+) -> Objective:
+    """The loss that looks a batch's teacher logits up in `cache`, (views, 60000, 10), by view and row.
+
+    With `identity` the teacher is asked about the image as it is, whatever view the student sees: a control.
     """
-    hard = functional.cross_entropy(student, labels, label_smoothing=label_smoothing)
-    soft = functional.kl_div(
-        functional.log_softmax(student / temperature, dim=1),
-        functional.log_softmax(teacher / temperature, dim=1),
-        reduction="batchmean",
-        log_target=True,
-    )
-    return (1 - alpha) * hard + alpha * temperature**2 * soft
-
-
-def cached_objective(cache: Tensor, temperature: float, alpha: float, label_smoothing: float = 0.0) -> Objective:
-    """The loss that looks a batch's teacher logits up in `cache`, (views, 60000, 10), by view and row."""
     check_temperature(temperature)
     check_alpha(alpha)
 
     def objective(logits: Tensor, labels: Tensor, rows: Tensor, view: int) -> Tensor:
-        teacher = cache[view][rows].to(logits.dtype)
-        return kd_loss(logits, teacher, labels, temperature, alpha, label_smoothing)
+        teacher = cache[0 if identity else view][rows].to(logits.dtype)
+        return kd_loss(logits, teacher, labels, temperature, alpha, loss=loss)
+
+    return objective
+
+
+def live_objective(
+    teacher: nn.Module,
+    images: Tensor,
+    temperature: float,
+    alpha: float,
+    pad: int = 2,
+    view_seed: int = 0,
+) -> Objective:
+    """`cached_objective` with the teacher itself, asked about every batch: any number of views, at the teacher's cost.
+
+    `images` are the whole set, uint8 (n, 28, 28), on the teacher's device.
+    """
+    check_temperature(temperature)
+    check_alpha(alpha)
+    asked = quick(teacher)
+    seen = lru_cache(maxsize=1)(lambda view: views.cut(images, view, pad, view_seed))
+
+    def objective(logits: Tensor, labels: Tensor, rows: Tensor, view: int) -> Tensor:
+        with torch.no_grad():
+            answer = asked(views.normalise(seen(view)[rows]))
+        return kd_loss(logits, answer, labels, temperature, alpha)
 
     return objective
 
@@ -81,10 +155,9 @@ def build_cache(
 
 
 def read_cache(path: Path) -> Tensor:
-    """The soft targets of a teacher run: float16 (views, 60000, 10)."""
+    """The soft targets of a teacher run: float16 (views, 60000, 10), mapped into memory and read as they are used."""
     try:
-        with path.open("rb") as file:
-            array = np.lib.format.read_array(file, allow_pickle=False)
+        array = np.lib.format.open_memmap(path, mode="c")  # what a reader writes stays in its own memory
     except (OSError, ValueError, EOFError) as error:
         raise InputError(f"{path}: no readable soft targets ({error}); train the teacher again") from None
     if array.dtype != np.float16 or array.ndim != 3 or array.shape[2] != 10:

@@ -16,6 +16,10 @@ from hw2.errors import InputError
 PROFILES = ("smoke", "cpu", "full")
 
 
+#: fields that recipes did not have when the first runs were made, at the values that these runs had
+LATER = {"loss": "kl", "targets": "same view"}
+
+
 @dataclass(frozen=True)
 class Fit:
     """One training: SGD with Nesterov momentum, learning rate linear up to `lr`, then down along a half cosine."""
@@ -46,8 +50,9 @@ class Recipe:
 
     @property
     def digest(self) -> str:
-        """SHA-256 over the canonical JSON of all fields."""
-        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()
+        """SHA-256 over the canonical JSON of all fields, less those of `LATER` at their defaults."""
+        fields = {name: value for name, value in asdict(self).items() if (name, value) not in LATER.items()}
+        return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,12 +66,18 @@ class TeacherRecipe(Recipe):
 
 @dataclass(frozen=True, kw_only=True)
 class StudentRecipe(Recipe):
-    """ResNet-14, distilled from `teacher` (a recipe digest); the control without distillation has alpha 0 and none."""
+    """ResNet-14, distilled from `teacher` (a recipe digest); controls without distillation have alpha 0 and none.
+
+    `loss` names the soft part (`distillation.SOFT_LOSSES`); `targets` are the teacher's answers to the view that the
+    student sees, or to the image as it is (`identity`).
+    """
 
     fit: Fit
     temperature: float = 1.0
     alpha: float = 0.0
     teacher: str | None = None
+    loss: str = LATER["loss"]
+    targets: str = LATER["targets"]
 
     def __post_init__(self):
         check_temperature(self.temperature)
@@ -210,9 +221,35 @@ def distilled(
     return StudentRecipe(stage=stage, seed=seed, teacher=teacher, temperature=temperature, alpha=alpha, **numbers)
 
 
+#: arms beside the distilled student, at its budget, views, seeds, temperature and alpha: what each does otherwise
+ARMS = {
+    "plain": "the labels alone",
+    "smoothed": "label smoothing 0.1 in place of a teacher",
+    "kl_mean": "the soft loss ten times too small, by PyTorch's default reduction",
+    "identity": "soft targets of the image as it is, whatever view the student sees",
+    "decoupled": "decoupled KD in place of the KL divergence",
+    "standardised": "the KL divergence of standardised logits",
+}
+
+
+def arm(name: str, profile: str, seed: int, parent: dict | None = None) -> StudentRecipe:
+    """`parent`: a distilled run's recipe as read from its folder, whose teacher and settings the arm takes over.
+
+    `plain` and `smoothed` have no teacher and need none.
+    """
+    recipe = StudentRecipe(stage=name, seed=seed, **_numbers(profile, "student"))
+    if name == "plain":
+        return recipe
+    if name == "smoothed":
+        return replace(recipe, fit=replace(recipe.fit, label_smoothing=0.1))
+    taken = {key: parent[key] for key in ("teacher", "temperature", "alpha")}
+    other = {"targets": "identity"} if name == "identity" else {"loss": name}
+    return replace(recipe, **taken, **other)
+
+
 def plain(profile: str, seed: int) -> StudentRecipe:
-    """The control: the distilled student's budget, views and seed, the cross-entropy alone."""
-    return StudentRecipe(stage="plain", seed=seed, **_numbers(profile, "student"))
+    """The control without distillation."""
+    return arm("plain", profile, seed)
 
 
 def compressed(profile: str, seed: int, parent: dict, ratio: float = RATIO) -> CompressedRecipe:

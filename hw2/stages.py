@@ -157,10 +157,19 @@ def tuned(profile: str | None = None, device: str = "auto", storage: str | None 
     rows = tuning.search(recipe, fashion_mnist(), parent.soft_targets, where, storage)
     folder = runs.root(name) / "tuning"
     runs.write_csv(folder / "trials.csv", tuning.COLUMNS, rows)
+    runs.write_json(folder / "environment.json", runs.environment(where))
     # The recipe is written last: it says that the trials are whole.
     runs.write_json(folder / "recipe.json", {"digest": recipe.digest, **recipes.asdict(recipe)})
     runs.write_sums(name)
     return runs.read_csv(folder / "trials.csv", tuning.COLUMNS)
+
+
+def explored(profile: str, device: str, trials: int, sampler: str, pruner: str) -> pd.DataFrame:
+    """Trials of a free search around the profile's grid (`tuning.explore`); nothing is kept."""
+    parent = teacher(profile, device=device)
+    recipe = recipes.tuning(profile, parent.digest)
+    where = training.pick_device(device)
+    return tuning.explore(recipe, fashion_mnist(), parent.soft_targets, where, trials, sampler, pruner)
 
 
 def _train_student(recipe: recipes.StudentRecipe, name: str, where: torch.device, cache: torch.Tensor | None) -> None:
@@ -168,7 +177,9 @@ def _train_student(recipe: recipes.StudentRecipe, name: str, where: torch.device
     torch.manual_seed(recipe.seed)
     objective = None
     if cache is not None:
-        objective = distillation.cached_objective(cache.to(where), recipe.temperature, recipe.alpha)
+        objective = distillation.cached_objective(
+            cache.to(where), recipe.temperature, recipe.alpha, recipe.loss, recipe.targets == "identity"
+        )
     network, history = _fit(networks.ResNet14(), recipe, recipe.fit, where, recipe.stage, objective=objective,
                             view_count=recipe.views)  # fmt: skip
     with runs.new_folder(recipe, name) as folder:
@@ -196,14 +207,24 @@ def distilled(
     )
 
 
-def plain(profile: str | None = None, seed: int = 0, device: str = "auto") -> Run:
-    """The control: the same student, budget, views and seed, without distillation."""
+def arm(name: str, profile: str | None = None, seed: int = 0, device: str = "auto") -> Run:
+    """One of `recipes.ARMS`: the distilled student's budget, views and seed, with one thing otherwise."""
+    if name not in recipes.ARMS:
+        raise InputError(f"arm {name!r}: expected one of {', '.join(recipes.ARMS)}")
+    alone = name in ("plain", "smoothed")
+    parent = None if alone else distilled(profile, seed, device)
+    cache = None if alone else teacher(profile, device=device).soft_targets
     return _load_or_train(
-        lambda name: recipes.plain(name, seed),
-        lambda recipe, name, where: _train_student(recipe, name, where, None),
+        lambda candidate: recipes.arm(name, candidate, seed, None if alone else parent.recipe),
+        lambda recipe, candidate, where: _train_student(recipe, candidate, where, cache),
         profile,
         device,
     )
+
+
+def plain(profile: str | None = None, seed: int = 0, device: str = "auto") -> Run:
+    """The control without distillation."""
+    return arm("plain", profile, seed, device)
 
 
 def compressed(profile: str | None = None, seed: int = 0, device: str = "auto", ratio: float = recipes.RATIO) -> Run:

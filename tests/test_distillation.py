@@ -42,6 +42,57 @@ def test_the_loss_equals_the_numbers_worked_out_by_hand(temperature, alpha, gold
     assert kd_loss(STUDENT, TEACHER, LABELS, temperature, alpha).item() == pytest.approx(golden, rel=1e-5)
 
 
+@pytest.mark.filterwarnings("ignore:reduction")  # of PyTorch, against the very bug
+@pytest.mark.parametrize("temperature", [1.0, 4.0])
+def test_the_controls_loss_is_ten_times_too_small(temperature):
+    student, teacher = random_logits(4)
+    labels = torch.arange(64) % 10
+    bug = temperature**2 * functional.kl_div(
+        torch.log_softmax(student / temperature, 1), torch.softmax(teacher / temperature, 1), reduction="mean"
+    )
+    torch.testing.assert_close(distillation.kl_mean(student, teacher, labels, temperature), bug, rtol=1e-5, atol=0)
+
+
+@pytest.mark.parametrize("temperature", [1.0, 4.0])
+def test_decoupled_parts_add_up_to_the_divergence(temperature):
+    """Zhao et al. 2022, equation 6: KL = TCKD + (what the teacher leaves to other classes) * NCKD, image by image."""
+    student, teacher = random_logits(5)
+    labels = torch.arange(64) % 10
+    for row in range(8):
+        one = slice(row, row + 1)
+        left = 1 - torch.softmax(teacher[one] / temperature, 1)[0, labels[row]].item()
+        weighed = distillation.decoupled(student[one], teacher[one], labels[one], temperature, beta=left)
+        whole = distillation.kl(student[one], teacher[one], labels[one], temperature)
+        torch.testing.assert_close(weighed, whole, rtol=1e-4, atol=1e-6)
+
+
+def test_decoupled_equals_torchs_divergences_of_target_and_others():
+    student, teacher = random_logits(6)
+    labels = torch.arange(64) % 10
+    target = functional.one_hot(labels, 10).bool()
+    p, q = (torch.softmax(logits / 4.0, 1) for logits in (teacher, student))
+    binary = kl_divergence(*(Categorical(probs=torch.stack([x[target], 1 - x[target]], 1)) for x in (p, q)))
+    others = kl_divergence(*(Categorical(probs=x[~target].view(64, 9)) for x in (p, q)))
+    expected = 16 * (binary + 8 * others).mean()
+    torch.testing.assert_close(distillation.decoupled(student, teacher, labels, 4.0), expected, rtol=1e-4, atol=1e-6)
+
+
+def test_standardised_logits_need_not_match_in_range():
+    student, teacher = random_logits(7)
+    labels = torch.arange(64) % 10
+    assert distillation.standardised(3 * teacher + 7, teacher, labels, 2.0).item() == pytest.approx(0, abs=1e-5)
+    assert distillation.standardised(student, teacher, labels, 2.0) > 0.1
+
+
+def test_every_loss_is_known_by_its_name_and_weighed_by_alpha():
+    student, teacher = random_logits(8)
+    labels = torch.arange(64) % 10
+    hard = functional.cross_entropy(student, labels)
+    for name, soft in distillation.SOFT_LOSSES.items():
+        expected = 0.7 * hard + 0.3 * soft(student, teacher, labels, 4.0)
+        torch.testing.assert_close(kd_loss(student, teacher, labels, 4.0, 0.3, name), expected)
+
+
 def random_logits(seed):
     return torch.randn(2, 64, 10, generator=torch.Generator().manual_seed(seed)) * 3
 
@@ -59,8 +110,6 @@ def test_alpha_0_is_the_cross_entropy_and_a_perfect_student_has_no_soft_loss():
     student, teacher = random_logits(2)
     labels = torch.arange(64) % 10
     assert kd_loss(student, teacher, labels, 4.0, 0.0).equal(functional.cross_entropy(student, labels))
-    smooth = functional.cross_entropy(student, labels, label_smoothing=0.1)
-    assert kd_loss(student, teacher, labels, 4.0, 0.0, 0.1).equal(smooth)
     # A constant added to all logits changes no probability.
     assert kd_loss(teacher + 5, teacher, labels, 4.0, 1.0).item() == pytest.approx(0, abs=1e-4)
 
@@ -104,6 +153,14 @@ def test_the_objective_looks_up_view_and_row():
     assert loss.equal(kd_loss(logits, torch.stack([cache[2, 4], cache[2, 19]]).float(), labels, 4.0, 0.9))
 
 
+def test_the_control_asks_the_teacher_about_the_image_as_it_is():
+    cache = torch.randn(3, 20, 10, generator=torch.Generator().manual_seed(0)).half()
+    batch = torch.zeros(2, 10), torch.tensor([1, 2]), torch.tensor([4, 19])
+    always = cached_objective(cache, 4.0, 0.9, identity=True)(*batch, 2)
+    assert always.equal(cached_objective(cache, 4.0, 0.9)(*batch, 0))
+    assert not always.equal(cached_objective(cache, 4.0, 0.9)(*batch, 2))
+
+
 ROWS = torch.tensor([5, 0, 17, 40, 99])
 
 
@@ -123,6 +180,30 @@ def test_the_cache_holds_the_live_logits_of_each_view_and_nan_for_other_images(i
     others = np.setdiff1d(np.arange(100), ROWS)
     assert np.isnan(cache[:, others]).all()
     assert not np.isnan(cache[:, ROWS]).any()
+
+
+@pytest.mark.parametrize("view", [0, 2])
+def test_a_live_teacher_says_what_the_cache_holds_to_float16_rounding(images, tmp_path, view):
+    teacher = tiny_network()
+    cache = torch.from_numpy(build_cache(teacher, images, ROWS, 3, 2, 7, tmp_path))
+    logits = torch.randn(len(ROWS), 10, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    found = []
+    for objective in (
+        cached_objective(cache, 4.0, 0.9),
+        distillation.live_objective(teacher, images, 4.0, 0.9, pad=2, view_seed=7),
+    ):
+        loss = objective(logits, torch.arange(len(ROWS)), ROWS, view)
+        found.append((loss, *torch.autograd.grad(loss, logits)))
+    for cached, live in zip(*found, strict=True):
+        torch.testing.assert_close(cached, live, rtol=2**-10, atol=1e-4)
+    assert all(parameter.grad is None for parameter in teacher.parameters())
+
+
+def test_a_live_teacher_has_no_opinion_out_of_range(images):
+    with pytest.raises(InputError, match="temperature"):
+        distillation.live_objective(tiny_network(), images, 0.0, 0.5)
+    with pytest.raises(InputError, match="alpha"):
+        distillation.live_objective(tiny_network(), images, 1.0, -0.1)
 
 
 def test_an_image_without_soft_targets_does_not_pass_unnoticed(images, tmp_path):

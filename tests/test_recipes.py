@@ -1,6 +1,7 @@
 """Recipes: every field counts for the digest, and bad numbers do not get in."""
 
 import hashlib
+import json
 from dataclasses import asdict, fields, replace
 
 import pytest
@@ -29,6 +30,14 @@ def test_the_digest_changes_with_every_field():
     digests = {recipe.digest for recipe in [COMPRESSED, *changed]}
     assert len(digests) == 1 + len(fields(COMPRESSED)) + len(fields(FIT))
     assert replace(COMPRESSED).digest == COMPRESSED.digest
+
+
+def test_fields_that_came_later_leave_older_digests_as_they_were():
+    recipe = StudentRecipe(stage="x", seed=0, fit=FIT)
+    older = {name: value for name, value in asdict(recipe).items() if name not in recipes.LATER}
+    assert set(recipes.LATER) == {"loss", "targets"} and len(older) == len(asdict(recipe)) - 2
+    assert recipe.digest == hashlib.sha256(json.dumps(older, sort_keys=True).encode()).hexdigest()
+    assert replace(recipe, loss="decoupled").digest != recipe.digest != replace(recipe, targets="identity").digest
 
 
 @pytest.mark.parametrize(

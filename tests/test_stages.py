@@ -240,3 +240,37 @@ def test_an_unusable_file_of_the_courses_changes_nothing(store, no_training):
     with pytest.raises(InputError, match=r"resnet-50\.pth: not loaded"):
         stages.teacher(weights=path)
     assert contents(runs.root("smoke")) == before
+
+
+@pytest.mark.parametrize("name", recipes.ARMS)
+def test_an_arm_is_the_distilled_student_with_one_thing_otherwise(store, name):
+    distilled, arm = stages.distilled().recipe, stages.arm(name).recipe
+    changed = {key for key in distilled if distilled[key] != arm[key]} - {"digest", "stage"}
+    expected = {
+        "plain": {"teacher", "temperature", "alpha"},
+        "smoothed": {"teacher", "temperature", "alpha", "fit"},
+        "identity": {"targets"},
+    }
+    assert changed == expected.get(name, {"loss"})
+    if name == "smoothed":
+        assert arm["fit"] == distilled["fit"] | {"label_smoothing": 0.1}
+
+
+def test_arms_differ_in_what_they_learn(store):
+    losses = {name: tuple(stages.arm(name).history.train_loss) for name in recipes.ARMS}
+    losses["distilled"] = tuple(stages.distilled().history.train_loss)
+    # The first epoch sees the identity, and one epoch is all there is here.
+    assert losses.pop("identity") == losses["distilled"]
+    assert len(set(losses.values())) == len(losses)
+
+
+def test_identity_targets_differ_from_the_second_view_on(store, monkeypatch):
+    fit = Fit(epochs=2, lr=0.05, batch=64)
+    monkeypatch.setitem(recipes.NUMBERS, "smoke", SHRUNKEN | {"student": {"fit": fit}})
+    first, second = (list(run.history.train_loss) for run in (stages.distilled(), stages.arm("identity")))
+    assert first[0] == second[0] and first[1] != second[1]
+
+
+def test_an_unknown_arm_is_an_error():
+    with pytest.raises(InputError, match="arm 'unplain': expected one of plain, smoothed"):
+        stages.arm("unplain")
