@@ -1,10 +1,18 @@
-"""The search over temperature and alpha, on Optuna: a complete grid, judged on the validation split."""
+"""The search over temperature and alpha, on Optuna: a complete grid, judged on the validation split.
+
+Several processes, on one machine or on many, may share a study through its storage.
+"""
 
 from __future__ import annotations
 
 import itertools
+import os
+import subprocess
+import sys
 import time
 import warnings
+from contextlib import contextmanager
+from dataclasses import replace
 
 import optuna
 import pandas as pd
@@ -12,13 +20,16 @@ import torch
 from optuna.exceptions import ExperimentalWarning
 from optuna.storages import RDBStorage, RetryHeartbeatStaleTrialCallback
 from optuna.trial import FrozenTrial, Trial, TrialState
+from sqlalchemy.exc import DBAPIError
 
 from hw2 import runs, training
 from hw2.data import FashionMNIST
 from hw2.distillation import cached_objective
+from hw2.errors import InputError
 from hw2.networks import ResNet14
 from hw2.recipes import TuningRecipe
 
+HEARTBEAT = 30  # seconds; a trial is taken for dead after twice as long without one
 COLUMNS = ("trial", "T", "alpha", "lr", "seed", "epochs", "images", "val_correct", "state")
 
 
@@ -27,16 +38,27 @@ def study(recipe: TuningRecipe, storage: str | None = None) -> optuna.Study:
 
     A trial whose worker died is taken up again after its heartbeat stops.
     """
-    folder = runs.cache(recipe)
-    folder.mkdir(parents=True, exist_ok=True)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ExperimentalWarning)  # heartbeats, since Optuna 2.8
-        database = RDBStorage(
-            storage or f"sqlite:///{folder / 'study.db'}",
-            heartbeat_interval=30,
-            heartbeat_stale_trial_callback=RetryHeartbeatStaleTrialCallback(),
-        )
-    return optuna.create_study(storage=database, study_name=recipe.digest, direction="maximize", load_if_exists=True)
+    if storage is None:
+        folder = runs.cache(recipe)
+        folder.mkdir(parents=True, exist_ok=True)
+        storage = f"sqlite:///{folder / 'study.db'}"
+    for attempt in range(10):
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", ExperimentalWarning)  # heartbeats, since Optuna 2.8
+                database = RDBStorage(
+                    storage,
+                    heartbeat_interval=HEARTBEAT,
+                    heartbeat_stale_trial_callback=RetryHeartbeatStaleTrialCallback(),
+                )
+            return optuna.create_study(
+                storage=database, study_name=recipe.digest, direction="maximize", load_if_exists=True
+            )
+        except DBAPIError:  # another worker is making the tables of a new database right now
+            if attempt == 9:
+                raise
+            time.sleep(0.5)
+    raise AssertionError("unreachable")
 
 
 def _tried(grid: optuna.Study, *states: TrialState) -> dict[tuple, FrozenTrial]:
@@ -45,39 +67,62 @@ def _tried(grid: optuna.Study, *states: TrialState) -> dict[tuple, FrozenTrial]:
     return {tuple(trial.user_attrs["setting"]): trial for trial in reversed(trials)}
 
 
+def _trial(recipe: TuningRecipe, data: FashionMNIST, cache: torch.Tensor, device: torch.device, setting: tuple, **more):
+    """Train the student of one setting (temperature, alpha, learning rate, seed): its count of correct images."""
+    temperature, alpha, lr, seed = setting
+    train, validation = training.parts(data, recipe.images, recipe.validation)
+    torch.manual_seed(seed)
+    network, _ = training.fit(
+        ResNet14(),
+        data,
+        train,
+        validation,
+        replace(recipe.fit, lr=lr),
+        seed=seed,
+        pad=recipe.pad,
+        view_count=recipe.views,
+        view_seed=recipe.view_seed,
+        objective=cached_objective(cache.to(device), temperature, alpha),
+        device=device,
+        label=f"T = {temperature:g}, alpha = {alpha:g}",
+        **more,
+    )
+    return training.evaluate(network, data.train_images[validation], data.train_labels[validation])[1]
+
+
+@contextmanager
+def quiet():
+    """Optuna tells about trials at its warning level only."""
+    verbosity = optuna.logging.get_verbosity()
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    try:
+        yield
+    finally:
+        optuna.logging.set_verbosity(verbosity)
+
+
 def search(
     recipe: TuningRecipe, data: FashionMNIST, cache: torch.Tensor, device: torch.device, storage: str | None = None
 ) -> list[dict]:
-    """Run what is left of the study; rows of trials.csv, in the grid's order."""
-    train, validation = training.parts(data, recipe.images, recipe.validation)
+    """Run what is left of the study; rows of trials.csv, in the grid's order.
+
+    Several processes may search one study at once: of two trials of one setting the later one gives way.
+    """
 
     def objective(trial: Trial) -> int:
         if "setting" not in trial.user_attrs:  # another worker took the last one: nothing to make up
             raise optuna.TrialPruned
+        mine = tuple(trial.user_attrs["setting"])
+        first = _tried(trial.study, TrialState.RUNNING, TrialState.COMPLETE)[mine]
+        if first.number < trial.number:
+            raise optuna.TrialPruned
         temperature = trial.suggest_categorical("T", recipe.temperatures)
         alpha = trial.suggest_categorical("alpha", recipe.alphas)
         seed = trial.suggest_categorical("seed", recipe.seeds)
-        torch.manual_seed(seed)
-        network, _ = training.fit(
-            ResNet14(),
-            data,
-            train,
-            validation,
-            recipe.fit,
-            seed=seed,
-            pad=recipe.pad,
-            view_count=recipe.views,
-            view_seed=recipe.view_seed,
-            objective=cached_objective(cache.to(device), temperature, alpha),
-            device=device,
-            label=f"T = {temperature:g}, alpha = {alpha:g}",
-        )
-        return training.evaluate(network, data.train_images[validation], data.train_labels[validation])[1]
+        return _trial(recipe, data, cache, device, (temperature, alpha, recipe.fit.lr, seed))
 
     settings = list(itertools.product(recipe.seeds, recipe.temperatures, recipe.alphas))
-    verbosity = optuna.logging.get_verbosity()
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    try:
+    with quiet():
         grid = study(recipe, storage)
         while missing := set(settings) - _tried(grid, TrialState.COMPLETE).keys():
             with warnings.catch_warnings():
@@ -93,8 +138,6 @@ def search(
             else:
                 time.sleep(1)  # another worker is at the last ones
         done = _tried(grid, TrialState.COMPLETE)
-    finally:
-        optuna.logging.set_verbosity(verbosity)
     return [
         {
             "trial": number,
@@ -109,6 +152,78 @@ def search(
         }
         for number, (seed, temperature, alpha) in enumerate(settings)
     ]
+
+
+COMMAND = ["-m", "hw2"]
+SAMPLERS = {"random": optuna.samplers.RandomSampler, "tpe": optuna.samplers.TPESampler}
+PRUNERS = {"none": optuna.pruners.NopPruner, "median": optuna.pruners.MedianPruner}
+
+
+def check_exploration(sampler: str, pruner: str) -> None:
+    for kind, name, known in (("sampler", sampler, SAMPLERS), ("pruner", pruner, PRUNERS)):
+        if name not in known:
+            raise InputError(f"{kind} {name!r}: expected one of {', '.join(known)} (the grid takes no pruner)")
+
+
+def explore(
+    recipe: TuningRecipe,
+    data: FashionMNIST,
+    cache: torch.Tensor,
+    device: torch.device,
+    trials: int,
+    sampler: str,
+    pruner: str,
+) -> pd.DataFrame:
+    """So many trials anywhere between the grid's corners and at other learning rates, in place of the complete grid.
+
+    Temperature and learning rate are drawn on a logarithmic scale, the latter within a factor of 2. Nothing of it is
+    kept: it tells where a grid should look.
+    """
+
+    def objective(trial: Trial) -> int:
+        temperature = trial.suggest_float("T", min(recipe.temperatures), max(recipe.temperatures), log=True)
+        alpha = trial.suggest_float("alpha", min(recipe.alphas), max(recipe.alphas))
+        lr = trial.suggest_float("lr", recipe.fit.lr / 2, recipe.fit.lr * 2, log=True)
+
+        def report(epoch: int, accuracy: float) -> None:
+            trial.report(accuracy, epoch)
+            if trial.should_prune():
+                raise optuna.TrialPruned
+
+        return _trial(recipe, data, cache, device, (temperature, alpha, lr, 0), after_epoch=report)
+
+    with quiet():
+        free = optuna.create_study(
+            sampler=SAMPLERS[sampler](seed=recipe.seed), pruner=PRUNERS[pruner](), direction="maximize"
+        )
+        free.optimize(objective, n_trials=trials)
+    table = free.trials_dataframe(attrs=("number", "params", "value", "state"))
+    return table.rename(columns=lambda name: name.removeprefix("params_"))
+
+
+@contextmanager
+def helpers(count: int, command: list[str]):
+    """`count` further processes that search the same study while the block runs; the cores are shared out evenly.
+
+    A helper that fails takes nothing with it: its trial is taken up by another worker. It is told on standard error.
+    """
+    threads = max(1, (os.cpu_count() or 1) // (count + 1))
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads if count else before)
+    environment = os.environ | {"OMP_NUM_THREADS": str(threads), "TQDM_DISABLE": "1"}
+    started = [
+        subprocess.Popen([sys.executable, *COMMAND, *command], env=environment, stdout=subprocess.DEVNULL)
+        for _ in range(count)
+    ]
+    try:
+        yield started
+        for process in started:
+            if process.wait() != 0:
+                print(f"hw2: a worker of the search ended with status {process.returncode}", file=sys.stderr)
+    finally:
+        for process in started:
+            process.kill()
+        torch.set_num_threads(before)
 
 
 def best(trials: pd.DataFrame) -> tuple[float, float]:

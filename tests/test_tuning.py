@@ -1,7 +1,14 @@
 """The search tries every setting exactly once, whatever interrupts it, and picks by the mean."""
 
 import itertools
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
 from dataclasses import replace
+from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -9,6 +16,8 @@ import torch
 from helpers import tiny_network
 
 from hw2 import runs, training, tuning
+from hw2.data import PROJECT
+from hw2.errors import InputError
 from hw2.recipes import Fit, TuningRecipe
 
 RECIPE = TuningRecipe(
@@ -104,6 +113,128 @@ def test_searches_of_different_recipes_share_nothing(search, fits):
     assert [row["images"] for row in search(other)] == [32] * len(GRID)
     assert len(tried) == 2 * len(GRID)
     assert runs.cache(other) != runs.cache(RECIPE)
+
+
+WORKER = """
+import sys, time
+import torch
+from pathlib import Path
+from helpers import tiny_network
+from hw2 import runs, training, tuning
+from hw2.data import fashion_mnist
+from test_tuning import RECIPE
+
+storage, log, patience = sys.argv[1:]
+torch.set_num_threads(1)
+tuning.HEARTBEAT = 1
+tuning.ResNet14 = tiny_network
+runs.PROJECT = Path(log).parent
+fit = training.fit
+
+def logged(*args, seed, label, **more):
+    with open(log, "a") as file:
+        print(seed, label, file=file, flush=True)
+    time.sleep(float(patience))
+    return fit(*args, seed=seed, label=label, **more)
+
+training.fit = logged
+cache = torch.zeros(1, 60000, 10, dtype=torch.float16)
+for row in tuning.search(RECIPE, fashion_mnist(), cache, torch.device("cpu"), storage):
+    print(row["seed"], row["T"], row["alpha"], row["val_correct"])
+"""
+
+
+@pytest.fixture
+def worker(tmp_path):
+    """Starts a process of its own that searches RECIPE's grid; kills it at the end where it still runs."""
+    started, log = [], tmp_path / "log"
+    log.touch()
+
+    def start(patience=0.0):
+        process = subprocess.Popen(
+            [sys.executable, "-c", WORKER, f"sqlite:///{tmp_path / 'study.db'}", str(log), str(patience)],
+            env=os.environ | {"PYTHONPATH": f"{PROJECT}:{Path(__file__).parent}", "TQDM_DISABLE": "1"},
+            stdout=subprocess.PIPE, text=True,
+        )  # fmt: skip
+        started.append(process)
+        return process
+
+    yield start, lambda: log.read_text().splitlines()
+    for process in started:
+        process.kill()
+        process.wait()
+
+
+NAMES = Counter(f"{seed} {label}" for seed, label in LABELS)
+
+
+def test_two_workers_try_every_setting_exactly_once(worker):
+    start, log = worker
+    first, second = start(0.2), start(0.2)
+    answers = [process.communicate(timeout=120)[0].splitlines() for process in (first, second)]
+    assert (first.returncode, second.returncode) == (0, 0)
+    assert answers[0] == answers[1] and len(answers[0]) == len(GRID)
+    assert Counter(log()) == NAMES
+
+
+def test_a_study_completes_though_a_worker_is_killed_in_the_middle(worker):
+    start, log = worker
+    victim = start(300)
+    deadline = time.monotonic() + 60
+    while not log() and time.monotonic() < deadline:
+        time.sleep(0.1)
+    (lost,) = log()
+    survivor = start()
+    while len(log()) < 3 and time.monotonic() < deadline:
+        time.sleep(0.1)
+    victim.send_signal(signal.SIGKILL)
+    answer = survivor.communicate(timeout=120)[0].splitlines()
+    assert survivor.returncode == 0 and len(answer) == len(GRID)
+    assert Counter(log()) == NAMES + Counter([lost])  # the lost one was begun twice, every other once
+
+
+def test_helpers_share_the_cores_and_are_gone_afterwards(monkeypatch):
+    monkeypatch.setattr(tuning.os, "cpu_count", lambda: 2)
+    before = torch.get_num_threads()
+    with tuning.helpers(1, ["--help"]) as started:
+        assert torch.get_num_threads() == 1
+    assert [process.returncode for process in started] == [0] and torch.get_num_threads() == before
+    monkeypatch.setattr(tuning.sys, "executable", "sleep")
+    monkeypatch.setattr(tuning, "COMMAND", ["600"])
+    with pytest.raises(KeyboardInterrupt), tuning.helpers(1, []) as started:
+        raise KeyboardInterrupt
+    assert started[0].wait(timeout=10) == -signal.SIGKILL
+
+
+def test_a_helper_that_fails_is_told(capfd):
+    with tuning.helpers(1, ["nonsense"]):
+        pass
+    assert "a worker of the search ended with status 2" in capfd.readouterr().err
+
+
+def test_an_exploration_draws_between_the_corners_and_stops_early(few, monkeypatch):
+    monkeypatch.setattr(tuning, "ResNet14", tiny_network)
+    cache = torch.zeros(1, 576, 10, dtype=torch.float16)
+    recipe = replace(RECIPE, fit=Fit(epochs=3, lr=0.1, batch=32))
+    monkeypatch.setitem(tuning.PRUNERS, "median", lambda: tuning.optuna.pruners.MedianPruner(n_startup_trials=1))
+    # Every trial does worse than the one before it.
+    accuracies = iter(range(100, 0, -1))
+
+    def fit(network, *args, after_epoch, **more):
+        for epoch in range(1, 4):
+            after_epoch(epoch, next(accuracies) / 100)
+        return network, None
+
+    monkeypatch.setattr(training, "fit", fit)
+    table = tuning.explore(recipe, few, cache, torch.device("cpu"), 3, "random", "median")
+    assert table.state.tolist() == ["COMPLETE", "PRUNED", "PRUNED"]
+    assert table["T"].between(2, 4).all() and table.alpha.between(0.5, 0.9).all() and table.lr.between(0.05, 0.2).all()
+
+
+@pytest.mark.parametrize(("sampler", "pruner"), [("grid", "median"), ("tpe", "hyperband"), ("best", "none")])
+def test_an_unknown_sampler_or_pruner_is_an_error(sampler, pruner):
+    with pytest.raises(InputError, match="expected one of"):
+        tuning.check_exploration(sampler, pruner)
 
 
 def trials(*rows):
