@@ -43,7 +43,9 @@ def data(root: Annotated[Optional[Path], typer.Option(help="folder of the data s
 
 @app.command()
 def train(
-    stage: Annotated[str, typer.Argument(help="teacher, plain, distilled, compressed or all")],
+    stage: Annotated[
+        str, typer.Argument(help="teacher, plain, distilled, compressed, all, or another arm of recipes.ARMS")
+    ],
     profile: Profile = None,
     seed: Annotated[int, typer.Option(min=0, max=99)] = 0,
     device: Device = "auto",
@@ -67,12 +69,14 @@ def train(
         return
     if weights and stage != "teacher":
         raise InputError(f"--weights belongs to `hw2 train teacher`, not to {stage!r}")
+    arms = {name: lambda name=name: [stages.arm(name, chosen, seed, device)] for name in recipes.ARMS}
     steps = {
         "teacher": lambda: [stages.teacher(chosen, seed, weights, device)],
-        "plain": lambda: [stages.plain(chosen, seed, device)],
+        "plain": arms.pop("plain"),
         "distilled": lambda: [stages.distilled(chosen, seed, device, temperature, alpha)],
         "compressed": lambda: [stages.compressed(chosen, seed, device, ratio)],
         "all": lambda: stages.walk(chosen, seed, device),
+        **arms,
     }
     if stage not in steps:
         raise InputError(f"stage {stage!r}: expected one of {', '.join(steps)}")
@@ -86,13 +90,27 @@ def tune(
     profile: Profile = None,
     device: Device = "auto",
     storage: Annotated[Optional[str], typer.Option(help="the study's database URL; default: SQLite")] = None,
+    workers: Annotated[int, typer.Option(min=1, help="processes on this machine")] = 1,
+    sampler: Annotated[str, typer.Option(help="grid; or random, tpe: an exploration that is not kept")] = "grid",
+    pruner: Annotated[str, typer.Option(help="none or median: early stopping of an exploration")] = "none",
+    trials: Annotated[int, typer.Option(min=1, help="of an exploration")] = 20,
 ) -> None:
     """Search temperature and alpha on the validation split."""
     from hw2 import stages, tuning
 
-    trials = stages.tuned(_profile(profile), device, storage)
-    print(trials.to_string(index=False))
-    temperature, alpha = tuning.best(trials)
+    chosen = _profile(profile)
+    if (sampler, pruner) != ("grid", "none"):
+        tuning.check_exploration(sampler, pruner)
+        if workers > 1 or storage:
+            raise InputError("--workers and --storage belong to the grid: an exploration is one process's and not kept")
+        print(stages.explored(chosen, device, trials, sampler, pruner).to_string(index=False))
+        return
+    same = ["tune", "--profile", chosen, "--device", device, *(("--storage", storage) if storage else ())]
+    stages.teacher(chosen, device=device)  # before the workers start, or each would train it
+    with tuning.helpers(workers - 1, same):
+        found = stages.tuned(chosen, device, storage)
+    print(found.to_string(index=False))
+    temperature, alpha = tuning.best(found)
     print(f"best: temperature {temperature:g}, alpha {alpha:g}")
 
 
@@ -144,6 +162,25 @@ def submit(out: Annotated[Optional[Path], typer.Option(help="default: submission
 
 
 @app.command()
+def bench(
+    repeats: Annotated[int, typer.Option(min=1, help="rounds; every case runs once in each")] = 5,
+    as_json: Annotated[bool, typer.Option("--json", help="print JSON in place of a table")] = False,
+    keep: Annotated[bool, typer.Option("--keep", help="write runs/bench.json, which the report shows")] = False,
+) -> None:
+    """Measure speeds side by side on an idle machine: ten minutes or so."""
+    import json
+
+    from hw2 import bench as measuring
+    from hw2 import runs
+
+    found = measuring.bench(repeats)
+    print(json.dumps(found, indent=1) if as_json else measuring.table(found))
+    if keep:
+        runs.write_json(runs.root() / "bench.json", found)
+        runs.write_sums("cpu")
+
+
+@app.command()
 def predict(images: Annotated[list[Path], typer.Argument(help="pictures of any size, colour or grey")]) -> None:
     """Class and probabilities of pictures."""
     import torch
@@ -156,6 +193,37 @@ def predict(images: Annotated[list[Path], typer.Argument(help="pictures of any s
     for path, values in zip(images, pictures.probabilities(hw2.load(), read), strict=True):
         ranked = values.argsort(descending=True)[:3].tolist()
         print(f"{path}: " + ", ".join(f"{CLASSES[label]} {values[label]:.1%}" for label in ranked))
+
+
+@app.command()
+def export(
+    weights: Annotated[Optional[Path], typer.Option(help="default: the delivered network")] = None,
+    out: Annotated[Optional[Path], typer.Option(help="default: model.onnx; model.int8.onnx with --int8")] = None,
+    int8: Annotated[bool, typer.Option("--int8", help="8-bit integers in place of float32")] = False,
+) -> None:
+    """Write a network as an ONNX file; count the validation images that ONNX Runtime gets right with it."""
+    from tempfile import TemporaryDirectory
+
+    from hw2 import inference, networks, stages, training
+    from hw2.data import fashion_mnist
+
+    path = out or Path("model.int8.onnx" if int8 else "model.onnx")
+    network = networks.load(weights or stages.delivered().weights)
+    data = fashion_mnist()
+    calibration, validation = training.parts(data, 1000, 5000)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        # Written aside and renamed: a reader sees the old file or the new one.
+        with TemporaryDirectory(prefix=".export-", dir=path.parent) as aside:
+            made = Path(aside) / path.name
+            inference.export(network, made)
+            if int8:
+                inference.quantise(made, made, data.train_images[calibration])
+            made.replace(path)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be written ({error}); give another file by --out") from None
+    right = inference.correct(inference.session(path), data.train_images[validation], data.train_labels[validation])
+    print(f"{path}: {path.stat().st_size:,} bytes, {right:,} of {len(validation):,} validation images correct")
 
 
 def main() -> None:

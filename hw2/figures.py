@@ -274,3 +274,23 @@ def predictions(data: dict) -> Figure:
         right.set(xlim=(0, 1.35), ylim=(2.6, -0.6))
         right.axis("off")
     return figure
+
+
+@styled
+def speed(data: dict) -> Figure:
+    """data: panels, a list of {title, unit, names, values}; a bar for each name."""
+    heights = [len(panel["names"]) for panel in data["panels"]]
+    figure = Figure(figsize=(8.5, 0.36 * sum(heights) + 0.9 * len(heights)))
+    axes = figure.subplots(len(heights), 1, height_ratios=heights, squeeze=False)[:, 0]
+    for ax, panel in zip(axes, data["panels"], strict=True):
+        place = range(len(panel["names"]))
+        ax.barh(place, panel["values"], 0.62, color=BLUE)
+        for row, value in zip(place, panel["values"], strict=True):
+            ax.annotate(f"{value:,.{0 if value >= 100 else 2}f}", (value, row), xytext=(4, 0),
+                        textcoords="offset points", va="center", fontsize=9)  # fmt: skip
+        ax.set_yticks(place, panel["names"])
+        ax.invert_yaxis()
+        ax.set(xlabel=panel["unit"], title=panel["title"])
+        ax.margins(x=0.1)
+        ax.grid(axis="y", visible=False)
+    return figure

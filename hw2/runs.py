@@ -140,8 +140,13 @@ class Run:
 
     @cached_property
     def soft_targets(self) -> Tensor:
-        """Teacher runs only: float16 logits (views, 60000, 10)."""
-        return distillation.read_cache(self.folder / "soft_targets.npy")
+        """Teacher runs only: float16 logits (views, 60000, 10), checked to be this teacher's, of its views."""
+        path, described = self.folder / "soft_targets.npy", self.folder / "soft_targets.json"
+        expected = {"teacher": self.digest} | {name: self.recipe[name] for name in ("pad", "view_seed", "views")}
+        targets = distillation.read_cache(path)
+        if read_json(described) != expected | {"sha256": sha256(path)} or len(targets) != expected["views"]:
+            raise InputError(f"{path}: not what {described.name} and recipe.json say; restore it with `git checkout`")
+        return targets
 
     @property
     def val_accuracy(self) -> float:
@@ -187,6 +192,11 @@ def write_training(folder: Path, history: History, metrics: dict, device: torch.
     write_json(folder / "environment.json", environment(device))
 
 
+def bench() -> dict:
+    """The committed measurements of `hw2 bench --keep`; the same for all profiles."""
+    return read_json(root() / "bench.json")
+
+
 def environment(device: torch.device) -> dict:
     """What a run's numbers may depend on besides its recipe."""
     hardware = _processor()
@@ -200,7 +210,7 @@ def environment(device: torch.device) -> dict:
         "hardware": hardware,
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
-        "code": code_digest(),
+        "code": CODE,
     }
 
 
@@ -220,10 +230,18 @@ def code_digest() -> str:
     return digest.hexdigest()
 
 
+CODE = code_digest()  # when this process started: files may be edited while it trains
+
+
 def peak_memory(device: torch.device) -> int | None:
     """Bytes: the accelerator's peak, or this process's; None where the system does not say (Windows)."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
+    try:
+        lines = Path("/proc/self/status").read_text().splitlines()
+        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM"))
+    except (OSError, StopIteration):
+        pass  # not Linux; there getrusage would count what the parent process had before this one started
     try:
         import resource
     except ImportError:

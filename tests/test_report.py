@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
-from hw2 import figures, grading, report, runs
+from hw2 import figures, grading, plots, report, runs
 from hw2.data import PROJECT
 
 
@@ -81,16 +81,16 @@ def test_pictures_may_differ_by_less_than_a_small_block(side, seen):
     assert bool(report.differing_blocks(png(white), png(other))) is seen
 
 
-@pytest.mark.parametrize("name", report.FIGURES)
+@pytest.mark.parametrize("name", plots.FIGURES)
 def test_a_figure_is_drawn_from_nothing_but_its_stored_data(name):
     stored = json.loads((PROJECT / f"figures/{name}.json").read_text())
-    drawn = figures.render(report.FIGURES[name].draw(stored), "png")
+    drawn = figures.render(plots.FIGURES[name].draw(stored), "png")
     assert report.differing_blocks((PROJECT / f"figures/{name}.png").read_bytes(), drawn) == []
 
 
 def test_every_figure_stands_in_the_report_with_its_alternative_text():
     text = (PROJECT / "report.md").read_text("utf-8")
-    for name, plot in report.FIGURES.items():
+    for name, plot in plots.FIGURES.items():
         assert f"![{plot.alt}](figures/{name}.png)" in text
 
 

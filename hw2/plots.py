@@ -1,0 +1,306 @@
+"""Each figure of the report: its data, read from runs and the data set, how it is drawn, and what it shows in words.
+
+Notebooks show single figures by `show`; `hw2.report` writes them all.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from hw2 import distillation, figures, grading, pictures, runs, stages, training, tuning
+from hw2.data import CLASSES, FashionMNIST, fashion_mnist
+from hw2.runs import Run
+
+ARMS = {
+    "teacher": "ResNet-50, the teacher",
+    "plain": "ResNet-14 alone",
+    "distilled": "ResNet-14, distilled",
+    "compressed": "pruned and fine-tuned",
+}
+
+
+@dataclass(frozen=True)
+class Plot:
+    """A figure: where its data comes from, how it is drawn, and what a reader who cannot see it should know."""
+
+    data: Callable[[], dict]
+    draw: Callable[[dict], object]
+    alt: str
+
+
+def seeds(stage: str) -> list[Run]:
+    """The finished runs of a stage, of the same profile as its seed 0, in the order of their seeds."""
+    first = {"teacher": stages.teacher, "plain": stages.plain, "distilled": stages.distilled}.get(
+        stage, stages.compressed
+    )()
+    found = first.folder.parent.glob(f"{first.profile}-s*")
+    return sorted((Run(folder) for folder in found), key=lambda run: run.recipe["seed"])
+
+
+def teacher_validation(run: Run) -> tuple[Tensor, Tensor, Tensor]:
+    """The teacher's logits (n, 10) of the validation images as they are (view 0), their labels, their rows."""
+    data = fashion_mnist()
+    rows = training.parts(data, run.recipe["images"], run.recipe["validation"])[1]
+    return run.soft_targets[0][rows].double(), data.train_labels[rows], rows
+
+
+def calibration(probabilities: Tensor, labels: Tensor, bins: int = 15) -> dict:
+    """Reliability over equal bins of confidence and the expected calibration error (Guo et al. 2017, section 2)."""
+    confidence, predicted = (values.numpy() for values in probabilities.max(1))
+    right = predicted == labels.numpy()
+    place = np.minimum((confidence * bins).astype(int), bins - 1)
+    kept = [number for number in range(bins) if (place == number).any()]
+    counts = [int((place == number).sum()) for number in kept]
+    accuracy = [float(right[place == number].mean()) for number in kept]
+    mean = [float(confidence[place == number].mean()) for number in kept]
+    gaps = [count * abs(a - c) for count, a, c in zip(counts, accuracy, mean, strict=True)]
+    error = _rounded(sum(gaps) / len(right))
+    return {"confidence": _rounded(mean), "accuracy": accuracy, "count": counts, "error": error}
+
+
+def _rounded(values) -> list:
+    """Six digits: more would differ between machines."""
+    return np.round(np.asarray(values, np.float64), 6).tolist()
+
+
+def _samples() -> dict:
+    data = fashion_mnist()
+    rows = data.split[0]
+    chosen = [rows[data.train_labels[rows] == label][:4] for label in range(len(CLASSES))]
+    return {"images": [data.train_images[rows].tolist() for rows in chosen]}
+
+
+def _curve(run: Run, name: str, *more: str) -> dict:
+    columns = ("epoch", "val_loss", "val_accuracy", *more)
+    return {"name": name} | {column: run.history[column].tolist() for column in columns}
+
+
+def _teacher_curves() -> dict:
+    return {"arms": [_curve(stages.teacher(), "teacher", "train_loss")]}
+
+
+def _teacher_confusion() -> dict:
+    logits, labels, _ = teacher_validation(stages.teacher())
+    matrix = torch.zeros(10, 10, dtype=torch.int64)
+    matrix.index_put_((labels, logits.argmax(1)), torch.tensor(1), accumulate=True)
+    return {"matrix": matrix.tolist()}
+
+
+def _soft_targets() -> dict:
+    """The validation images on which the teacher is right and, of four classes, least sure."""
+    logits, labels, rows = teacher_validation(stages.teacher())
+    gaps = logits.topk(2).values.diff(dim=1).neg().flatten()
+    gaps[logits.argmax(1) != labels] = torch.inf
+    order = gaps.argsort(stable=True)
+    chosen, seen = [], set()
+    for place in order.tolist():
+        if int(labels[place]) not in seen:
+            seen.add(int(labels[place]))
+            chosen.append(place)
+        if len(chosen) == 4:
+            break
+    temperatures = [1.0, 4.0, 8.0]
+    data = fashion_mnist()
+    return {
+        "images": data.train_images[rows[chosen]].tolist(),
+        "titles": [CLASSES[int(labels[place])] for place in chosen],
+        "temperatures": temperatures,
+        "probabilities": [
+            [_rounded(distillation.soft_targets(logits[place][None], value)[0]) for value in temperatures]
+            for place in chosen
+        ],
+    }
+
+
+def _teacher_reliability() -> dict:
+    logits, labels, _ = teacher_validation(stages.teacher())
+    return calibration(logits.softmax(1), labels)
+
+
+def _tuning() -> dict:
+    trials = stages.tuned()
+    total = stages.teacher().metrics["val_total"]
+    grid = trials.pivot_table(index="T", columns="alpha", values="val_correct", aggfunc="mean") / total
+    first = trials.iloc[0]
+    count = trials.seed.nunique()
+    return {
+        "temperatures": grid.index.tolist(),
+        "alphas": grid.columns.tolist(),
+        "accuracy": grid.to_numpy().tolist(),
+        "best": list(tuning.best(trials)),
+        "note": f"{first.epochs} epochs of {first.images:,} images, {count} seed{'s' if count > 1 else ''} a setting",
+    }
+
+
+def _student_curves() -> dict:
+    return {"arms": [_curve(stages.distilled(), "distilled"), _curve(stages.plain(), "alone")]}
+
+
+def _compressed_curves() -> dict:
+    run = stages.compressed()
+    return {
+        "arms": [_curve(run, "sparse learning, then fine-tuning")],
+        "marks": [[run.recipe["sparse"]["epochs"] + 0.5, "pruned"]],
+    }
+
+
+def _phases() -> dict:
+    metrics = stages.compressed().metrics
+    share = {name: count / metrics["val_total"] for name, count in metrics["phases"].items()}
+    return {
+        "names": [
+            "distilled",
+            "after sparse\nlearning",
+            "right after\npruning",
+            "BatchNorm\nrecalibrated",
+            "fine-tuned",
+        ],
+        "sparse": [share[name] for name in ("distilled", "sparse", "pruned", "recalibrated", "fine_tuned")],
+        "direct": [
+            share["distilled"],
+            None,
+            share["pruned_without_sparse_learning"],
+            share["recalibrated_without_sparse_learning"],
+            None,
+        ],
+    }
+
+
+def _arms() -> dict:
+    found = {stage: seeds(stage) for stage in ARMS}
+    return {
+        "names": list(ARMS.values()),
+        "parameters": [group[0].metrics["parameters"] for group in found.values()],
+        "validation": [[run.val_accuracy for run in group] for group in found.values()],
+        "test": [[run.test_accuracy for run in group if run.test_accuracy is not None] for group in found.values()],
+        "baseline": grading.BASELINE,
+    }
+
+
+@cache
+def delivered_classes() -> Tensor:
+    """Classes (10000,) that the delivered network predicts for the test images; checked against the ledger."""
+    run = stages.delivered()
+    return runs.read_test_set(run, run.network(), fashion_mnist())
+
+
+def _shown(rows: list[int], data: FashionMNIST) -> dict:
+    values = pictures.probabilities(stages.delivered().network(), data.test_images[rows])
+    return {
+        "images": data.test_images[rows].tolist(),
+        "true": data.test_labels[rows].tolist(),
+        "probabilities": [_rounded(row) for row in values],
+    }
+
+
+def _demo() -> dict:
+    data = fashion_mnist()
+    return _shown([int((data.test_labels == label).nonzero()[0]) for label in range(len(CLASSES))], data)
+
+
+def _mistakes() -> dict:
+    """The ten mistakes with the lowest probability for the true class."""
+    data = fashion_mnist()
+    wrong = (delivered_classes() != data.test_labels).nonzero().flatten()
+    values = pictures.probabilities(stages.delivered().network(), data.test_images[wrong])
+    true = values[torch.arange(len(wrong)), data.test_labels[wrong]]
+    return _shown(wrong[true.argsort(stable=True)[:10]].tolist(), data)
+
+
+def _speed() -> dict:
+    rows = {row["name"]: row for row in runs.bench()["rows"]}
+    panels = []
+    for title, unit, names in (
+        (
+            "Training",
+            "images a second",
+            (
+                "classmates' loop",
+                "ResNet-14, plain training",
+                "ResNet-14, distilled from the cache",
+                "ResNet-14, distilled from a live teacher",
+                "ResNet-14, sparse learning",
+                "compressed, plain training",
+                "compressed, distilled from the cache",
+            ),
+        ),
+        (
+            "Evaluation",
+            "images a second",
+            (
+                "ResNet-50, evaluation",
+                "ResNet-14, evaluation",
+                "compressed, evaluation",
+                "ResNet-50, ONNX Runtime",
+                "compressed, ONNX Runtime",
+                "compressed, ONNX Runtime, int8",
+            ),
+        ),
+        (
+            "A single image",
+            "milliseconds",
+            (
+                "ResNet-50, one image",
+                "ResNet-14, one image",
+                "compressed, one image",
+                "compressed, one image, ONNX Runtime",
+            ),
+        ),
+    ):
+        values = _rounded([rows[name]["median"] for name in names])
+        panels.append({"title": title, "unit": unit, "names": list(names), "values": values})
+    return {"panels": panels}
+
+
+FIGURES = {
+    "samples": Plot(_samples, figures.samples, "Four training images of each of the ten classes."),
+    "teacher_curves": Plot(_teacher_curves, figures.curves, "Loss and validation accuracy of the teacher by epoch."),
+    "teacher_confusion": Plot(
+        _teacher_confusion, figures.confusion, "Counts of true against predicted class of the teacher on validation."
+    ),
+    "soft_targets": Plot(
+        _soft_targets, figures.soft_targets, "The teacher's probabilities for four images at temperatures 1, 4 and 8."
+    ),
+    "teacher_reliability": Plot(
+        _teacher_reliability, figures.reliability, "The teacher's accuracy against its confidence on validation."
+    ),
+    "tuning": Plot(_tuning, figures.tuning, "Validation accuracy for each temperature and alpha of the search."),
+    "student_curves": Plot(
+        _student_curves, figures.curves, "Validation loss and accuracy by epoch, with and without distillation."
+    ),
+    "phases": Plot(
+        _phases, figures.phases, "Validation accuracy before pruning, right after, recalibrated and fine-tuned."
+    ),
+    "compressed_curves": Plot(
+        _compressed_curves, figures.curves, "Loss and validation accuracy through sparse learning and fine-tuning."
+    ),
+    "arms": Plot(_arms, figures.arms, "Validation and test accuracy of the four networks with their parameters."),
+    "speed": Plot(
+        _speed, figures.speed, "Measured speed of training, of evaluation and on a single image, side by side."
+    ),
+    "demo": Plot(_demo, figures.predictions, "A test image of each class with the three likeliest classes."),
+    "mistakes": Plot(_mistakes, figures.predictions, "The ten worst mistakes on the test set with three guesses each."),
+}
+
+
+@cache
+def drawn(name: str) -> dict[str, bytes]:
+    """The three files of a figure, by their endings, as the code draws them now."""
+    data = json.loads(figures.dump(FIGURES[name].data()))
+    figure = FIGURES[name].draw(data)
+    kinds = {kind: figures.render(figure, kind) for kind in ("png", "svg")}
+    return kinds | {"json": figures.dump(data).encode()}
+
+
+def show(name: str):
+    """The figure as a notebook shows it: byte for byte the PNG in figures/."""
+    from IPython.display import Image as Display
+
+    return Display(drawn(name)["png"], alt=FIGURES[name].alt)

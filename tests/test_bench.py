@@ -1,0 +1,90 @@
+"""Speeds are measured as the report says, and what is committed is what `hw2 bench` writes."""
+
+import dataclasses
+import json
+
+import pytest
+import torch
+from helpers import tiny_network
+
+from hw2 import bench, networks, plots, runs, workloads
+from hw2.networks import ResNet14
+from hw2.workloads import COMPRESSED, Case
+
+
+def test_ratios_are_medians_of_ratios_within_a_round():
+    # The machine slows down from round to round: medians alone would compare different rounds.
+    slow, fast = iter([9, 1, 2, 6]), iter([9, 4, 1, 3])  # seconds; the first round is not counted
+    cases = [Case("slow", lambda: (12, next(slow))), Case("fast", lambda: (12, next(fast)), ratio_to="slow")]
+    first, second = bench.measure(cases, 3)
+    assert (first.median, first.ratio, first.repeats) == (6.0, None, 3)
+    assert (second.median, second.ratio_to, second.ratio) == (4.0, "slow", 2.0)  # of 1/4, 2/1 and 6/3, not 4 / 6
+
+
+@pytest.mark.parametrize(("unit", "value"), [("images/s", 5.0), ("ms", 200.0), ("s", 2.0), ("GFLOP/s", 5.0)])
+def test_units(unit, value):
+    (row,) = bench.measure([Case("work", lambda: (10, 2.0), unit)], 1)
+    assert row.median == value
+
+
+def test_operations_of_a_training_step():
+    # Two for each multiply-add, forward and twice backward; the stem needs no gradient of its input.
+    assert bench.flops(ResNet14()) / 1e6 == pytest.approx(122, abs=1)
+    assert bench.flops(ResNet14(COMPRESSED)) / 1e6 == pytest.approx(59, abs=1)
+
+
+def test_the_work_is_done_on_as_many_images_as_it_says(monkeypatch, few):
+    monkeypatch.setattr(workloads, "fashion_mnist", lambda: few)
+    seen = []
+    tiny = tiny_network()
+    tiny.register_forward_pre_hook(lambda module, inputs: seen.append(len(inputs[0])) if module.training else None)
+    count, seconds = workloads.train(lambda: tiny, 96, dataclasses.replace(workloads.FIT, batch=32))
+    assert count == 96 and sum(seen) == 2 * 96 and seconds > 0
+    asked = []
+    teacher = tiny_network().eval()
+    teacher.register_forward_pre_hook(lambda module, inputs: asked.append(len(inputs[0])))
+    count, seconds = workloads.classmates_loop(teacher, 168)
+    assert count == 40 and sum(asked) == 168 and seconds > 0
+    asked.clear()
+    count, seconds = workloads.evaluate(teacher, 150)
+    assert count == sum(asked) == 150 and seconds > 0
+
+
+def test_alternatives_are_put_back():
+    before = torch.get_num_threads()
+    inside = workloads.within(lambda: workloads.threads(1), torch.get_num_threads)
+    assert inside() == 1 and torch.get_num_threads() == before
+
+
+def test_pytorchs_own_batch_norm_is_what_the_comparison_uses():
+    own = workloads.original(tiny_network())
+    kinds = {type(module) for module in own.modules() if isinstance(module, torch.nn.BatchNorm2d)}
+    assert kinds == {torch.nn.BatchNorm2d}
+
+
+def test_what_is_committed_is_whole():
+    found = runs.bench()
+    names = [row["name"] for row in found["rows"]]
+    assert len(names) == len(set(names)) and found["hardware"]
+    for row in found["rows"]:
+        assert row.keys() == {field.name for field in dataclasses.fields(bench.Row)}
+        assert row["median"] > 0 and row["repeats"] >= 1
+        assert (row["ratio"] is None) == (row["ratio_to"] is None)
+        assert row["ratio_to"] is None or row["ratio_to"] in names
+    assert json.loads(json.dumps(found)) == found
+    text = bench.table(found)
+    assert all(name in text for name in names)
+
+
+def test_the_figure_shows_what_was_measured():
+    rows = {row["name"]: row["median"] for row in runs.bench()["rows"]}
+    for panel in plots.FIGURES["speed"].data()["panels"]:
+        assert panel["values"] == pytest.approx([rows[name] for name in panel["names"]], abs=1e-6)
+
+
+def test_the_weights_on_disk_are_four_bytes_a_parameter():
+    rows = {row["name"]: row["median"] for row in runs.bench()["rows"]}
+    for name, network in (("ResNet-14", ResNet14()), ("compressed", ResNet14(COMPRESSED))):
+        assert rows[f"{name}, weights on disk"] * 1e6 / networks.count_parameters(network) == pytest.approx(
+            4.1, abs=0.2
+        )
