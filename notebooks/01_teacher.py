@@ -9,7 +9,7 @@
 # later notebooks need of the teacher is: its logits for every training image and every view.
 
 # %%
-from hw2 import data, networks, report, stages
+from hw2 import data, networks, plots, stages
 
 fashion = data.fashion_mnist()
 train, validation = fashion.split
@@ -22,7 +22,7 @@ print(f"{len(train):,} images for training, {len(validation):,} for validation, 
 # will be.
 
 # %%
-report.show("samples")
+plots.show("samples")
 
 # %% [markdown]
 # ## Training
@@ -37,7 +37,7 @@ print(f"parameters: {networks.count_parameters(networks.teacher(teacher.recipe['
 print(f"validation accuracy: {teacher.val_accuracy:.2%}")
 
 # %%
-report.show("teacher_curves")
+plots.show("teacher_curves")
 
 # %% [markdown]
 # The file of the course reaches 92.4 % on the test set. This teacher's own number is the one printed above: on two cores it
@@ -48,7 +48,7 @@ report.show("teacher_curves")
 # Rows are true classes, columns predictions, on the validation split.
 
 # %%
-report.show("teacher_confusion")
+plots.show("teacher_confusion")
 
 # %% [markdown]
 # The errors are not spread evenly: shirts are taken for T-shirts, pullovers and coats, and shoes for other shoes. A
@@ -61,7 +61,7 @@ report.show("teacher_confusion")
 # classes further down the list.
 
 # %%
-report.show("soft_targets")
+plots.show("soft_targets")
 
 # %% [markdown]
 # ## Can its confidence be trusted?
@@ -70,7 +70,7 @@ report.show("soft_targets")
 # right.
 
 # %%
-report.show("teacher_reliability")
+plots.show("teacher_reliability")
 
 # %% [markdown]
 # ## What goes on to the student

@@ -12,22 +12,22 @@
 # by the ten classes as well.
 
 # %%
-from hw2 import networks, report, stages, tuning
+from hw2 import networks, plots, stages, tuning
 
 print(f"ResNet-14: {networks.count_parameters(networks.ResNet14()):,} parameters")
 
 # %% [markdown]
 # ## Temperature and weight
 #
-# Every temperature is tried with every alpha, on Optuna, and judged on the validation split. A trial is short: it
-# gets fewer epochs than the final run.
+# Every temperature is tried with every alpha, on Optuna, and judged on the validation split. A trial is short: fewer
+# images and epochs than the final run.
 
 # %%
 trials = stages.tuned()
 trials.drop(columns=["trial", "state"])
 
 # %%
-report.show("tuning")
+plots.show("tuning")
 
 # %%
 temperature, alpha = tuning.best(trials)
@@ -54,7 +54,7 @@ difference = distilled.metrics["val_correct"] - plain.metrics["val_correct"]
 print(f"difference: {difference:+d} of {total:,} images")
 
 # %%
-report.show("student_curves")
+plots.show("student_curves")
 
 # %% [markdown]
 # One seed of each was run, so a difference within a few standard errors says nothing about distillation in general. On two

@@ -14,7 +14,7 @@
 # 4. **Fine-tuning** with the same soft targets as before.
 
 # %%
-from hw2 import networks, pruning, report, stages
+from hw2 import networks, plots, pruning, stages
 
 compressed, distilled = stages.compressed(), stages.distilled()
 recipe = compressed.recipe
@@ -47,11 +47,11 @@ for phase, count in compressed.metrics["phases"].items():
     print(f"{phase.replace('_', ' '):38} {count / compressed.metrics['val_total']:7.2%}")
 
 # %%
-report.show("phases")
+plots.show("phases")
 
 # %% [markdown]
 # Epoch by epoch: sparse learning up to the dashed line, fine-tuning after it. The dip is not the pruning but the learning
 # rate, which rises again for fine-tuning. The last point is the delivered network's: no epoch was picked afterwards.
 
 # %%
-report.show("compressed_curves")
+plots.show("compressed_curves")
