@@ -53,7 +53,7 @@ def quantise(source: Path, target: Path, images: Tensor) -> None:
             return next(batches, None)
 
     ort.quant_pre_process(source, target, skip_symbolic_shape=True)  # else the next line warns that it was left out
-    # Weights in 7 bits: CPUs without VNNI add pairs of products in 16 bits, which 8 overflow (5 % fewer correct).
+    # Weights in 7 bits: CPUs without VNNI add pairs of products in 16 bits, which 8 overflow (7 % fewer correct).
     ort.quantize_static(
         target, target, Reader(), activation_type=ort.QuantType.QUInt8, per_channel=True, reduce_range=True
     )

@@ -110,6 +110,8 @@ def fit(
     padded = widths is not None and device.type == "cpu" and not before_epoch and not after_backward
     if padded and fast_widths(widths) != widths:
         network = resized(network, fast_widths(widths))
+        if checkpoint:  # its state would fit no device that does not pad
+            checkpoint = checkpoint.with_name(f"{checkpoint.stem}-padded.pt")
     network.to(device, memory_format=layout)
     average = None
     if recipe.ema:
@@ -123,8 +125,6 @@ def fit(
         fused=True,
     )
     history, done = History(), 0
-    if checkpoint and widths:  # a padded network's state fits no device that does not pad
-        checkpoint = checkpoint.with_name(f"{checkpoint.stem}-{'-'.join(map(str, network.widths))}.pt")
     if checkpoint and checkpoint.is_file():
         state = torch.load(checkpoint, map_location=device, weights_only=True)
         network.load_state_dict(state["network"])

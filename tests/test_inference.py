@@ -87,7 +87,7 @@ def test_int8_is_smaller_and_agrees_on_most_classes(exported, quantised, validat
     assert quantised.stat().st_size < exported.stat().st_size / 2  # measured: 0.35
     images = views.normalise(validation[0]).numpy()
     floats, integers = (inference.session(path)(images) for path in (exported, quantised))
-    # Measured on all 5,000: 99.7 %; with weights in 8 bits on a CPU without VNNI: 92 %.
+    # Measured on all 5,000: 99.5 %; with weights in 8 bits on a CPU without VNNI: 90 %.
     assert (floats.argmax(1) == integers.argmax(1)).mean() > 0.97
     assert np.abs(floats - integers).max() > 1e-2
 

@@ -129,6 +129,17 @@ def test_padded_channels_stay_zero_in_training(few):
             assert not value[width:].any() and value[:width].any()
 
 
+def test_a_padded_network_resumes_from_a_checkpoint_of_its_own(few, tmp_path):
+    rows, fit = (torch.arange(64), torch.arange(500, 516)), Fit(2, 0.01, batch=32)
+    network = ResNet14((4, 4, 18, 20))
+    whole, _ = training.fit(copy.deepcopy(network), few, *rows, fit, seed=0)
+    path = tmp_path / "training.pt"
+    training.fit(copy.deepcopy(network), few, *rows, fit, seed=0, checkpoint=path, stop_after=1)
+    resumed, history = training.fit(ResNet14((4, 4, 18, 20)), few, *rows, fit, seed=0, checkpoint=path)
+    assert same_bits(resumed, whole) and len(history.epochs) == 2
+    assert [path.name for path in tmp_path.iterdir()] == ["training-padded.pt"]
+
+
 def test_hooks_keep_the_network_that_they_know(few):
     network = ResNet14((4, 4, 18, 20))
     seen = []
