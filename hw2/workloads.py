@@ -156,6 +156,8 @@ def original(network: nn.Module) -> nn.Module:
 
 def speeds(folder: Path) -> list[Case]:
     """Training, evaluation and latency; then what each measure that makes them fast brings."""
+    data = fashion_mnist()
+    rows = training.parts(data, 500, 0)[0]
     made = {
         "ResNet-50": networks.teacher().eval(),
         "ResNet-14": ResNet14().eval(),
@@ -166,7 +168,7 @@ def speeds(folder: Path) -> list[Case]:
     for name, network in made.items():
         inference.export(network, folder / f"{name}.onnx")
         runtime[name] = inference.session(folder / f"{name}.onnx")
-    inference.quantise(folder / "compressed.onnx", folder / "int8.onnx", fashion_mnist().train_images[:500])
+    inference.quantise(folder / "compressed.onnx", folder / "int8.onnx", data.train_images[rows])
     runtime["int8"] = inference.session(folder / "int8.onnx")
     onnx = {name: lambda images, call=call: call(images.contiguous().numpy()) for name, call in runtime.items()}
     padded = kernels.resized(made["compressed"], kernels.fast_widths(COMPRESSED)).to(memory_format=torch.channels_last)
