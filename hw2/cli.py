@@ -44,7 +44,7 @@ def data(root: Annotated[Optional[Path], typer.Option(help="folder of the data s
 @app.command()
 def train(
     stage: Annotated[
-        str, typer.Argument(help="teacher, plain, distilled, compressed, all, or another arm of recipes.ARMS")
+        str, typer.Argument(help="teacher, finalists, distilled, plain, compressed, arms, one of recipes.ARMS, or all")
     ],
     profile: Profile = None,
     seed: Annotated[int, typer.Option(min=0, max=99)] = 0,
@@ -69,14 +69,15 @@ def train(
         return
     if weights and stage != "teacher":
         raise InputError(f"--weights belongs to `hw2 train teacher`, not to {stage!r}")
-    arms = {name: lambda name=name: [stages.arm(name, chosen, seed, device)] for name in recipes.ARMS}
     steps = {
         "teacher": lambda: [stages.teacher(chosen, seed, weights, device)],
-        "plain": arms.pop("plain"),
+        "finalists": lambda: [run for group in stages.finalists(chosen, device).values() for run in group],
+        "plain": lambda: [stages.plain(chosen, seed, device)],
         "distilled": lambda: [stages.distilled(chosen, seed, device, temperature, alpha)],
         "compressed": lambda: [stages.compressed(chosen, seed, device, ratio)],
         "all": lambda: stages.walk(chosen, seed, device),
-        **arms,
+        "arms": lambda: [run for group in stages.arms(chosen, device).values() for run in group],
+        **{name: lambda name=name: [stages.arm(name, chosen, seed, device)] for name in recipes.ARMS},
     }
     if stage not in steps:
         raise InputError(f"stage {stage!r}: expected one of {', '.join(steps)}")

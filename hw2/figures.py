@@ -16,6 +16,8 @@ from matplotlib.figure import Figure
 from hw2.data import CLASSES
 
 BLUE, ORANGE, GREEN, VERMILION, GREY = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#666666"
+COLOURS = (BLUE, VERMILION, GREEN, ORANGE, "#CC79A7", "#56B4E9", "#000000", GREY)
+MARKERS = "os^DvPX*"
 STYLE = {
     "figure.dpi": 100,
     "figure.constrained_layout.use": True,
@@ -101,10 +103,10 @@ def curves(data: dict) -> Figure:
 
     An arm may have train_loss: a loss with soft targets, which is no cross-entropy, must not stand beside val_loss.
     """
-    figure = Figure(figsize=(9, 3.4))
+    many = len(data["arms"]) > 3
+    figure = Figure(figsize=(11 if many else 9, 3.4))
     left, right = figure.subplots(1, 2)
-    colours = (BLUE, VERMILION, GREEN)
-    for arm, colour, marker in zip(data["arms"], colours, "os^", strict=False):
+    for arm, colour, marker in zip(data["arms"], COLOURS, MARKERS, strict=False):
         prefix = f"{arm['name']}: " if len(data["arms"]) > 1 else ""
         if "train_loss" in arm:
             left.plot(arm["epoch"], arm["train_loss"], ":", color=colour, marker=marker, ms=4, label="training loss")
@@ -118,9 +120,15 @@ def curves(data: dict) -> Figure:
     left.set(xlabel="epoch", ylabel="loss", title="Loss")
     right.set(xlabel="epoch", ylabel="validation accuracy", title="Accuracy on the validation split")
     _percent(right)
-    left.legend()
-    if len(data["arms"]) > 1:
+    if many:
+        right.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0))
+    else:
+        left.legend()
+    if 1 < len(data["arms"]) <= 3:
         right.legend(loc="lower right")
+    if "note" in data:
+        left.set_title("Loss on the validation split")
+        figure.suptitle(data["note"], fontsize=10, color=GREY)
     for ax in (left, right):
         ax.xaxis.get_major_locator().set_params(integer=True)
     return figure
@@ -171,14 +179,16 @@ def soft_targets(data: dict) -> Figure:
 
 @styled
 def reliability(data: dict) -> Figure:
-    """data: confidence, accuracy, count (each a list over the bins), error (expected calibration error)."""
-    figure = Figure(figsize=(4.6, 4.6))
+    """data: arms, a list of {name, confidence, accuracy, count (lists over the bins), error}; note, optional."""
+    figure = Figure(figsize=(5.2, 4.8))
     top, bottom = figure.subplots(2, 1, height_ratios=(3, 1), sharex=True)
     top.plot([0, 1], [0, 1], color=GREY, ls="--", lw=1, label="perfectly calibrated")
-    top.plot(data["confidence"], data["accuracy"], color=BLUE, marker="o", label="teacher")
-    top.set(ylabel="accuracy", title=f"Expected calibration error {data['error']:.1%}")
+    for arm, colour, marker in zip(data["arms"], COLOURS, MARKERS, strict=False):
+        label = f"{arm['name']}, calibration error {arm['error']:.1%}"
+        top.plot(arm["confidence"], arm["accuracy"], color=colour, marker=marker, label=label)
+        bottom.plot(arm["confidence"], arm["count"], color=colour, marker=marker, ms=4)
+    top.set(ylabel="accuracy", title=data.get("note", ""))
     top.legend(loc="upper left")
-    bottom.bar(data["confidence"], data["count"], 0.04, color=BLUE)
     bottom.set(xlabel="confidence", ylabel="images", yscale="log")
     for axis, ax in (("y", top), ("x", bottom)):
         _percent(ax, axis)
@@ -187,25 +197,87 @@ def reliability(data: dict) -> Figure:
 
 @styled
 def tuning(data: dict) -> Figure:
-    """data: temperatures, alphas, accuracy (temperature, alpha), best [temperature, alpha], note."""
+    """data: temperatures, alphas, accuracy, spread (temperature, alpha; null for one seed), finalists, note."""
     accuracy = np.array(data["accuracy"])
-    figure = Figure(figsize=(5.6, 3.8))
+    figure = Figure(figsize=(7, 4.2))
     ax = figure.subplots()
     picture = ax.imshow(accuracy, cmap="viridis", aspect="auto")
     middle = (accuracy.min() + accuracy.max()) / 2
     for (row, column), value in np.ndenumerate(accuracy):
-        colour = "black" if value > middle else "white"
-        chosen = [data["temperatures"][row], data["alphas"][column]] == data["best"]
-        text = f"{value:.2%}" + ("\nchosen" if chosen else "")
-        ax.text(column, row, text, ha="center", va="center", color=colour, weight="bold" if chosen else "normal")
+        finalist = [data["temperatures"][row], data["alphas"][column]] in data["finalists"]
+        spread = data["spread"][row][column]
+        lines = [f"{value:.2%}", "" if spread is None else f"± {100 * spread:.2f}", "finalist" if finalist else ""]
+        text = "\n".join(line for line in lines if line)
+        ax.text(column, row, text, ha="center", va="center", color="black" if value > middle else "white",
+                weight="bold" if finalist else "normal", fontsize=9)  # fmt: skip
     ax.set_xticks(range(len(data["alphas"])), [f"{value:g}" for value in data["alphas"]])
     ax.set_yticks(range(len(data["temperatures"])), [f"{value:g}" for value in data["temperatures"]])
-    ax.set(xlabel="alpha, weight of the KL term", ylabel="temperature", title=data["note"])
+    ax.set(xlabel="alpha, weight of the KL term", ylabel="temperature")
+    ax.set_title(data["note"], fontsize=10, color=GREY)
     ax.grid(False)
     from matplotlib.ticker import PercentFormatter
 
     bar = figure.colorbar(picture, ax=ax, label="validation accuracy", format=PercentFormatter(1.0, decimals=1))
     bar.outline.set_visible(False)
+    return figure
+
+
+@styled
+def finalists(data: dict) -> Figure:
+    """data: names, short and longer (accuracies over the seeds, for each setting), budgets (two texts)."""
+    figure = Figure(figsize=(6, 3.6))
+    ax = figure.subplots()
+    for name, short, longer, colour, marker, shift in zip(
+        data["names"], data["short"], data["longer"], COLOURS, MARKERS, (-0.03, 0.03), strict=False
+    ):
+        ax.plot([shift, 1 + shift], [np.mean(short), np.mean(longer)], color=colour, marker=marker, ms=9, label=name)
+        for place, values in enumerate((short, longer)):
+            ax.plot([place + shift] * len(values), values, ls="", color=colour, marker=marker, mfc="white", ms=5)
+    ax.set_xticks([0, 1], data["budgets"])
+    ax.set(ylabel="validation accuracy", xlim=(-0.4, 1.4))
+    ax.grid(axis="x", visible=False)
+    _percent(ax, digits=1)
+    ax.legend(loc="upper left")
+    return figure
+
+
+@styled
+def differences(data: dict) -> Figure:
+    """data: names, reference, each (differences over the seeds), intervals [mean, low, high] (low, high may be null),
+    in accuracy; note."""
+    figure = Figure(figsize=(8.5, 0.5 * len(data["names"]) + 1.4))
+    ax = figure.subplots()
+    for row, (each, (mean, low, high)) in enumerate(zip(data["each"], data["intervals"], strict=True)):
+        if low is not None:
+            ax.plot([100 * low, 100 * high], [row, row], color=BLUE, lw=2, solid_capstyle="butt")
+        ax.plot([100 * value for value in each], [row] * len(each), "o", mfc="white", color=GREY, ms=5)
+        ax.plot([100 * mean], [row], "D", color=BLUE, ms=7)
+    ax.axvline(0, color=GREY, ls="--", lw=1)
+    ax.set_yticks(range(len(data["names"])), data["names"])
+    ax.set_ylim(len(data["names"]) - 0.4, -0.6)
+    ax.set_xlabel(f"validation accuracy minus that of {data['reference']}, percentage points")
+    ax.set_title(data["note"], fontsize=10, color=GREY)
+    ax.grid(axis="y", visible=False)
+    return figure
+
+
+@styled
+def agreement(data: dict) -> Figure:
+    """data: arms, a list of {name, share: for each class, over the seeds}; note."""
+    figure = Figure(figsize=(8, 4.4))
+    ax = figure.subplots()
+    for number, arm in enumerate(data["arms"]):
+        place = np.arange(len(CLASSES)) + (number - (len(data["arms"]) - 1) / 2) * 0.3
+        means = [np.mean(values) for values in arm["share"]]
+        ax.plot(means, place, ls="", color=COLOURS[number], marker=MARKERS[number], ms=7, label=arm["name"])
+        for row, values in zip(place, arm["share"], strict=True):
+            ax.plot([min(values), max(values)], [row, row], color=COLOURS[number], lw=1.5)
+    ax.set_yticks(range(len(CLASSES)), CLASSES)
+    ax.invert_yaxis()
+    ax.set_xlabel("share of the class's validation images on which student and teacher agree")
+    ax.set_title(data["note"], fontsize=10, color=GREY)
+    _percent(ax, "x")
+    ax.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0))
     return figure
 
 

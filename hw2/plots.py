@@ -10,12 +10,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from hw2 import distillation, figures, grading, pictures, runs, stages, training, tuning
+from hw2 import comparisons, distillation, figures, grading, measures, pictures, runs, stages
+from hw2.comparisons import teacher_validation
 from hw2.data import CLASSES, FashionMNIST, fashion_mnist
+from hw2.measures import rounded
 from hw2.runs import Run
 
 ARMS = {
@@ -42,32 +43,6 @@ def seeds(stage: str) -> list[Run]:
     )()
     found = first.folder.parent.glob(f"{first.profile}-s*")
     return sorted((Run(folder) for folder in found), key=lambda run: run.recipe["seed"])
-
-
-def teacher_validation(run: Run) -> tuple[Tensor, Tensor, Tensor]:
-    """The teacher's logits (n, 10) of the validation images as they are (view 0), their labels, their rows."""
-    data = fashion_mnist()
-    rows = training.parts(data, run.recipe["images"], run.recipe["validation"])[1]
-    return run.soft_targets[0][rows].double(), data.train_labels[rows], rows
-
-
-def calibration(probabilities: Tensor, labels: Tensor, bins: int = 15) -> dict:
-    """Reliability over equal bins of confidence and the expected calibration error (Guo et al. 2017, section 2)."""
-    confidence, predicted = (values.numpy() for values in probabilities.max(1))
-    right = predicted == labels.numpy()
-    place = np.minimum((confidence * bins).astype(int), bins - 1)
-    kept = [number for number in range(bins) if (place == number).any()]
-    counts = [int((place == number).sum()) for number in kept]
-    accuracy = [float(right[place == number].mean()) for number in kept]
-    mean = [float(confidence[place == number].mean()) for number in kept]
-    gaps = [count * abs(a - c) for count, a, c in zip(counts, accuracy, mean, strict=True)]
-    error = _rounded(sum(gaps) / len(right))
-    return {"confidence": _rounded(mean), "accuracy": accuracy, "count": counts, "error": error}
-
-
-def _rounded(values) -> list:
-    """Six digits: more would differ between machines."""
-    return np.round(np.asarray(values, np.float64), 6).tolist()
 
 
 def _samples() -> dict:
@@ -113,7 +88,7 @@ def _soft_targets() -> dict:
         "titles": [CLASSES[int(labels[place])] for place in chosen],
         "temperatures": temperatures,
         "probabilities": [
-            [_rounded(distillation.soft_targets(logits[place][None], value)[0]) for value in temperatures]
+            [rounded(distillation.soft_targets(logits[place][None], value)[0]) for value in temperatures]
             for place in chosen
         ],
     }
@@ -121,22 +96,7 @@ def _soft_targets() -> dict:
 
 def _teacher_reliability() -> dict:
     logits, labels, _ = teacher_validation(stages.teacher())
-    return calibration(logits.softmax(1), labels)
-
-
-def _tuning() -> dict:
-    trials = stages.tuned()
-    total = stages.teacher().metrics["val_total"]
-    grid = trials.pivot_table(index="T", columns="alpha", values="val_correct", aggfunc="mean") / total
-    first = trials.iloc[0]
-    count = trials.seed.nunique()
-    return {
-        "temperatures": grid.index.tolist(),
-        "alphas": grid.columns.tolist(),
-        "accuracy": grid.to_numpy().tolist(),
-        "best": list(tuning.best(trials)),
-        "note": f"{first.epochs} epochs of {first.images:,} images, {count} seed{'s' if count > 1 else ''} a setting",
-    }
+    return {"arms": [{"name": "teacher"} | measures.calibration(logits.softmax(1), labels)]}
 
 
 def _student_curves() -> dict:
@@ -196,7 +156,7 @@ def _shown(rows: list[int], data: FashionMNIST) -> dict:
     return {
         "images": data.test_images[rows].tolist(),
         "true": data.test_labels[rows].tolist(),
-        "probabilities": [_rounded(row) for row in values],
+        "probabilities": [rounded(row) for row in values],
     }
 
 
@@ -254,7 +214,7 @@ def _speed() -> dict:
             ),
         ),
     ):
-        values = _rounded([rows[name]["median"] for name in names])
+        values = rounded([rows[name]["median"] for name in names])
         panels.append({"title": title, "unit": unit, "names": list(names), "values": values})
     return {"panels": panels}
 
@@ -271,7 +231,32 @@ FIGURES = {
     "teacher_reliability": Plot(
         _teacher_reliability, figures.reliability, "The teacher's accuracy against its confidence on validation."
     ),
-    "tuning": Plot(_tuning, figures.tuning, "Validation accuracy for each temperature and alpha of the search."),
+    "tuning": Plot(
+        comparisons.tuning_map,
+        figures.tuning,
+        "Validation accuracy for each temperature and alpha, with its spread.",
+    ),
+    "finalists": Plot(
+        comparisons.finalists,
+        figures.finalists,
+        "Validation accuracy of the two finalists: short trials, and trained longer.",
+    ),
+    "arm_differences": Plot(
+        comparisons.arm_differences,
+        figures.differences,
+        "Validation accuracy of each arm minus that of vanilla KD, with intervals.",
+    ),
+    "arm_curves": Plot(comparisons.arm_curves, figures.curves, "Validation loss and accuracy by epoch of all arms."),
+    "agreement": Plot(
+        comparisons.agreement,
+        figures.agreement,
+        "Agreement of student and teacher by class, with and without KD.",
+    ),
+    "student_reliability": Plot(
+        comparisons.student_reliability,
+        figures.reliability,
+        "Students' accuracy against their confidence: labels alone, vanilla KD, label smoothing.",
+    ),
     "student_curves": Plot(
         _student_curves, figures.curves, "Validation loss and accuracy by epoch, with and without distillation."
     ),

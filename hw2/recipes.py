@@ -147,6 +147,7 @@ NUMBERS = {
             "alphas": (0.5, 0.9),
             "seeds": (0,),
         },
+        "finalist": {"fit": Fit(epochs=1, lr=0.1)},
         "compressed": {
             "sparse": Fit(epochs=1, lr=0.02, weight_decay=0.0),
             "reg": 1e-2,
@@ -154,18 +155,20 @@ NUMBERS = {
             "recalibration": 1000,
         },
     },
-    # Two cores: the teacher gets few epochs and ends below what the student reaches alone. A trial is therefore long
-    # enough for its student to pass the teacher, or the search would prefer a weight that holds the student back.
+    # Two cores: the teacher gets few epochs and ends below what the student reaches alone. A short trial flatters such
+    # a teacher, which knows more than a student that has only begun: hence the finalists.
     "cpu": {
         "common": {"views": 6},
         "teacher": {"fit": Fit(epochs=6, lr=0.1)},
         "student": {"fit": Fit(epochs=7, lr=0.2)},
         "tuning": {
-            "fit": Fit(epochs=3, lr=0.2),
-            "temperatures": (2.0, 4.0),
-            "alphas": (0.2, 0.6),
-            "seeds": (0,),
+            "fit": Fit(epochs=4, lr=0.2),
+            "images": 15000,
+            "temperatures": (1.0, 2.0, 4.0, 8.0),
+            "alphas": (0.2, 0.5, 0.8, 1.0),
+            "seeds": (0, 1, 2),
         },
+        "finalist": {"fit": Fit(epochs=5, lr=0.2)},
         # Sparse learning that is strong enough to prune without any loss cost far more than that on validation, and
         # few epochs of fine-tuning did not bring it back. Five epochs of fine-tuning fell short on validation as well;
         # twenty did not, and faster training of odd widths, which rounds differently, left time for four more.
@@ -188,6 +191,7 @@ NUMBERS = {
             "alphas": (0.3, 0.6, 0.9, 1.0),
             "seeds": (0, 1, 2),
         },
+        "finalist": {"fit": Fit(epochs=60, lr=0.4, batch=256, ema=0.999, precision="bfloat16")},
         "compressed": {
             "sparse": Fit(epochs=40, lr=0.02, batch=256, weight_decay=0.0, precision="bfloat16"),
             "reg": 1e-3,
@@ -221,35 +225,50 @@ def distilled(
     return StudentRecipe(stage=stage, seed=seed, teacher=teacher, temperature=temperature, alpha=alpha, **numbers)
 
 
-#: arms beside the distilled student, at its budget, views, seeds, temperature and alpha: what each does otherwise
-ARMS = {
-    "plain": "the labels alone",
-    "smoothed": "label smoothing 0.1 in place of a teacher",
-    "kl_mean": "the soft loss ten times too small, by PyTorch's default reduction",
-    "identity": "soft targets of the image as it is, whatever view the student sees",
-    "decoupled": "decoupled KD in place of the KL divergence",
-    "standardised": "the KL divergence of standardised logits",
-}
-
-
-def arm(name: str, profile: str, seed: int, parent: dict | None = None) -> StudentRecipe:
-    """`parent`: a distilled run's recipe as read from its folder, whose teacher and settings the arm takes over.
-
-    `plain` and `smoothed` have no teacher and need none.
-    """
-    recipe = StudentRecipe(stage=name, seed=seed, **_numbers(profile, "student"))
-    if name == "plain":
-        return recipe
-    if name == "smoothed":
-        return replace(recipe, fit=replace(recipe.fit, label_smoothing=0.1))
-    taken = {key: parent[key] for key in ("teacher", "temperature", "alpha")}
-    other = {"targets": "identity"} if name == "identity" else {"loss": name}
-    return replace(recipe, **taken, **other)
+def finalist(profile: str, seed: int, teacher: str, temperature: float, alpha: float) -> StudentRecipe:
+    """One of the search's finalists, trained longer than a trial."""
+    numbers = _numbers(profile, "finalist")
+    return StudentRecipe(
+        stage=f"finalist-T{temperature:g}-alpha{alpha:g}",
+        seed=seed,
+        teacher=teacher,
+        temperature=temperature,
+        alpha=alpha,
+        **numbers,
+    )
 
 
 def plain(profile: str, seed: int) -> StudentRecipe:
-    """The control without distillation."""
-    return arm("plain", profile, seed)
+    """The distilled student's control: the labels alone, all else equal."""
+    return StudentRecipe(stage="plain", seed=seed, **_numbers(profile, "student"))
+
+
+#: arms at the budget, views and seeds of the search's trials, and its best setting: what each learns from
+ARMS = {
+    "vanilla": "vanilla KD: the search's best trials again",
+    "labels": "the labels alone",
+    "smoothed": "label smoothing 0.1 in place of a teacher",
+    "kl_mean": "vanilla KD with the soft loss ten times too small, by PyTorch's default reduction",
+    "identity": "vanilla KD with soft targets of the image as it is, whatever view the student sees",
+    "decoupled": "decoupled KD",
+    "standardised": "vanilla KD of standardised logits",
+    "better_teacher": "vanilla KD from the delivered compressed network in place of the ResNet-50",
+}
+WITHOUT_TEACHER = ("labels", "smoothed")
+
+
+def arm(name: str, grid: TuningRecipe, seed: int, temperature: float, alpha: float, teacher: str) -> StudentRecipe:
+    """`teacher` is a recipe's digest: the grid's own but for `better_teacher`."""
+    common = {key: getattr(grid, key) for key in ("images", "validation", "pad", "views", "view_seed", "fit")}
+    recipe = StudentRecipe(stage=name, seed=seed, **common)
+    if name == "smoothed":
+        recipe = replace(recipe, fit=replace(grid.fit, label_smoothing=0.1))
+    if name in WITHOUT_TEACHER:
+        return recipe
+    recipe = replace(recipe, teacher=teacher, temperature=temperature, alpha=alpha)
+    if name == "identity":
+        return replace(recipe, targets="identity")
+    return replace(recipe, loss=name) if name in ("kl_mean", "decoupled", "standardised") else recipe
 
 
 def compressed(profile: str, seed: int, parent: dict, ratio: float = RATIO) -> CompressedRecipe:
@@ -283,10 +302,14 @@ def estimate(profile: str, seeds: int = 1) -> str:
     )
     slower = SMALL_STEM if grand.stem == "small" else 1
     settings = len(grid.temperatures) * len(grid.alphas) * len(grid.seeds)
+    trial = grid.images * grid.fit.epochs / RATES["student"]
+    longer = finalist(profile, 0, "", 1.0, 0.0)
     seconds = {
         "teacher": slower * grand.images * grand.fit.epochs / RATES["teacher"],
         "soft targets": slower * (grand.images + grand.validation) * grand.views / RATES["soft targets"],
-        f"tuning, {settings} trials": settings * grid.images * grid.fit.epochs / RATES["student"],
+        f"tuning, {settings} trials": settings * trial,
+        "two finalists": 2 * len(grid.seeds) * longer.images * longer.fit.epochs / RATES["student"],
+        f"{len(ARMS)} arms": len(ARMS) * len(grid.seeds) * trial,
         "distilled": seeds * student.images * student.fit.epochs / RATES["student"],
         "plain": seeds * student.images * student.fit.epochs / RATES["student"],
         "compressed": seeds * small.images * (small.sparse.epochs + small.fit.epochs) / RATES["student"],

@@ -15,31 +15,15 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from hw2 import grading, recipes, runs, stages
+from hw2 import comparisons, grading, recipes, runs, stages
 from hw2.data import PROJECT
+from hw2.measures import spread, wilson
 from hw2.plots import ARMS, FIGURES, delivered_classes, drawn, seeds
 
 
 def output(profile: str | None = None) -> Path:
     """Where report, figures and submission go: the project, unless HW2_OUT names another folder."""
     return Path(os.environ.get("HW2_OUT") or runs.home(profile or stages.default_profile()))
-
-
-def spread(values: list[float]) -> str:
-    """Mean, and standard deviation where there is more than one value, in percent."""
-    if not values:
-        return "not read"
-    mean = f"{np.mean(values):.2%}"
-    return mean if len(values) == 1 else f"{mean[:-1]} ± {np.std(values, ddof=1):.2%}"
-
-
-def wilson(correct: int, total: int, z: float = 1.959964) -> tuple[float, float]:
-    """The 95 % score interval of a proportion (Wilson 1927)."""
-    share = correct / total
-    centre = share + z**2 / (2 * total)
-    half = z * np.sqrt(share * (1 - share) / total + z**2 / (4 * total**2))
-    scale = 1 + z**2 / total
-    return float((centre - half) / scale), float((centre + half) / scale)
 
 
 def results() -> pd.DataFrame:
@@ -81,7 +65,8 @@ def context() -> dict:
         "student": student,
         "control": control,
         "trials": trials,
-        "trial_spread": (trials.val_correct.max() - trials.val_correct.min()) / parent.metrics["val_total"],
+        "arms": comparisons.arm_table().to_dict("records"),
+        "finalists": comparisons.finalist_table().to_dict("records"),
         "ledger": [row | {"current": row["recipe"] in used} for row in runs.ledger(run.profile).to_dict("records")],
         "minutes": {
             name: found.metrics["wall_s"] / 60

@@ -20,6 +20,7 @@ from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor, nn
@@ -147,6 +148,18 @@ class Run:
         if read_json(described) != expected | {"sha256": sha256(path)} or len(targets) != expected["views"]:
             raise InputError(f"{path}: not what {described.name} and recipe.json say; restore it with `git checkout`")
         return targets
+
+    @cached_property
+    def validation_logits(self) -> Tensor:
+        """Finalists and arms only, whose weights are not committed: float16 logits (n, 10) of the validation images."""
+        path = self.folder / "validation_logits.npy"
+        try:
+            array = np.load(path, allow_pickle=False)
+        except (OSError, ValueError, EOFError) as error:
+            raise InputError(f"{path}: no readable logits ({error}); restore it with `git checkout`") from None
+        if array.dtype != np.float16 or array.shape != (self.metrics["val_total"], 10):
+            raise InputError(f"{path}: {array.dtype} {array.shape}, not a float16 row of ten for each validation image")
+        return torch.from_numpy(array)
 
     @property
     def val_accuracy(self) -> float:

@@ -1,6 +1,6 @@
 """The walk, one function a stage. Each loads its run where a finished one is there, and trains it where not.
 
-    teacher -> tuning -> distilled (and plain, its control) -> compressed -> the test set, read once for each
+    teacher -> search, finalists -> distilled (and plain, its control) -> compressed -> the test set, read once for each
 
 Without a profile named, a stage takes the strongest that was run to its end: `full` before `cpu`.
 """
@@ -172,10 +172,44 @@ def explored(profile: str, device: str, trials: int, sampler: str, pruner: str) 
     return tuning.explore(recipe, fashion_mnist(), parent.soft_targets, where, trials, sampler, pruner)
 
 
-def _train_student(recipe: recipes.StudentRecipe, name: str, where: torch.device, cache: torch.Tensor | None) -> None:
+def finalists(profile: str | None = None, device: str = "auto") -> dict[tuple[float, float], list[Run]]:
+    """(temperature, alpha) -> a run for each of the search's seeds: the search's finalists, trained longer."""
+    parent, trials = teacher(profile, device=device), tuned(profile, device)
+
+    def one(setting: tuple[float, float], seed: int) -> Run:
+        return _load_or_train(
+            lambda name: recipes.finalist(name, seed, parent.digest, *setting),
+            lambda recipe, name, where: train_student(recipe, name, where, parent.soft_targets, keep=False),
+            profile,
+            device,
+        )
+
+    return {
+        setting: [one(setting, seed) for seed in sorted(trials.seed.unique().tolist())]
+        for setting in tuning.finalists(trials)
+    }
+
+
+def chosen(profile: str | None = None, device: str = "auto") -> tuple[float, float]:
+    """Temperature and alpha of the finalist with the highest mean on validation; of equals, the search's first."""
+    found = finalists(profile, device)
+    return max(found, key=lambda setting: sum(run.metrics["val_correct"] for run in found[setting]))
+
+
+def train_student(
+    recipe: recipes.StudentRecipe,
+    name: str,
+    where: torch.device,
+    cache: torch.Tensor | None,
+    objective: training.Objective | None = None,
+    keep: bool = True,
+) -> None:
+    """A ResNet-14, by the labels alone where there are neither cached soft targets nor an objective.
+
+    Without `keep` the weights stay in the cache, and the run holds the logits of the validation images.
+    """
     started = time.monotonic()
     torch.manual_seed(recipe.seed)
-    objective = None
     if cache is not None:
         objective = distillation.cached_objective(
             cache.to(where), recipe.temperature, recipe.alpha, recipe.loss, recipe.targets == "identity"
@@ -183,7 +217,11 @@ def _train_student(recipe: recipes.StudentRecipe, name: str, where: torch.device
     network, history = _fit(networks.ResNet14(), recipe, recipe.fit, where, recipe.stage, objective=objective,
                             view_count=recipe.views)  # fmt: skip
     with runs.new_folder(recipe, name) as folder:
-        networks.save(network, folder / "model.safetensors")
+        networks.save(network, (folder if keep else runs.cache(recipe)) / "model.safetensors")
+        if not keep:
+            data = fashion_mnist()
+            rows = training.parts(data, recipe.images, recipe.validation)[1]
+            np.save(folder / "validation_logits.npy", training.logits_of(network, data.train_images[rows]).half())
         runs.write_training(folder, history, _metrics(network, recipe, started, where, history.earlier), where)
 
 
@@ -197,26 +235,11 @@ def distilled(
     """ResNet-14 (175,258 parameters) with the teacher's soft targets, at the tuned temperature and alpha or others."""
     tuned_too = temperature is None and alpha is None
     parent = teacher(profile, device=device)
-    best = tuning.best(tuned(profile, device)) if temperature is None or alpha is None else (temperature, alpha)
-    chosen = best[0] if temperature is None else temperature, best[1] if alpha is None else alpha
+    best = chosen(profile, device) if temperature is None or alpha is None else (temperature, alpha)
+    setting = best[0] if temperature is None else temperature, best[1] if alpha is None else alpha
     return _load_or_train(
-        lambda name: recipes.distilled(name, seed, parent.digest, *chosen, tuned=tuned_too),
-        lambda recipe, name, where: _train_student(recipe, name, where, parent.soft_targets),
-        profile,
-        device,
-    )
-
-
-def arm(name: str, profile: str | None = None, seed: int = 0, device: str = "auto") -> Run:
-    """One of `recipes.ARMS`: the distilled student's budget, views and seed, with one thing otherwise."""
-    if name not in recipes.ARMS:
-        raise InputError(f"arm {name!r}: expected one of {', '.join(recipes.ARMS)}")
-    alone = name in ("plain", "smoothed")
-    parent = None if alone else distilled(profile, seed, device)
-    cache = None if alone else teacher(profile, device=device).soft_targets
-    return _load_or_train(
-        lambda candidate: recipes.arm(name, candidate, seed, None if alone else parent.recipe),
-        lambda recipe, candidate, where: _train_student(recipe, candidate, where, cache),
+        lambda name: recipes.distilled(name, seed, parent.digest, *setting, tuned=tuned_too),
+        lambda recipe, name, where: train_student(recipe, name, where, parent.soft_targets),
         profile,
         device,
     )
@@ -224,7 +247,44 @@ def arm(name: str, profile: str | None = None, seed: int = 0, device: str = "aut
 
 def plain(profile: str | None = None, seed: int = 0, device: str = "auto") -> Run:
     """The control without distillation."""
-    return arm("plain", profile, seed, device)
+    return _load_or_train(
+        lambda name: recipes.plain(name, seed),
+        lambda recipe, name, where: train_student(recipe, name, where, None),
+        profile,
+        device,
+    )
+
+
+def arm(name: str, profile: str | None = None, seed: int = 0, device: str = "auto") -> Run:
+    """One of `recipes.ARMS`, at the budget of the search's trials and the search's best setting."""
+    if name not in recipes.ARMS:
+        raise InputError(f"arm {name!r}: expected one of {', '.join(recipes.ARMS)}")
+    parent = teacher(profile, device=device)
+    setting = tuning.best(tuned(profile, device))
+    better = compressed(profile, 0, device) if name == "better_teacher" else None
+
+    def train(recipe: recipes.StudentRecipe, candidate: str, where: torch.device) -> None:
+        cache, objective = None if better or name in recipes.WITHOUT_TEACHER else parent.soft_targets, None
+        if better:
+            images = fashion_mnist().train_images.to(where)
+            network = better.network().to(where).eval()
+            objective = distillation.live_objective(network, images, *setting, recipe.pad, recipe.view_seed)
+        train_student(recipe, candidate, where, cache, objective, keep=False)
+
+    return _load_or_train(
+        lambda candidate: recipes.arm(
+            name, recipes.tuning(candidate, parent.digest), seed, *setting, (better or parent).digest
+        ),
+        train,
+        profile,
+        device,
+    )
+
+
+def arms(profile: str | None = None, device: str = "auto") -> dict[str, list[Run]]:
+    """Every arm, a run for each of the search's seeds."""
+    seeds = sorted(tuned(profile, device).seed.unique().tolist())
+    return {name: [arm(name, profile, seed, device) for seed in seeds] for name in recipes.ARMS}
 
 
 def compressed(profile: str | None = None, seed: int = 0, device: str = "auto", ratio: float = recipes.RATIO) -> Run:
@@ -311,7 +371,10 @@ def read_test_sets(found: list[Run]) -> None:
 
 
 def walk(profile: str | None = None, seed: int = 0, device: str = "auto") -> list[Run]:
-    """All stages for one seed, the delivered network named (seed 0), then the test set read once for each."""
+    """All stages for one seed, then the test set read once for each.
+
+    Seed 0 names the delivered network before, and comes with the arms, whose seeds are the search's.
+    """
     found = [
         teacher(profile, device=device),
         distilled(profile, seed, device),
@@ -320,5 +383,6 @@ def walk(profile: str | None = None, seed: int = 0, device: str = "auto") -> lis
     ]
     if seed == 0:
         deliver(found[2])
+        arms(profile, device)
     read_test_sets(found)
     return found

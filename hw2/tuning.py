@@ -42,7 +42,9 @@ def study(recipe: TuningRecipe, storage: str | None = None) -> optuna.Study:
         folder = runs.cache(recipe)
         folder.mkdir(parents=True, exist_ok=True)
         storage = f"sqlite:///{folder / 'study.db'}"
-    for attempt in range(10):
+    attempts = 10
+    while True:
+        attempts -= 1
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", ExperimentalWarning)  # heartbeats, since Optuna 2.8
@@ -55,10 +57,9 @@ def study(recipe: TuningRecipe, storage: str | None = None) -> optuna.Study:
                 storage=database, study_name=recipe.digest, direction="maximize", load_if_exists=True
             )
         except DBAPIError:  # another worker is making the tables of a new database right now
-            if attempt == 9:
+            if not attempts:
                 raise
             time.sleep(0.5)
-    raise AssertionError("unreachable")
 
 
 def _tried(grid: optuna.Study, *states: TrialState) -> dict[tuple, FrozenTrial]:
@@ -234,3 +235,17 @@ def best(trials: pd.DataFrame) -> tuple[float, float]:
     means = trials.groupby(["T", "alpha"], sort=True).val_correct.mean()
     temperature, alpha = means.idxmax()
     return float(temperature), float(alpha)
+
+
+def finalists(trials: pd.DataFrame) -> list[tuple[float, float]]:
+    """The two settings that are worth training longer: the best, and the best one of the smallest alpha.
+
+    A short trial flatters a teacher that soon knows less than the student; the smallest alpha is where such a teacher
+    does the least harm. Where both are one setting, the second is the best of all others.
+    """
+    first = best(trials)
+    rest = trials[(trials["T"] != first[0]) | (trials.alpha != first[1])]
+    if rest.empty:
+        return [first]
+    smallest = rest[rest.alpha == trials.alpha.min()]
+    return [first, best(rest if first[1] == trials.alpha.min() else smallest)]

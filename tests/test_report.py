@@ -99,16 +99,6 @@ def test_the_methods_are_brief():
     assert 100 < len(methods.split()) <= grading.WORDS
 
 
-def test_wilson_agrees_with_a_published_example():
-    # Newcombe (1998), table I, method 3: 81 of 263 gives 0.2553 to 0.3662.
-    assert report.wilson(81, 263) == pytest.approx((0.2553, 0.3662), abs=5e-5)
-
-
-@pytest.mark.parametrize(("values", "text"), [([], "not read"), ([0.5], "50.00%"), ([0.5, 0.6], "55.00 ± 7.07%")])
-def test_spread_says_no_deviation_of_one_value(values, text):
-    assert report.spread(values) == text
-
-
 def test_everything_under_runs_is_what_its_sum_says():
     recorded = (PROJECT / "runs/SHA256SUMS").read_text().splitlines()
     now = runs.sums("cpu").splitlines()

@@ -3,6 +3,7 @@
 import json
 import shutil
 
+import numpy as np
 import pytest
 import torch
 from helpers import tiny_network
@@ -17,6 +18,7 @@ SHRUNKEN = {
     "teacher": {"fit": FIT},
     "student": {"fit": FIT},
     "tuning": {"fit": FIT, "images": 32, "temperatures": (2.0, 4.0), "alphas": (0.9,), "seeds": (0,)},
+    "finalist": {"fit": FIT},
     "compressed": {"sparse": FIT, "reg": 1e-2, "fit": Fit(epochs=2, lr=0.05, batch=64), "recalibration": 32},
 }
 
@@ -243,34 +245,81 @@ def test_an_unusable_file_of_the_courses_changes_nothing(store, no_training):
 
 
 @pytest.mark.parametrize("name", recipes.ARMS)
-def test_an_arm_is_the_distilled_student_with_one_thing_otherwise(store, name):
-    distilled, arm = stages.distilled().recipe, stages.arm(name).recipe
-    changed = {key for key in distilled if distilled[key] != arm[key]} - {"digest", "stage"}
+def test_an_arm_is_the_searchs_best_trial_with_one_thing_otherwise(store, no_training, name):
+    vanilla, arm = stages.arm("vanilla"), stages.arm(name)
+    changed = {key for key in arm.recipe if arm.recipe[key] != vanilla.recipe[key]} - {"digest", "stage"}
     expected = {
-        "plain": {"teacher", "temperature", "alpha"},
+        "vanilla": set(),
+        "labels": {"teacher", "temperature", "alpha"},
         "smoothed": {"teacher", "temperature", "alpha", "fit"},
         "identity": {"targets"},
+        "better_teacher": {"teacher"},
     }
     assert changed == expected.get(name, {"loss"})
     if name == "smoothed":
-        assert arm["fit"] == distilled["fit"] | {"label_smoothing": 0.1}
+        assert arm.recipe["fit"] == vanilla.recipe["fit"] | {"label_smoothing": 0.1}
+    if name == "better_teacher":
+        assert arm.recipe["teacher"] == stages.compressed().digest
 
 
-def test_arms_differ_in_what_they_learn(store):
-    losses = {name: tuple(stages.arm(name).history.train_loss) for name in recipes.ARMS}
-    losses["distilled"] = tuple(stages.distilled().history.train_loss)
+def test_the_vanilla_arm_is_the_searchs_best_trial(store, no_training):
+    trials, vanilla = stages.tuned(), stages.arm("vanilla")
+    setting = vanilla.recipe["temperature"], vanilla.recipe["alpha"]
+    assert setting == tuning.best(trials)
+    trial = trials[(trials["T"] == setting[0]) & (trials.alpha == setting[1]) & (trials.seed == 0)]
+    assert vanilla.metrics["val_correct"] == trial.val_correct.item()
+
+
+def test_the_walk_leaves_the_arms_with_the_searchs_seeds(store, no_training, monkeypatch):
+    found = stages.arms()
+    assert list(found) == list(recipes.ARMS)
+    assert [[run.name for run in group] for group in found.values()] == [[f"{name}/smoke-s0"] for name in found]
+    assert all(run.test_accuracy is None for group in found.values() for run in group)
+
+
+def test_arms_and_finalists_keep_logits_that_give_their_count_and_no_weights(store, no_training, few):
+    labels = few.train_labels[few.split[1][:32]]
+    found = [*stages.arms().values(), *stages.finalists().values()]
+    for run in (run for group in found for run in group):
+        assert int((run.validation_logits.argmax(1) == labels).sum()) == run.metrics["val_correct"]
+        assert not (run.folder / "model.safetensors").exists() and run.weights.is_file()
+
+
+def test_logits_that_cannot_be_read_are_named(store):
+    run = stages.arm("labels")
+    path = run.folder / "validation_logits.npy"
+    np.save(path, np.zeros((31, 10), np.float16))
+    with pytest.raises(InputError, match=r"validation_logits\.npy: float16 \(31, 10\)"):
+        _ = run.validation_logits
+    path.write_bytes(b"garbage")
+    with pytest.raises(InputError, match=r"validation_logits\.npy: no readable logits"):
+        _ = run.validation_logits
+
+
+def test_arms_differ_in_what_they_learn(store, no_training):
+    losses = {name: tuple(group[0].history.train_loss) for name, group in stages.arms().items()}
     # The first epoch sees the identity, and one epoch is all there is here.
-    assert losses.pop("identity") == losses["distilled"]
+    assert losses.pop("identity") == losses["vanilla"]
     assert len(set(losses.values())) == len(losses)
 
 
 def test_identity_targets_differ_from_the_second_view_on(store, monkeypatch):
-    fit = Fit(epochs=2, lr=0.05, batch=64)
-    monkeypatch.setitem(recipes.NUMBERS, "smoke", SHRUNKEN | {"student": {"fit": fit}})
-    first, second = (list(run.history.train_loss) for run in (stages.distilled(), stages.arm("identity")))
+    monkeypatch.setitem(SHRUNKEN["tuning"], "fit", Fit(epochs=2, lr=0.05, batch=64))
+    first, second = (list(stages.arm(name).history.train_loss) for name in ("vanilla", "identity"))
     assert first[0] == second[0] and first[1] != second[1]
 
 
 def test_an_unknown_arm_is_an_error():
-    with pytest.raises(InputError, match="arm 'unplain': expected one of plain, smoothed"):
+    with pytest.raises(InputError, match="arm 'unplain': expected one of vanilla, labels"):
         stages.arm("unplain")
+
+
+def test_the_finalist_that_is_better_when_trained_longer_is_chosen(store, no_training, monkeypatch):
+    found = stages.finalists()
+    assert list(found) == tuning.finalists(stages.tuned())
+    for right, setting in enumerate(found):
+        (run,) = found[setting]
+        runs.write_json(run.folder / "metrics.json", run.metrics | {"val_correct": 10 + right})
+    assert stages.chosen() == list(found)[1]
+    runs.write_json(found[stages.chosen()][0].folder / "metrics.json", run.metrics | {"val_correct": 10})
+    assert stages.chosen() == next(iter(found))

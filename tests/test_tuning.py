@@ -251,3 +251,14 @@ def test_of_equals_the_lower_temperature_and_then_the_lower_alpha_is_best():
     table = trials((8.0, 0.1, 0, 90), (4.0, 0.9, 0, 90), (4.0, 0.6, 0, 90), (2.0, 0.3, 0, 89))
     assert tuning.best(table) == (4.0, 0.6)
     assert tuning.best(table.iloc[::-1]) == (4.0, 0.6)
+
+
+def test_the_finalists_are_the_best_and_the_best_of_the_smallest_alpha():
+    table = trials((2.0, 0.2, 0, 80), (4.0, 0.2, 0, 85), (2.0, 0.9, 0, 88), (4.0, 0.9, 0, 90))
+    assert tuning.finalists(table) == [(4.0, 0.9), (4.0, 0.2)]
+
+
+def test_where_the_best_has_the_smallest_alpha_the_second_best_is_the_other_finalist():
+    table = trials((2.0, 0.2, 0, 90), (4.0, 0.2, 0, 85), (2.0, 0.9, 0, 88), (4.0, 0.9, 0, 80))
+    assert tuning.finalists(table) == [(2.0, 0.2), (2.0, 0.9)]
+    assert tuning.finalists(table[:1]) == [(2.0, 0.2)]

@@ -1,0 +1,56 @@
+"""What sums results up is computed right."""
+
+import pytest
+import torch
+
+from hw2 import measures
+
+
+def test_the_calibration_error_is_the_mean_gap_weighed_by_the_images_of_a_bin():
+    # Two bins of the ten: 0.65 sure and right once of two, 0.95 sure and right twice of two.
+    sure = torch.tensor([0.65, 0.65, 0.95, 0.95], dtype=torch.float64)
+    probabilities = torch.zeros(4, 10, dtype=torch.float64)
+    probabilities[:, 3], probabilities[:, 7] = sure, 1 - sure
+    found = measures.calibration(probabilities, torch.tensor([3, 7, 3, 3]), bins=10)
+    assert found["count"] == [2, 2]
+    assert found["accuracy"] == [0.5, 1.0] and found["confidence"] == [0.65, 0.95]
+    assert found["error"] == pytest.approx((2 * 0.15 + 2 * 0.05) / 4)
+
+
+def test_full_confidence_belongs_to_the_last_bin():
+    found = measures.calibration(torch.eye(10, dtype=torch.float64), torch.arange(10))
+    assert (found["count"], found["accuracy"], found["error"]) == ([10], [1.0], 0.0)
+
+
+def test_wilson_agrees_with_a_published_example():
+    # Newcombe (1998), table I, method 3: 81 of 263 gives 0.2553 to 0.3662.
+    assert measures.wilson(81, 263) == pytest.approx((0.2553, 0.3662), abs=5e-5)
+
+
+def test_a_paired_interval_agrees_with_students_own_example():
+    # Student (1908), section IX, from Cushny and Peebles: hours of sleep gained by ten patients with two drugs.
+    first = [0.7, -1.6, -0.2, -1.2, -0.1, 3.4, 3.7, 0.8, 0.0, 2.0]
+    second = [1.9, 0.8, 1.1, 0.1, -0.1, 4.4, 5.5, 1.6, 4.6, 3.4]
+    mean, low, high = measures.paired(second, first)
+    assert (mean, low, high) == pytest.approx((1.58, 0.7001, 2.4599), abs=5e-5)
+    assert measures.paired(first, second) == pytest.approx((-mean, -high, -low))
+
+
+def test_one_pair_has_no_interval():
+    assert measures.paired([0.5], [0.25]) == (0.25, None, None)
+
+
+def test_agreement_is_counted_within_each_true_class():
+    labels = torch.arange(10).repeat(4)
+    one = labels.clone()
+    other = labels.clone()
+    other[:10] = (other[:10] + 1) % 10  # a quarter of each class
+    other[13] = 0
+    expected = [0.75] * 10
+    expected[3] = 0.5
+    assert measures.agreement(one, other, labels) == expected
+
+
+@pytest.mark.parametrize(("values", "text"), [([], "not read"), ([0.5], "50.00%"), ([0.5, 0.6], "55.00 ± 7.07%")])
+def test_spread_says_no_deviation_of_one_value(values, text):
+    assert measures.spread(values) == text
