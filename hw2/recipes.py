@@ -168,7 +168,7 @@ NUMBERS = {
             "alphas": (0.2, 0.5, 0.8, 1.0),
             "seeds": (0, 1, 2),
         },
-        "finalist": {"fit": Fit(epochs=5, lr=0.2)},
+        "finalist": {"fit": Fit(epochs=4, lr=0.2)},
         # Sparse learning that is strong enough to prune without any loss cost far more than that on validation, and
         # few epochs of fine-tuning did not bring it back. Five epochs of fine-tuning fell short on validation as well;
         # twenty did not, and faster training of odd widths, which rounds differently, left time for four more.
