@@ -5,7 +5,7 @@ BIN := .venv/bin
 READY := .venv/.ready
 
 .DELETE_ON_ERROR:
-.PHONY: help setup report test lab smoke reproduce clean
+.PHONY: help setup report test lab smoke reproduce replay clean
 
 help:
 	@echo "make report     run the four notebooks; write figures/, report.md, submission.csv; print the grade"
@@ -13,6 +13,7 @@ help:
 	@echo "make lab        open the notebooks in JupyterLab"
 	@echo "make smoke      the whole walk on a tiny subset, in build/smoke"
 	@echo "make reproduce  train everything again (PROFILE=cpu or full)"
+	@echo "make replay     train the first steps of every run again, evaluate its weights: are they as recorded?"
 	@echo "make setup      environment in .venv and data set; the others call it first"
 	@echo "make clean      remove .venv, build/ and cache/; runs/ and data/ stay"
 
@@ -48,6 +49,9 @@ smoke: setup
 reproduce: setup
 	@$(BIN)/hw2 train all --profile $(PROFILE) --estimate
 	$(BIN)/hw2 train all --profile $(PROFILE)
+
+replay: setup
+	$(BIN)/hw2 replay --all
 
 clean:
 	rm -rf .venv build cache *.egg-info .ruff_cache .pytest_cache .coverage

@@ -67,8 +67,6 @@ def train(
     if estimate:
         print(recipes.estimate(chosen))
         return
-    if weights and stage != "teacher":
-        raise InputError(f"--weights belongs to `hw2 train teacher`, not to {stage!r}")
     steps = {
         "teacher": lambda: [stages.teacher(chosen, seed, weights, device)],
         "finalists": lambda: [run for group in stages.finalists(chosen, device).values() for run in group],
@@ -81,6 +79,13 @@ def train(
     }
     if stage not in steps:
         raise InputError(f"stage {stage!r}: expected one of {', '.join(steps)}")
+    unused = [("--weights", weights, ("teacher",)), ("--ratio", ratio != recipes.RATIO, ("compressed",))]
+    unused += [(name, value is not None, ("distilled",)) for name, value in
+               (("--temperature", temperature), ("--alpha", alpha))]  # fmt: skip
+    unused += [("--seed", seed, steps.keys() - {"finalists", "arms"})]
+    for name, given, takers in unused:
+        if given and stage not in takers:
+            raise InputError(f"{name} does not belong to `hw2 train {stage}`, which would ignore it")
     for run in steps[stage]():
         test = "not read" if run.test_accuracy is None else f"{run.test_accuracy:.2%}"
         print(f"{run.name}: {run.metrics['parameters']:,} parameters, validation {run.val_accuracy:.2%}, test {test}")
@@ -111,8 +116,8 @@ def tune(
     with tuning.helpers(workers - 1, same):
         found = stages.tuned(chosen, device, storage)
     print(found.to_string(index=False))
-    temperature, alpha = tuning.best(found)
-    print(f"best: temperature {temperature:g}, alpha {alpha:g}")
+    for temperature, alpha in tuning.finalists(found):
+        print(f"finalist: temperature {temperature:g}, alpha {alpha:g}")
 
 
 @app.command()
@@ -179,6 +184,28 @@ def bench(
     if keep:
         runs.write_json(runs.root() / "bench.json", found)
         runs.write_sums("cpu")
+
+
+@app.command()
+def replay(
+    names: Annotated[Optional[list[str]], typer.Argument(help="as in runs/; default: the delivered chain")] = None,
+    every: Annotated[bool, typer.Option("--all", help="every finished run")] = False,
+    device: Device = "auto",
+) -> None:
+    """Train the first steps of runs again and evaluate their weights: are they as recorded? Exit 1 where not."""
+    from hw2 import replay as again
+    from hw2 import training
+
+    known = {run.name: run for run in again.every()}
+    if strange := sorted(set(names or ()) - known.keys()):
+        raise InputError(f"no finished run {strange[0]!r}; expected one of {', '.join(known)}")
+    chosen = list(known.values()) if every else [known[name] for name in names or ()] or again.chain()
+    failed = False
+    for run in chosen:
+        problems = again.replay(run, training.pick_device(device))
+        failed |= bool(problems)
+        print(f"{run.name}: {'; '.join(problems) or 'as recorded'}", flush=True)
+    sys.exit(failed)
 
 
 @app.command()

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from hw2 import measures, recipes, stages, training, tuning
-from hw2.data import fashion_mnist
+from hw2.data import CLASSES, fashion_mnist
 from hw2.measures import rounded, spread
 from hw2.runs import Run
 
@@ -29,19 +29,29 @@ def _budget(recipe: dict, count: int) -> str:
 def tuning_map() -> dict:
     trials = stages.tuned()
     total = stages.teacher().metrics["val_total"]
-    mean, spread = (
+    mean, deviation = (
         trials.pivot_table(index="T", columns="alpha", values="val_correct", aggfunc=how, dropna=False) / total
         for how in ("mean", "std")
     )
-    first, count = trials.iloc[0], trials.seed.nunique()
+    several = trials.seed.nunique() > 1
     return {
         "temperatures": mean.index.tolist(),
         "alphas": mean.columns.tolist(),
-        "accuracy": mean.to_numpy().tolist(),
-        "spread": spread.to_numpy().tolist() if count > 1 else [[None] * mean.shape[1]] * len(mean),
+        "accuracy": rounded(mean),
+        "spread": rounded(deviation) if several else [[None] * mean.shape[1]] * len(mean),
         "finalists": [list(setting) for setting in tuning.finalists(trials)],
-        "note": _budget({"fit": {"epochs": int(first.epochs)}, "images": int(first.images)}, count) + " a setting",
+        "note": f"{_trial_budget(trials)} a setting" + ("; mean ± standard deviation" if several else ""),
     }
+
+
+def _trial_budget(trials: pd.DataFrame) -> str:
+    first = trials.iloc[0]
+    return _budget({"fit": {"epochs": int(first.epochs)}, "images": int(first.images)}, trials.seed.nunique())
+
+
+def seed_deviation(trials: pd.DataFrame) -> float:
+    """Standard deviation between seeds of one count of correct images, pooled over the settings; NaN for one seed."""
+    return float(trials.groupby(["T", "alpha"]).val_correct.var().mean() ** 0.5)
 
 
 def finalists() -> dict:
@@ -49,36 +59,22 @@ def finalists() -> dict:
     total = stages.teacher().metrics["val_total"]
     short = [trials[(trials["T"] == t) & (trials.alpha == alpha)].val_correct / total for t, alpha in found]
     longer = next(iter(found.values()))
+    budgets = _trial_budget(trials), _budget(longer[0].recipe, len(longer))
     return {
         "names": [f"T = {t:g}, alpha = {alpha:g}" for t, alpha in found],
-        "short": [values.tolist() for values in short],
+        "short": [rounded(values) for values in short],
         "longer": [[run.val_accuracy for run in group] for group in found.values()],
-        "budgets": [
-            "a trial:\n" + tuning_map()["note"],
-            "longer:\n" + _budget(longer[0].recipe, len(longer)) + " a setting",
-        ],
+        "budgets": [text.replace(", ", ",\n") for text in budgets],
     }
 
 
 def finalist_table() -> pd.DataFrame:
-    """Mean and spread of the finalists' validation accuracy: their trials, and trained longer."""
+    """Mean and standard deviation of the finalists' validation accuracy: their trials, and trained longer."""
     data = finalists()
     columns = {"setting": data["names"]}
-    for column in ("short", "longer"):
-        columns[column] = [spread(values) for values in data[column]]
+    for column, budget in zip(("short", "longer"), data["budgets"], strict=True):
+        columns[budget.replace("\n", " ")] = [spread(values) for values in data[column]]
     return pd.DataFrame(columns)
-
-
-LEARNING = {
-    "vanilla": "vanilla KD",
-    "labels": "labels alone",
-    "smoothed": "label smoothing",
-    "kl_mean": "KD with `mean` reduction",
-    "identity": "targets of the plain image",
-    "decoupled": "decoupled KD",
-    "standardised": "standardised logits",
-    "better_teacher": "KD from a better teacher",
-}
 
 
 def _arm_note(found: dict[str, list[Run]]) -> str:
@@ -87,33 +83,42 @@ def _arm_note(found: dict[str, list[Run]]) -> str:
     return f"{budget} an arm; T = {recipe['temperature']:g}, alpha = {recipe['alpha']:g}"
 
 
+def _from_vanilla(found: dict[str, list[Run]]) -> dict[str, tuple[list[float], tuple]]:
+    """Arm -> differences from vanilla KD by seed, in percentage points; their mean and 95 % interval."""
+    accuracy = {name: [100 * run.val_accuracy for run in group] for name, group in found.items()}
+    reference = accuracy.pop("vanilla")
+    return {
+        name: ([a - b for a, b in zip(values, reference, strict=True)], measures.paired(values, reference))
+        for name, values in accuracy.items()
+    }
+
+
 def arm_table() -> pd.DataFrame:
     """Validation accuracy of each arm; its mean difference from vanilla KD in percentage points and 95 % interval."""
-    rows = []
-    found = stages.arms()
-    reference = [100 * run.val_accuracy for run in found["vanilla"]]
+    rows, found = [], stages.arms()
+    differences = _from_vanilla(found)
     for name, group in found.items():
-        mean, low, high = measures.paired([100 * run.val_accuracy for run in group], reference)
-        interval = "" if low is None or name == "vanilla" else f"{low:+.2f} to {high:+.2f}"
+        mean, low, high = differences[name][1] if name in differences else (None, None, None)
         rows.append(
             {
                 "arm": name,
                 "learns from": recipes.ARMS[name],
                 "validation": spread([run.val_accuracy for run in group]),
-                "minus vanilla": f"{mean:+.2f}" if name != "vanilla" else "",
-                "95 % interval": interval,
+                "minus vanilla": "" if mean is None else f"{mean:+.2f}",
+                "95 % interval": "" if low is None else f"{low:+.2f} to {high:+.2f}",
             }
         )
     return pd.DataFrame(rows)
 
 
 def arm_curves() -> dict:
+    """Means over the seeds."""
     found = stages.arms()
     means = {
         name: {column: _mean(run.history[column] for run in group) for column in ("epoch", "val_loss", "val_accuracy")}
         for name, group in found.items()
     }
-    return {"arms": [{"name": LEARNING[name]} | means[name] for name in found], "note": _arm_note(found)}
+    return {"arms": [{"name": recipes.ARMS[name]} | means[name] for name in found], "note": _arm_note(found)}
 
 
 def _mean(columns) -> list:
@@ -122,28 +127,34 @@ def _mean(columns) -> list:
 
 def arm_differences() -> dict:
     found = stages.arms()
-    accuracy = {name: [run.val_accuracy for run in group] for name, group in found.items()}
-    reference = accuracy.pop("vanilla")
+    differences = _from_vanilla(found)
     return {
-        "names": [LEARNING[name] for name in accuracy],
+        "names": [recipes.ARMS[name] for name in differences],
         "reference": "vanilla KD",
-        "each": [rounded([a - b for a, b in zip(values, reference, strict=True)]) for values in accuracy.values()],
-        "intervals": [
-            [None if value is None else rounded(value) for value in measures.paired(values, reference)]
-            for values in accuracy.values()
-        ],
-        "note": f"{_arm_note(found)}; 95 % intervals over the seeds",
+        "each": [rounded(each) for each, _ in differences.values()],
+        "intervals": [[None if v is None else rounded(v) for v in interval] for _, interval in differences.values()],
+        "note": _arm_note(found),
     }
 
 
 def agreement() -> dict:
+    """Share of images on which a student gives the teacher's answer: by class, and where the teacher is wrong."""
     found = stages.arms()
     logits, labels, _ = teacher_validation(stages.teacher())
+    answers = logits.argmax(1)
+    wrong = answers != labels
     shown = []
     for name in ("vanilla", "labels"):
-        each = [measures.agreement(run.validation_logits.argmax(1), logits.argmax(1), labels) for run in found[name]]
-        shown.append({"name": LEARNING[name], "share": rounded(list(zip(*each, strict=True)))})
-    return {"arms": shown, "note": _arm_note(found)}
+        each = []
+        for run in found[name]:
+            mine = run.validation_logits.argmax(1)
+            each.append([*measures.agreement(mine, answers, labels), _share(mine[wrong] == answers[wrong])])
+        shown.append({"name": recipes.ARMS[name], "share": rounded(list(zip(*each, strict=True)))})
+    return {"rows": [*CLASSES, "where the teacher is wrong"], "arms": shown, "note": _arm_note(found)}
+
+
+def _share(true: Tensor) -> float:
+    return float(true.double().mean())
 
 
 def student_reliability() -> dict:
@@ -154,5 +165,5 @@ def student_reliability() -> dict:
     for name in ("labels", "vanilla", "smoothed"):
         probabilities = torch.cat([run.validation_logits.double().softmax(1) for run in found[name]])
         together = measures.calibration(probabilities, labels.repeat(len(found[name])))
-        shown.append({"name": LEARNING[name]} | together)
+        shown.append({"name": recipes.ARMS[name]} | together)
     return {"arms": shown, "note": _arm_note(found)}

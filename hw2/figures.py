@@ -64,7 +64,7 @@ def render(figure: Figure, kind: str) -> bytes:
 
 def dump(data: dict) -> str:
     """The text of NAME.json."""
-    return json.dumps(data, separators=(",", ":")) + "\n"
+    return json.dumps(data, separators=(",", ":"), allow_nan=False) + "\n"
 
 
 def _images(axes, pictures: list, titles: list[str]) -> None:
@@ -180,14 +180,15 @@ def soft_targets(data: dict) -> Figure:
 @styled
 def reliability(data: dict) -> Figure:
     """data: arms, a list of {name, confidence, accuracy, count (lists over the bins), error}; note, optional."""
-    figure = Figure(figsize=(5.2, 4.8))
+    figure = Figure(figsize=(6, 5))
     top, bottom = figure.subplots(2, 1, height_ratios=(3, 1), sharex=True)
     top.plot([0, 1], [0, 1], color=GREY, ls="--", lw=1, label="perfectly calibrated")
     for arm, colour, marker in zip(data["arms"], COLOURS, MARKERS, strict=False):
-        label = f"{arm['name']}, calibration error {arm['error']:.1%}"
+        label = f"{arm['name']}: expected calibration error {arm['error']:.1%}"
         top.plot(arm["confidence"], arm["accuracy"], color=colour, marker=marker, label=label)
         bottom.plot(arm["confidence"], arm["count"], color=colour, marker=marker, ms=4)
-    top.set(ylabel="accuracy", title=data.get("note", ""))
+    top.set_ylabel("accuracy")
+    top.set_title(data.get("note", ""), fontsize=9, color=GREY)
     top.legend(loc="upper left")
     bottom.set(xlabel="confidence", ylabel="images", yscale="log")
     for axis, ax in (("y", top), ("x", bottom)):
@@ -243,39 +244,41 @@ def finalists(data: dict) -> Figure:
 
 @styled
 def differences(data: dict) -> Figure:
-    """data: names, reference, each (differences over the seeds), intervals [mean, low, high] (low, high may be null),
-    in accuracy; note."""
+    """data: names, reference, each (differences over the seeds), intervals ([mean, low, high]; low and high may be
+    null), all in percentage points; note."""
     figure = Figure(figsize=(8.5, 0.5 * len(data["names"]) + 1.4))
     ax = figure.subplots()
     for row, (each, (mean, low, high)) in enumerate(zip(data["each"], data["intervals"], strict=True)):
         if low is not None:
-            ax.plot([100 * low, 100 * high], [row, row], color=BLUE, lw=2, solid_capstyle="butt")
-        ax.plot([100 * value for value in each], [row] * len(each), "o", mfc="white", color=GREY, ms=5)
-        ax.plot([100 * mean], [row], "D", color=BLUE, ms=7)
+            ax.plot([low, high], [row, row], color=BLUE, lw=2, label="95 % interval" if row == 0 else None)
+        ax.plot(each, [row] * len(each), "o", mfc="white", color=GREY, ms=5, label="a seed" if row == 0 else None)
+        ax.plot([mean], [row], "D", color=BLUE, ms=7, label="mean" if row == 0 else None)
     ax.axvline(0, color=GREY, ls="--", lw=1)
     ax.set_yticks(range(len(data["names"])), data["names"])
     ax.set_ylim(len(data["names"]) - 0.4, -0.6)
     ax.set_xlabel(f"validation accuracy minus that of {data['reference']}, percentage points")
-    ax.set_title(data["note"], fontsize=10, color=GREY)
+    ax.set_title(data["note"], fontsize=9, color=GREY)
     ax.grid(axis="y", visible=False)
+    ax.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0))
     return figure
 
 
 @styled
 def agreement(data: dict) -> Figure:
-    """data: arms, a list of {name, share: for each class, over the seeds}; note."""
-    figure = Figure(figsize=(8, 4.4))
+    """data: rows, arms (a list of {name, share: for each row, over the seeds}), note."""
+    figure = Figure(figsize=(8.5, 4.8))
     ax = figure.subplots()
     for number, arm in enumerate(data["arms"]):
-        place = np.arange(len(CLASSES)) + (number - (len(data["arms"]) - 1) / 2) * 0.3
+        place = np.arange(len(data["rows"])) + (number - (len(data["arms"]) - 1) / 2) * 0.3
         means = [np.mean(values) for values in arm["share"]]
         ax.plot(means, place, ls="", color=COLOURS[number], marker=MARKERS[number], ms=7, label=arm["name"])
         for row, values in zip(place, arm["share"], strict=True):
             ax.plot([min(values), max(values)], [row, row], color=COLOURS[number], lw=1.5)
-    ax.set_yticks(range(len(CLASSES)), CLASSES)
+    ax.axhline(len(CLASSES) - 0.5, color=GREY, lw=1)
+    ax.set_yticks(range(len(data["rows"])), data["rows"])
     ax.invert_yaxis()
-    ax.set_xlabel("share of the class's validation images on which student and teacher agree")
-    ax.set_title(data["note"], fontsize=10, color=GREY)
+    ax.set_xlabel("share of validation images on which student and teacher agree")
+    ax.set_title(data["note"], fontsize=9, color=GREY)
     _percent(ax, "x")
     ax.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0))
     return figure

@@ -32,8 +32,8 @@ def wilson(correct: int, total: int, z: float = 1.959964) -> tuple[float, float]
 def paired(values: list[float], others: list[float]) -> tuple[float, float | None, float | None]:
     """Mean of `values - others`, pair by pair, and its 95 % interval by Student's t; no interval for a single pair.
 
-    Pairs share seed and validation images, so what these do to both drops out. The interval tells of other seeds, not
-    of other images.
+    Pairs share seed and validation images, so what these do to both alike drops out. The interval tells of other seeds,
+    not of other images.
     """
     differences = np.subtract(values, others)
     mean, count = float(differences.mean()), len(differences)
@@ -44,7 +44,10 @@ def paired(values: list[float], others: list[float]) -> tuple[float, float | Non
 
 
 def agreement(one: Tensor, other: Tensor, labels: Tensor) -> list[float]:
-    """For each true class, the share of its images to which two networks give the same class. All are classes (n,)."""
+    """For each true class, the share of its images to which two networks give the same class. All are classes (n,).
+
+    NaN for a class without images.
+    """
     same = (one == other).double()
     return [float(same[labels == label].mean()) for label in range(10)]
 

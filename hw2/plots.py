@@ -19,7 +19,7 @@ from hw2.data import CLASSES, FashionMNIST, fashion_mnist
 from hw2.measures import rounded
 from hw2.runs import Run
 
-ARMS = {
+NETWORKS = {
     "teacher": "ResNet-50, the teacher",
     "plain": "ResNet-14 alone",
     "distilled": "ResNet-14, distilled",
@@ -134,9 +134,9 @@ def _phases() -> dict:
 
 
 def _arms() -> dict:
-    found = {stage: seeds(stage) for stage in ARMS}
+    found = {stage: seeds(stage) for stage in NETWORKS}
     return {
-        "names": list(ARMS.values()),
+        "names": list(NETWORKS.values()),
         "parameters": [group[0].metrics["parameters"] for group in found.values()],
         "validation": [[run.val_accuracy for run in group] for group in found.values()],
         "test": [[run.test_accuracy for run in group if run.test_accuracy is not None] for group in found.values()],
@@ -246,7 +246,7 @@ FIGURES = {
         figures.differences,
         "Validation accuracy of each arm minus that of vanilla KD, with intervals.",
     ),
-    "arm_curves": Plot(comparisons.arm_curves, figures.curves, "Validation loss and accuracy by epoch of all arms."),
+    "arm_curves": Plot(comparisons.arm_curves, figures.curves, "Validation loss and accuracy of all arms by epoch."),
     "agreement": Plot(
         comparisons.agreement,
         figures.agreement,

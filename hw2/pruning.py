@@ -56,6 +56,15 @@ def pruner(network: ResNet14, ratio: float, reg: float = 0.0) -> Pruner:
     )
 
 
+def sparse_learning(network: ResNet14, ratio: float, reg: float) -> dict:
+    """What `training.fit` must be given to train `network` with the regulariser."""
+    regulariser = pruner(network, ratio, reg)
+    return {
+        "before_epoch": regulariser.update_regularizer,
+        "after_backward": lambda: regulariser.regularize(network),
+    }
+
+
 def prune(network: ResNet14, ratio: float) -> ResNet14:
     """A pruned copy with new, independent parameters; each width becomes int(width * (1 - ratio))."""
     check_ratio(ratio)

@@ -110,6 +110,20 @@ class TuningRecipe(Recipe):
     teacher: str
 
 
+def read(content: dict) -> Recipe:
+    """The recipe of a recipe.json; `InputError` where it is none or its digest is not that of its fields."""
+    fields = {name: value for name, value in content.items() if name != "digest"}
+    kind = CompressedRecipe if "parent" in fields else TeacherRecipe if "stem" in fields else StudentRecipe
+    try:
+        fits = {name: Fit(**fields[name]) for name in ("fit", "sparse") if name in fields}
+        recipe = kind(**(fields | fits))
+    except TypeError as error:
+        raise InputError(f"no recipe ({error}); restore recipe.json with `git checkout`") from None
+    if recipe.digest != content.get("digest"):
+        raise InputError("its digest is not that of its numbers; restore recipe.json with `git checkout`")
+    return recipe
+
+
 def check_temperature(value: float) -> float:
     if not 0 < value < math.inf:
         raise InputError(f"temperature {value}: expected a number above 0; 2 to 8 is usual")
@@ -155,8 +169,8 @@ NUMBERS = {
             "recalibration": 1000,
         },
     },
-    # Two cores: the teacher gets few epochs and ends below what the student reaches alone. A short trial flatters such
-    # a teacher, which knows more than a student that has only begun: hence the finalists.
+    # Two cores: the teacher gets few epochs and ends below what the student reaches alone. A short trial may flatter
+    # such a teacher, which knows more than a student that has only begun: hence the finalists.
     "cpu": {
         "common": {"views": 6},
         "teacher": {"fit": Fit(epochs=6, lr=0.1)},
@@ -168,7 +182,7 @@ NUMBERS = {
             "alphas": (0.2, 0.5, 0.8, 1.0),
             "seeds": (0, 1, 2),
         },
-        "finalist": {"fit": Fit(epochs=4, lr=0.2)},
+        "finalist": {"fit": Fit(epochs=3, lr=0.2)},
         # Sparse learning that is strong enough to prune without any loss cost far more than that on validation, and
         # few epochs of fine-tuning did not bring it back. Five epochs of fine-tuning fell short on validation as well;
         # twenty did not, and faster training of odd widths, which rounds differently, left time for four more.
@@ -225,11 +239,11 @@ def distilled(
     return StudentRecipe(stage=stage, seed=seed, teacher=teacher, temperature=temperature, alpha=alpha, **numbers)
 
 
-def finalist(profile: str, seed: int, teacher: str, temperature: float, alpha: float) -> StudentRecipe:
-    """One of the search's finalists, trained longer than a trial."""
+def finalist(profile: str, number: int, seed: int, teacher: str, temperature: float, alpha: float) -> StudentRecipe:
+    """One of the search's two finalists (`number` from 1), trained longer than a trial."""
     numbers = _numbers(profile, "finalist")
     return StudentRecipe(
-        stage=f"finalist-T{temperature:g}-alpha{alpha:g}",
+        stage=f"finalist-{number}",
         seed=seed,
         teacher=teacher,
         temperature=temperature,
@@ -243,22 +257,27 @@ def plain(profile: str, seed: int) -> StudentRecipe:
     return StudentRecipe(stage="plain", seed=seed, **_numbers(profile, "student"))
 
 
-#: arms at the budget, views and seeds of the search's trials, and its best setting: what each learns from
+#: arms at the budget of the search's trials and its best setting: what each learns from
 ARMS = {
-    "vanilla": "vanilla KD: the search's best trials again",
+    "vanilla": "vanilla KD",
     "labels": "the labels alone",
-    "smoothed": "label smoothing 0.1 in place of a teacher",
-    "kl_mean": "vanilla KD with the soft loss ten times too small, by PyTorch's default reduction",
-    "identity": "vanilla KD with soft targets of the image as it is, whatever view the student sees",
+    "smoothed": "label smoothing 0.1, no teacher",
+    "kl_mean": "KD with the `mean` reduction",
+    "fixed_teacher": "KD, targets of the un-augmented image",
     "decoupled": "decoupled KD",
-    "standardised": "vanilla KD of standardised logits",
-    "better_teacher": "vanilla KD from the delivered compressed network in place of the ResNet-50",
+    "standardised": "KD of standardised logits",
+    "compressed_teacher": "KD from the compressed network",
 }
 WITHOUT_TEACHER = ("labels", "smoothed")
 
 
+def arm_seeds(grid: TuningRecipe) -> tuple[int, ...]:
+    """As many as the grid has, and others: its best setting is best on its own seeds partly by luck."""
+    return tuple(max(grid.seeds) + 1 + number for number in range(len(grid.seeds)))
+
+
 def arm(name: str, grid: TuningRecipe, seed: int, temperature: float, alpha: float, teacher: str) -> StudentRecipe:
-    """`teacher` is a recipe's digest: the grid's own but for `better_teacher`."""
+    """`teacher` is a recipe's digest: the grid's own but for `compressed_teacher`."""
     common = {key: getattr(grid, key) for key in ("images", "validation", "pad", "views", "view_seed", "fit")}
     recipe = StudentRecipe(stage=name, seed=seed, **common)
     if name == "smoothed":
@@ -266,7 +285,7 @@ def arm(name: str, grid: TuningRecipe, seed: int, temperature: float, alpha: flo
     if name in WITHOUT_TEACHER:
         return recipe
     recipe = replace(recipe, teacher=teacher, temperature=temperature, alpha=alpha)
-    if name == "identity":
+    if name == "fixed_teacher":  # Beyer et al. (CVPR 2022) call it so
         return replace(recipe, targets="identity")
     return replace(recipe, loss=name) if name in ("kl_mean", "decoupled", "standardised") else recipe
 
@@ -303,7 +322,7 @@ def estimate(profile: str, seeds: int = 1) -> str:
     slower = SMALL_STEM if grand.stem == "small" else 1
     settings = len(grid.temperatures) * len(grid.alphas) * len(grid.seeds)
     trial = grid.images * grid.fit.epochs / RATES["student"]
-    longer = finalist(profile, 0, "", 1.0, 0.0)
+    longer = finalist(profile, 1, 0, "", 1.0, 0.0)
     seconds = {
         "teacher": slower * grand.images * grand.fit.epochs / RATES["teacher"],
         "soft targets": slower * (grand.images + grand.validation) * grand.views / RATES["soft targets"],

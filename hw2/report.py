@@ -18,7 +18,7 @@ from PIL import Image
 from hw2 import comparisons, grading, recipes, runs, stages
 from hw2.data import PROJECT
 from hw2.measures import spread, wilson
-from hw2.plots import ARMS, FIGURES, delivered_classes, drawn, seeds
+from hw2.plots import FIGURES, NETWORKS, delivered_classes, drawn, seeds
 
 
 def output(profile: str | None = None) -> Path:
@@ -29,7 +29,7 @@ def output(profile: str | None = None) -> Path:
 def results() -> pd.DataFrame:
     """The arms side by side: parameters, seeds, accuracies, the command that makes each, and its minutes."""
     rows = []
-    for stage, name in ARMS.items():
+    for stage, name in NETWORKS.items():
         group = seeds(stage)
         rows.append(
             {
@@ -50,7 +50,7 @@ def context() -> dict:
     parent, student, control = stages.teacher(), stages.distilled(), stages.plain()
     trials = stages.tuned()
     metrics = run.metrics
-    used = {found.digest for stage in ARMS for found in seeds(stage)}
+    used = {found.digest for stage in NETWORKS for found in seeds(stage)}
     return {
         "table": grading.summary_table(run.network()),
         "results": results().to_dict("records"),

@@ -13,6 +13,7 @@ import json
 import os
 import platform
 import shutil
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -23,6 +24,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
+from filelock import FileLock, Timeout
 from torch import Tensor, nn
 
 from hw2 import distillation, networks
@@ -178,6 +180,22 @@ def find(recipe: Recipe, profile: str) -> Run | None:
     if (run.folder / "recipe.json").is_file() and run.digest == recipe.digest:
         return run
     return None
+
+
+@contextmanager
+def lock(recipe: Recipe) -> Iterator[None]:
+    """One process at a time trains a recipe; another one waits, says so, and finds the run finished."""
+    cache(recipe).mkdir(parents=True, exist_ok=True)
+    held = FileLock(cache(recipe) / "lock")
+    try:
+        held.acquire(timeout=0)
+    except Timeout:
+        print(f"hw2: another process trains {recipe.stage}, seed {recipe.seed}; waiting for it", file=sys.stderr)
+        held.acquire()
+    try:
+        yield
+    finally:
+        held.release()
 
 
 @contextmanager

@@ -40,8 +40,11 @@ def _load_or_train(make: Callable, train: Callable, profile: str | None, device:
         if run := runs.find(make(candidate), candidate):
             return run
     chosen = profile or default_profile()
-    train(make(chosen), chosen, training.pick_device(device))
-    run = runs.find(make(chosen), chosen)
+    recipe = make(chosen)
+    with runs.lock(recipe):  # of two processes that want it, one trains
+        if not runs.find(recipe, chosen):
+            train(recipe, chosen, training.pick_device(device))
+    run = runs.find(recipe, chosen)
     runs.write_sums(chosen)
     return run
 
@@ -141,16 +144,18 @@ def teacher_network(run: Run) -> nn.Module:
     return network.eval()
 
 
-def tuned(profile: str | None = None, device: str = "auto", storage: str | None = None) -> pd.DataFrame:
-    """The trials of the search over temperature and alpha, from runs/tuning/trials.csv."""
-    parent = teacher(profile, device=device)
+def searched(profile: str | None = None, device: str = "auto", storage: str | None = None) -> tuple[str, pd.DataFrame]:
+    """The profile whose search was run to its end, and the search's trials, from runs/tuning/trials.csv.
 
+    Finalists and arms are of that profile too, or runs of two budgets would be compared.
+    """
+    parent = teacher(profile, device=device)
     for name in (candidates := _candidates(profile)):
         recipe = recipes.tuning(name, parent.digest)
         folder = runs.root(name) / "tuning"
         recorded = folder / "recipe.json"
         if recorded.is_file() and runs.read_json(recorded).get("digest") == recipe.digest:
-            return runs.read_csv(folder / "trials.csv", tuning.COLUMNS)
+            return name, runs.read_csv(folder / "trials.csv", tuning.COLUMNS)
     name = profile or (default_profile() if default_profile() in candidates else candidates[-1])
     recipe = recipes.tuning(name, parent.digest)
     where = training.pick_device(device)
@@ -161,7 +166,12 @@ def tuned(profile: str | None = None, device: str = "auto", storage: str | None 
     # The recipe is written last: it says that the trials are whole.
     runs.write_json(folder / "recipe.json", {"digest": recipe.digest, **recipes.asdict(recipe)})
     runs.write_sums(name)
-    return runs.read_csv(folder / "trials.csv", tuning.COLUMNS)
+    return name, runs.read_csv(folder / "trials.csv", tuning.COLUMNS)
+
+
+def tuned(profile: str | None = None, device: str = "auto", storage: str | None = None) -> pd.DataFrame:
+    """The trials of the search over temperature and alpha."""
+    return searched(profile, device, storage)[1]
 
 
 def explored(profile: str, device: str, trials: int, sampler: str, pruner: str) -> pd.DataFrame:
@@ -174,19 +184,20 @@ def explored(profile: str, device: str, trials: int, sampler: str, pruner: str) 
 
 def finalists(profile: str | None = None, device: str = "auto") -> dict[tuple[float, float], list[Run]]:
     """(temperature, alpha) -> a run for each of the search's seeds: the search's finalists, trained longer."""
-    parent, trials = teacher(profile, device=device), tuned(profile, device)
+    parent = teacher(profile, device=device)
+    profile, trials = searched(profile, device)
 
-    def one(setting: tuple[float, float], seed: int) -> Run:
+    def one(number: int, setting: tuple[float, float], seed: int) -> Run:
         return _load_or_train(
-            lambda name: recipes.finalist(name, seed, parent.digest, *setting),
-            lambda recipe, name, where: train_student(recipe, name, where, parent.soft_targets, keep=False),
+            lambda name: recipes.finalist(name, number, seed, parent.digest, *setting),
+            lambda recipe, name, where: _train_student(recipe, name, where, parent, keep=False),
             profile,
             device,
         )
 
     return {
-        setting: [one(setting, seed) for seed in sorted(trials.seed.unique().tolist())]
-        for setting in tuning.finalists(trials)
+        setting: [one(number, setting, seed) for seed in recipes.tuning(profile, parent.digest).seeds]
+        for number, setting in enumerate(tuning.finalists(trials), start=1)
     }
 
 
@@ -196,32 +207,39 @@ def chosen(profile: str | None = None, device: str = "auto") -> tuple[float, flo
     return max(found, key=lambda setting: sum(run.metrics["val_correct"] for run in found[setting]))
 
 
-def train_student(
-    recipe: recipes.StudentRecipe,
-    name: str,
-    where: torch.device,
-    cache: torch.Tensor | None,
-    objective: training.Objective | None = None,
-    keep: bool = True,
-) -> None:
-    """A ResNet-14, by the labels alone where there are neither cached soft targets nor an objective.
+def objective(recipe: recipes.StudentRecipe, origin: Run | None, where: torch.device) -> training.Objective | None:
+    """The recipe's loss; None is the cross-entropy alone. `origin` is the run of the recipe's teacher.
 
-    Without `keep` the weights stay in the cache, and the run holds the logits of the validation images.
+    The ResNet-50's soft targets are cached; any other teacher is asked about every batch.
     """
+    if recipe.teacher is None:
+        return None
+    if origin.recipe["stage"] == "teacher":
+        cache = origin.soft_targets.to(where)
+        return distillation.cached_objective(
+            cache, recipe.temperature, recipe.alpha, recipe.loss, recipe.targets == "identity"
+        )
+    network, images = origin.network().to(where).eval(), fashion_mnist().train_images.to(where)
+    return distillation.live_objective(network, images, recipe.temperature, recipe.alpha, recipe.pad, recipe.view_seed)
+
+
+def _train_student(
+    recipe: recipes.StudentRecipe, name: str, where: torch.device, origin: Run | None, keep: bool = True
+) -> None:
+    """A ResNet-14. Without `keep` its weights stay in the cache, and the run holds logits of the validation images."""
     started = time.monotonic()
     torch.manual_seed(recipe.seed)
-    if cache is not None:
-        objective = distillation.cached_objective(
-            cache.to(where), recipe.temperature, recipe.alpha, recipe.loss, recipe.targets == "identity"
-        )
-    network, history = _fit(networks.ResNet14(), recipe, recipe.fit, where, recipe.stage, objective=objective,
+    loss = objective(recipe, origin, where)
+    network, history = _fit(networks.ResNet14(), recipe, recipe.fit, where, recipe.stage, objective=loss,
                             view_count=recipe.views)  # fmt: skip
     with runs.new_folder(recipe, name) as folder:
         networks.save(network, (folder if keep else runs.cache(recipe)) / "model.safetensors")
         if not keep:
             data = fashion_mnist()
             rows = training.parts(data, recipe.images, recipe.validation)[1]
-            np.save(folder / "validation_logits.npy", training.logits_of(network, data.train_images[rows]).half())
+            logits = training.logits_of(network, data.train_images[rows])
+            # Less the largest of each image, or float16 would make equals of near ties.
+            np.save(folder / "validation_logits.npy", (logits - logits.amax(1, keepdim=True)).half())
         runs.write_training(folder, history, _metrics(network, recipe, started, where, history.earlier), where)
 
 
@@ -239,7 +257,7 @@ def distilled(
     setting = best[0] if temperature is None else temperature, best[1] if alpha is None else alpha
     return _load_or_train(
         lambda name: recipes.distilled(name, seed, parent.digest, *setting, tuned=tuned_too),
-        lambda recipe, name, where: train_student(recipe, name, where, parent.soft_targets),
+        lambda recipe, name, where: _train_student(recipe, name, where, parent),
         profile,
         device,
     )
@@ -249,7 +267,7 @@ def plain(profile: str | None = None, seed: int = 0, device: str = "auto") -> Ru
     """The control without distillation."""
     return _load_or_train(
         lambda name: recipes.plain(name, seed),
-        lambda recipe, name, where: train_student(recipe, name, where, None),
+        lambda recipe, name, where: _train_student(recipe, name, where, None),
         profile,
         device,
     )
@@ -260,30 +278,21 @@ def arm(name: str, profile: str | None = None, seed: int = 0, device: str = "aut
     if name not in recipes.ARMS:
         raise InputError(f"arm {name!r}: expected one of {', '.join(recipes.ARMS)}")
     parent = teacher(profile, device=device)
-    setting = tuning.best(tuned(profile, device))
-    better = compressed(profile, 0, device) if name == "better_teacher" else None
-
-    def train(recipe: recipes.StudentRecipe, candidate: str, where: torch.device) -> None:
-        cache, objective = None if better or name in recipes.WITHOUT_TEACHER else parent.soft_targets, None
-        if better:
-            images = fashion_mnist().train_images.to(where)
-            network = better.network().to(where).eval()
-            objective = distillation.live_objective(network, images, *setting, recipe.pad, recipe.view_seed)
-        train_student(recipe, candidate, where, cache, objective, keep=False)
-
+    found, trials = searched(profile, device)
+    origin = compressed(profile, 0, device) if name == "compressed_teacher" else parent
+    grid, setting = recipes.tuning(found, parent.digest), tuning.best(trials)
     return _load_or_train(
-        lambda candidate: recipes.arm(
-            name, recipes.tuning(candidate, parent.digest), seed, *setting, (better or parent).digest
-        ),
-        train,
-        profile,
+        lambda _: recipes.arm(name, grid, seed, *setting, origin.digest),
+        lambda recipe, candidate, where: _train_student(recipe, candidate, where, origin, keep=False),
+        found,
         device,
     )
 
 
 def arms(profile: str | None = None, device: str = "auto") -> dict[str, list[Run]]:
-    """Every arm, a run for each of the search's seeds."""
-    seeds = sorted(tuned(profile, device).seed.unique().tolist())
+    """Every arm, a run for each of its seeds."""
+    found, _ = searched(profile, device)
+    seeds = recipes.arm_seeds(recipes.tuning(found, ""))
     return {name: [arm(name, profile, seed, device) for seed in seeds] for name in recipes.ARMS}
 
 
@@ -299,7 +308,7 @@ def compressed(profile: str | None = None, seed: int = 0, device: str = "auto", 
     def train(recipe: recipes.CompressedRecipe, name: str, where: torch.device) -> None:
         started, data = time.monotonic(), fashion_mnist()
         rows, held_out = training.parts(data, recipe.images, recipe.validation)
-        objective = distillation.cached_objective(origin.soft_targets.to(where), recipe.temperature, recipe.alpha)
+        loss = objective(recipe, origin, where)
         calibration = data.train_images[rows[: recipe.recalibration]]
         phases = {}
 
@@ -317,12 +326,10 @@ def compressed(profile: str | None = None, seed: int = 0, device: str = "auto", 
         network = parent.network()
         judge("distilled", network)
         prune(network, "_without_sparse_learning")
-        regulariser = pruning.pruner(network, recipe.ratio, recipe.reg)
-        network, first = _fit(network, recipe, recipe.sparse, where, "sparse", objective=objective,
-                              view_count=recipe.views, before_epoch=regulariser.update_regularizer,
-                              after_backward=lambda: regulariser.regularize(network))  # fmt: skip
+        network, first = _fit(network, recipe, recipe.sparse, where, "sparse", objective=loss, view_count=recipe.views,
+                              **pruning.sparse_learning(network, recipe.ratio, recipe.reg))  # fmt: skip
         judge("sparse", network)
-        network, second = _fit(prune(network, ""), recipe, recipe.fit, where, "fine-tuning", objective=objective,
+        network, second = _fit(prune(network, ""), recipe, recipe.fit, where, "fine-tuning", objective=loss,
                                view_count=recipe.views)  # fmt: skip
         judge("fine_tuned", network)
         shift = len(first.epochs)

@@ -29,6 +29,7 @@ from hw2.networks import ResNet14
 from hw2.recipes import Fit
 
 STEPS_KEPT = 20  # losses of the first steps, for replay
+NEAR = 1e-3  # the two largest logits of an image: closer than rounding should decide
 #: (logits (n, 10), labels (n,), rows (n,), view) -> loss, a scalar. `rows` are places in the file of 60,000.
 Objective = Callable[[Tensor, Tensor, Tensor, int], Tensor]
 
@@ -91,13 +92,15 @@ def fit(
     checkpoint: Path | None = None,
     label: str = "training",
     stop_after: int | None = None,
+    first_steps: int | None = None,
 ) -> tuple[nn.Module, History]:
     """Train `network` on the rows `train`; validate on the rows `validation` after every epoch.
 
     Returns the network to keep (the averaged one where `recipe.ema` is set) on the CPU, and the history. `network` is
     trained in place where neither averaging nor a CPU's padding of odd widths puts another one in its stead.
     With `checkpoint`, training resumes from the last finished epoch in that file. `stop_after` ends it early, after
-    so many epochs (the schedule stays the recipe's): for tests and replay. `after_epoch` is told the number of epochs
+    so many epochs (the schedule stays the recipe's): for tests. So does `first_steps`, after so many steps and without
+    validation, checkpoint or average: for replay. `after_epoch` is told the number of epochs
     done and the validation accuracy, and may end training by an exception of its own. With several seeds, `network` is
     a `fused.Fused` of as many students, and the batch is every student's.
     """
@@ -171,6 +174,8 @@ def fit(
                 if step < STEPS_KEPT:
                     history.steps.append({"step": step, "loss": loss.item()})
                 bar.update()
+                if first_steps == step + 1:
+                    return network, history
             kept = average.module if average else network
             batch = max(100 // len(seeds), 1) * len(seeds)
             val_loss, correct = evaluate(kept, images[held_out], labels[held_out], batch)
@@ -226,13 +231,13 @@ def evaluate(network: nn.Module, images: Tensor, labels: Tensor, batch: int = 10
 def predict(network: nn.Module, images: Tensor) -> Tensor:
     """Classes (n,) of uint8 images (n, 28, 28) that do not hang on rounding.
 
-    Where the two largest logits lie within 1e-3 of each other, float64 decides: float32 differs between machines,
+    Where the two largest logits lie within `NEAR` of each other, float64 decides: float32 differs between machines,
     numbers of threads and batch sizes by about 1e-5.
     """
     logits = logits_of(network, images)
     first, second = logits.topk(2).values.unbind(1)
     classes = logits.argmax(1)
-    near = (first - second < 1e-3).nonzero().flatten()
+    near = (first - second < NEAR).nonzero().flatten()
     if len(near):
         exact = copy.deepcopy(network).double()
         classes[near] = logits_of(exact, images[near], dtype=torch.float64).argmax(1)

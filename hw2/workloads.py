@@ -73,8 +73,7 @@ def train(make: Callable[[], nn.Module], count: int = IMAGES, recipe: Fit = FIT,
 def sparse() -> Callable[[], tuple[int, float]]:
     """Sparse learning that goes on with one network: the pruner is built once, as in a run."""
     network = ResNet14()
-    pruner = pruning.pruner(network, RATIO, 1e-3)
-    hooks = {"before_epoch": pruner.update_regularizer, "after_backward": lambda: pruner.regularize(network)}
+    hooks = pruning.sparse_learning(network, RATIO, 1e-3)
     return lambda: train(lambda: network, **hooks)
 
 

@@ -1,10 +1,24 @@
 """Fixtures: the data set, a few of its images, and a project folder of the test's own."""
 
+import shutil
+
 import pytest
 import torch
+from helpers import tiny_network
 
 from hw2 import data as source
-from hw2 import runs
+from hw2 import networks, recipes, replay, runs, stages
+from hw2.recipes import Fit
+
+FIT = Fit(epochs=1, lr=0.05, batch=64)
+SHRUNKEN = {
+    "common": {"images": 64, "validation": 32, "views": 2},
+    "teacher": {"fit": FIT},
+    "student": {"fit": FIT},
+    "tuning": {"fit": FIT, "images": 32, "temperatures": (2.0, 4.0), "alphas": (0.9,), "seeds": (0, 1)},
+    "finalist": {"fit": FIT},
+    "compressed": {"sparse": FIT, "reg": 1e-2, "fit": Fit(epochs=2, lr=0.05, batch=64), "recalibration": 32},
+}
 
 
 @pytest.fixture(scope="session")
@@ -29,3 +43,29 @@ def project(tmp_path, monkeypatch):
     monkeypatch.setattr(runs, "PROJECT", tmp_path)
     monkeypatch.delenv("HW2_PROFILE", raising=False)
     return tmp_path
+
+
+def patched(patch, folder, few):
+    """A smoke profile that takes seconds, in `folder`, with a small network for the teacher."""
+    patch.setattr(runs, "PROJECT", folder)
+    patch.setitem(recipes.NUMBERS, "smoke", SHRUNKEN)
+    for module in (stages, replay):
+        patch.setattr(module, "fashion_mnist", lambda: few)
+    patch.setattr(networks, "teacher", lambda stem="imagenet": tiny_network())
+    patch.setenv("HW2_PROFILE", "smoke")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def walked(few, tmp_path_factory):
+    """A project in which the whole walk was done."""
+    with pytest.MonkeyPatch.context() as patch:
+        folder = patched(patch, tmp_path_factory.mktemp("walked"), few)
+        stages.walk()
+        return folder
+
+
+@pytest.fixture
+def store(walked, few, tmp_path, monkeypatch):
+    """A copy of it, to change."""
+    return patched(monkeypatch, shutil.copytree(walked, tmp_path / "project"), few)

@@ -63,7 +63,7 @@ def test_a_damaged_data_file_is_named(tmp_path):
     ("arguments", "told"),
     [
         (("train", "teacher", "--profile", "huge"), "smoke, cpu, full"),
-        (("train", "everything"), "teacher, plain, distilled, compressed, all"),
+        (("train", "everything"), "teacher, finalists, plain, distilled, compressed, all, arms, vanilla"),
         (("train", "distilled", "--temperature", "0"), "temperature 0.0"),
         (("train", "distilled", "--temperature", "nan"), "temperature nan"),
         (("train", "distilled", "--alpha", "1.5"), "alpha 1.5"),

@@ -2,50 +2,20 @@
 
 import json
 import shutil
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 import torch
 from helpers import tiny_network
 
+from conftest import SHRUNKEN
 from hw2 import networks, recipes, runs, stages, training, tuning
 from hw2.errors import InputError
 from hw2.recipes import Fit
 
-FIT = Fit(epochs=1, lr=0.05, batch=64)
-SHRUNKEN = {
-    "common": {"images": 64, "validation": 32, "views": 2},
-    "teacher": {"fit": FIT},
-    "student": {"fit": FIT},
-    "tuning": {"fit": FIT, "images": 32, "temperatures": (2.0, 4.0), "alphas": (0.9,), "seeds": (0,)},
-    "finalist": {"fit": FIT},
-    "compressed": {"sparse": FIT, "reg": 1e-2, "fit": Fit(epochs=2, lr=0.05, batch=64), "recalibration": 32},
-}
-
-
-def patched(patch, folder, few):
-    """A smoke profile that takes seconds, in `folder`, with a small network for the teacher."""
-    patch.setattr(runs, "PROJECT", folder)
-    patch.setitem(recipes.NUMBERS, "smoke", SHRUNKEN)
-    patch.setattr(stages, "fashion_mnist", lambda: few)
-    patch.setattr(networks, "teacher", lambda stem="imagenet": tiny_network())
-    patch.setenv("HW2_PROFILE", "smoke")
-    return folder
-
-
-@pytest.fixture(scope="module")
-def walked(few, tmp_path_factory):
-    """A project in which the whole walk was done."""
-    with pytest.MonkeyPatch.context() as patch:
-        folder = patched(patch, tmp_path_factory.mktemp("walked"), few)
-        stages.walk()
-        return folder
-
-
-@pytest.fixture
-def store(walked, few, tmp_path, monkeypatch):
-    """A copy of it, to change."""
-    return patched(monkeypatch, shutil.copytree(walked, tmp_path / "project"), few)
+CPU = torch.device("cpu")
 
 
 @pytest.fixture
@@ -86,7 +56,7 @@ def test_the_runs_hang_together(store, no_training):
     teacher, distilled, compressed, plain = stages.walk()
     assert distilled.recipe["teacher"] == compressed.recipe["teacher"] == teacher.digest
     assert compressed.recipe["parent"] == distilled.digest
-    temperature, alpha = tuning.best(stages.tuned())
+    temperature, alpha = stages.chosen()
     assert (distilled.recipe["temperature"], distilled.recipe["alpha"]) == (temperature, alpha)
     assert (compressed.recipe["temperature"], plain.recipe["alpha"]) == (temperature, 0)
     assert distilled.network().widths == plain.network().widths == (16, 16, 32, 64)
@@ -245,35 +215,30 @@ def test_an_unusable_file_of_the_courses_changes_nothing(store, no_training):
 
 
 @pytest.mark.parametrize("name", recipes.ARMS)
-def test_an_arm_is_the_searchs_best_trial_with_one_thing_otherwise(store, no_training, name):
-    vanilla, arm = stages.arm("vanilla"), stages.arm(name)
-    changed = {key for key in arm.recipe if arm.recipe[key] != vanilla.recipe[key]} - {"digest", "stage"}
+def test_an_arm_is_vanilla_kd_with_one_thing_otherwise(store, no_training, name):
+    vanilla, arm = stages.arm("vanilla", seed=2).recipe, stages.arm(name, seed=2).recipe
+    grid = recipes.tuning("smoke", stages.teacher().digest)
+    changed = {key: arm[key] for key in arm if arm[key] != vanilla[key] and key not in ("digest", "stage")}
+    alone = {"teacher": None, "temperature": 1.0, "alpha": 0.0}
     expected = {
-        "vanilla": set(),
-        "labels": {"teacher", "temperature", "alpha"},
-        "smoothed": {"teacher", "temperature", "alpha", "fit"},
-        "identity": {"targets"},
-        "better_teacher": {"teacher"},
+        "vanilla": {},
+        "labels": alone,
+        "smoothed": alone | {"fit": vanilla["fit"] | {"label_smoothing": 0.1}},
+        "fixed_teacher": {"targets": "identity"},
+        "compressed_teacher": {"teacher": stages.compressed().digest},
     }
-    assert changed == expected.get(name, {"loss"})
-    if name == "smoothed":
-        assert arm.recipe["fit"] == vanilla.recipe["fit"] | {"label_smoothing": 0.1}
-    if name == "better_teacher":
-        assert arm.recipe["teacher"] == stages.compressed().digest
+    assert changed == expected.get(name, {"loss": name})
+    # The budget is a trial's, the setting the search's best.
+    assert (vanilla["images"], vanilla["fit"]) == (grid.images, recipes.asdict(grid.fit))
+    assert (vanilla["temperature"], vanilla["alpha"]) == tuning.best(stages.tuned())
 
 
-def test_the_vanilla_arm_is_the_searchs_best_trial(store, no_training):
-    trials, vanilla = stages.tuned(), stages.arm("vanilla")
-    setting = vanilla.recipe["temperature"], vanilla.recipe["alpha"]
-    assert setting == tuning.best(trials)
-    trial = trials[(trials["T"] == setting[0]) & (trials.alpha == setting[1]) & (trials.seed == 0)]
-    assert vanilla.metrics["val_correct"] == trial.val_correct.item()
-
-
-def test_the_walk_leaves_the_arms_with_the_searchs_seeds(store, no_training, monkeypatch):
+def test_the_walk_leaves_the_arms_with_seeds_that_the_search_did_not_use(store, no_training):
     found = stages.arms()
     assert list(found) == list(recipes.ARMS)
-    assert [[run.name for run in group] for group in found.values()] == [[f"{name}/smoke-s0"] for name in found]
+    assert [[run.name for run in group] for group in found.values()] == [
+        [f"{name}/smoke-s{seed}" for seed in (2, 3)] for name in found
+    ]
     assert all(run.test_accuracy is None for group in found.values() for run in group)
 
 
@@ -283,10 +248,12 @@ def test_arms_and_finalists_keep_logits_that_give_their_count_and_no_weights(sto
     for run in (run for group in found for run in group):
         assert int((run.validation_logits.argmax(1) == labels).sum()) == run.metrics["val_correct"]
         assert not (run.folder / "model.safetensors").exists() and run.weights.is_file()
+        logits = training.logits_of(run.network(), few.train_images[few.split[1][:32]])
+        assert torch.allclose(logits.softmax(1), run.validation_logits.float().softmax(1), atol=1e-3)
 
 
 def test_logits_that_cannot_be_read_are_named(store):
-    run = stages.arm("labels")
+    run = stages.arm("labels", seed=2)
     path = run.folder / "validation_logits.npy"
     np.save(path, np.zeros((31, 10), np.float16))
     with pytest.raises(InputError, match=r"validation_logits\.npy: float16 \(31, 10\)"):
@@ -299,13 +266,13 @@ def test_logits_that_cannot_be_read_are_named(store):
 def test_arms_differ_in_what_they_learn(store, no_training):
     losses = {name: tuple(group[0].history.train_loss) for name, group in stages.arms().items()}
     # The first epoch sees the identity, and one epoch is all there is here.
-    assert losses.pop("identity") == losses["vanilla"]
+    assert losses.pop("fixed_teacher") == losses["vanilla"]
     assert len(set(losses.values())) == len(losses)
 
 
-def test_identity_targets_differ_from_the_second_view_on(store, monkeypatch):
+def test_a_fixed_teachers_targets_differ_from_the_second_view_on(store, monkeypatch):
     monkeypatch.setitem(SHRUNKEN["tuning"], "fit", Fit(epochs=2, lr=0.05, batch=64))
-    first, second = (list(stages.arm(name).history.train_loss) for name in ("vanilla", "identity"))
+    first, second = (list(stages.arm(name, seed=2).history.train_loss) for name in ("vanilla", "fixed_teacher"))
     assert first[0] == second[0] and first[1] != second[1]
 
 
@@ -314,12 +281,53 @@ def test_an_unknown_arm_is_an_error():
         stages.arm("unplain")
 
 
-def test_the_finalist_that_is_better_when_trained_longer_is_chosen(store, no_training, monkeypatch):
-    found = stages.finalists()
-    assert list(found) == tuning.finalists(stages.tuned())
-    for right, setting in enumerate(found):
-        (run,) = found[setting]
-        runs.write_json(run.folder / "metrics.json", run.metrics | {"val_correct": 10 + right})
-    assert stages.chosen() == list(found)[1]
-    runs.write_json(found[stages.chosen()][0].folder / "metrics.json", run.metrics | {"val_correct": 10})
-    assert stages.chosen() == next(iter(found))
+def score(group, count):
+    for run in group:
+        runs.write_json(run.folder / "metrics.json", run.metrics | {"val_correct": count})
+
+
+def test_the_finalist_that_is_better_when_trained_longer_is_chosen_and_distilled(store, monkeypatch):
+    first, second = stages.finalists()
+    assert [first, second] == tuning.finalists(stages.tuned())
+    score(stages.finalists()[first], 10)
+    score(stages.finalists()[second], 10)
+    assert stages.chosen() == first
+    score(stages.finalists()[second], 11)
+    recipe = stages.distilled().recipe
+    assert stages.chosen() == second == (recipe["temperature"], recipe["alpha"])
+
+
+def test_finalists_and_arms_are_of_the_profile_whose_search_was_run(store, no_training, monkeypatch):
+    monkeypatch.delenv("HW2_PROFILE")
+    shutil.copytree(runs.root("smoke"), runs.root("cpu"))
+    for folder in list(runs.root("cpu").glob("*/smoke-s*")):
+        folder.rename(folder.with_name(folder.name.replace("smoke", "cpu")))
+    monkeypatch.setitem(recipes.NUMBERS, "cpu", SHRUNKEN)
+    # A single run of a stronger profile is there, as an interrupted walk leaves it.
+    name, _ = stages.searched()
+    stronger = recipes.arm("labels", recipes.tuning("full", "t"), 2, 1.0, 0.0, "t")
+    with runs.new_folder(stronger, "full"):
+        pass
+    assert name == "cpu"
+    assert {run.profile for group in stages.arms().values() for run in group} == {"cpu"}
+    assert {run.profile for group in stages.finalists().values() for run in group} == {"cpu"}
+
+
+def test_of_two_processes_that_want_a_run_one_waits_and_finds_it(store, monkeypatch, capsys):
+    fits, fit = [], training.fit
+
+    def counted(*args, **more):
+        fits.append(more["label"])
+        return fit(*args, **more)
+
+    monkeypatch.setattr(training, "fit", counted)
+    recipe = recipes.plain("smoke", 5)
+    with ThreadPoolExecutor(1) as pool:
+        with runs.lock(recipe):
+            other = pool.submit(stages.plain, None, 5)
+            while "waiting for it" not in capsys.readouterr().err:
+                assert not other.done()
+                time.sleep(0.01)
+            stages._train_student(recipe, "smoke", CPU, None)
+        assert other.result(timeout=60).digest == recipe.digest
+    assert fits == ["plain"]

@@ -1,0 +1,122 @@
+"""Is a run what its recipe makes? Its first steps are trained again, its committed weights evaluated again.
+
+What replay proves: data, recipe and code give the recorded first losses, and the weights give the recorded counts. What
+it does not: the steps after these, and the teacher's weights, which are not committed.
+"""
+
+from __future__ import annotations
+
+import torch
+
+from hw2 import networks, pruning, recipes, runs, stages, training
+from hw2.data import fashion_mnist
+from hw2.errors import InputError
+from hw2.runs import Run
+
+#: Relative difference of a loss that may be rounding: at the first step, and how much more at each further one.
+#: Measured: committed students' losses, recorded with two threads on another machine, came out again with one thread to
+#: 2e-6 at the first step and to 1e-3 at the twentieth.
+FIRST, GROWTH = 5e-5, 1.3
+
+
+def every() -> list[Run]:
+    """All finished runs of the default profile's store."""
+    found = runs.root(stages.default_profile()).glob("*/*-s*/recipe.json")
+    return [Run(path.parent) for path in sorted(found) if not path.parent.name.startswith(".")]
+
+
+def chain() -> list[Run]:
+    """The delivered network's: teacher, distilled, compressed."""
+    last = stages.delivered()
+    parent = _made_by(last.recipe.get("parent"))
+    return [_made_by(parent.recipe.get("teacher")), parent, last]
+
+
+def _made_by(digest: str | None) -> Run:
+    for run in every():
+        if run.digest == digest:
+            return run
+    raise InputError(f"no run with the recipe {digest} is there; restore runs/ with `git checkout`")
+
+
+def first_losses(run: Run, device: torch.device) -> list[float]:
+    """The losses of the first steps, trained again with as many threads as recorded."""
+    try:
+        recipe = recipes.read(run.recipe)
+    except InputError as error:
+        raise InputError(f"{run.name}: {error}") from None
+    before = torch.get_num_threads()
+    torch.set_num_threads(run.environment["threads"])
+    try:
+        return [row["loss"] for row in _train(recipe, device).steps]
+    finally:
+        torch.set_num_threads(before)
+
+
+def _train(recipe: recipes.Recipe, device: torch.device) -> training.History:
+    torch.manual_seed(recipe.seed)
+    more, fit = {}, recipe.fit
+    if isinstance(recipe, recipes.TeacherRecipe):
+        network = networks.teacher(recipe.stem)
+        more["channels_last"] = False
+    else:
+        more["objective"] = stages.objective(recipe, recipe.teacher and _made_by(recipe.teacher), device)
+        more["view_count"] = recipe.views
+        network = networks.ResNet14()
+    if isinstance(recipe, recipes.CompressedRecipe):
+        network, fit = _made_by(recipe.parent).network(), recipe.sparse
+        more |= pruning.sparse_learning(network, recipe.ratio, recipe.reg)
+    data = fashion_mnist()
+    return training.fit(
+        network,
+        data,
+        *training.parts(data, recipe.images, recipe.validation),
+        fit,
+        seed=recipe.seed,
+        pad=recipe.pad,
+        view_seed=recipe.view_seed,
+        device=device,
+        label=recipe.stage,
+        first_steps=training.STEPS_KEPT,
+        **more,
+    )[1]
+
+
+def replay(run: Run, device: torch.device) -> list[str]:
+    """A line for each thing that is not as recorded: recipe, first losses, counts of correct images."""
+    problems = []
+    recorded = runs.read_csv(run.folder / "steps.csv", ("step", "loss")).loss.tolist()
+    losses = first_losses(run, device)
+    if len(recorded) != len(losses):
+        problems.append(f"steps.csv has {len(recorded)} steps, {len(losses)} were trained")
+    for step, (then, now) in enumerate(zip(recorded, losses, strict=False)):
+        if not abs(then - now) <= FIRST * GROWTH**step * max(abs(now), 1e-3):
+            problems.append(f"the loss of step {step} is recorded as {then:.6f}, trained again it is {now:.6f}")
+            break
+    return problems + _evaluate(run)
+
+
+def _evaluate(run: Run) -> list[str]:
+    data, metrics, problems = fashion_mnist(), run.metrics, []
+    rows = training.parts(data, run.recipe["images"], run.recipe["validation"])[1]
+    labels = data.train_labels[rows]
+    slack = 0
+    if (run.folder / "validation_logits.npy").is_file():
+        logits = run.validation_logits.double()
+        right = int((logits.argmax(1) == labels).sum())
+        first, second = logits.topk(2).values.unbind(1)
+        slack = int((first - second < training.NEAR).sum())  # these were settled in float64
+    elif (run.folder / "model.safetensors").is_file():
+        network = run.network()
+        right = int((training.predict(network, data.train_images[rows]) == labels).sum())
+        if run.test_accuracy is not None:
+            correct = int((runs.read_test_set(run, network, data) == data.test_labels).sum())
+            if correct != metrics["test_correct"]:
+                problems.append(f"{correct} test images are right, metrics.json says {metrics['test_correct']}")
+    else:
+        right = int((run.soft_targets[0][rows].argmax(1) == labels).sum())
+    if abs(right - metrics["val_correct"]) > slack:
+        problems.append(f"{right} validation images are right, metrics.json says {metrics['val_correct']}")
+    if abs(run.history.val_accuracy.iloc[-1] - metrics["val_correct"] / metrics["val_total"]) > 2 / len(rows):
+        problems.append("the last epoch of history.csv is not the accuracy of metrics.json")
+    return problems

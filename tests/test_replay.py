@@ -1,0 +1,95 @@
+"""A run that is not what its recipe makes is found, also where all sums were updated."""
+
+import json
+import shutil
+
+import pytest
+import torch
+
+from hw2 import networks, recipes, replay, runs, stages
+from hw2.errors import InputError
+
+CPU = torch.device("cpu")
+
+
+def test_every_run_of_a_walk_is_as_recorded(store):
+    found = replay.every()
+    assert {run.folder.parent.name for run in found} >= {"teacher", "distilled", "plain", "compressed", *recipes.ARMS}
+    for run in found:
+        assert replay.replay(run, CPU) == [], run.name
+
+
+def test_the_chain_is_the_delivered_networks(store):
+    assert [run.name for run in replay.chain()] == ["teacher/smoke-s0", "distilled/smoke-s0", "compressed/smoke-s0"]
+
+
+def change(name, field, value):
+    def changed(run):
+        content = json.loads((run.folder / name).read_text())
+        content[field] = value(content[field])
+        (run.folder / name).write_text(json.dumps(content))
+
+    return changed
+
+
+def rewrite(name, line, column, value):
+    def changed(run):
+        lines = [text.split(",") for text in (run.folder / name).read_text().splitlines()]
+        lines[line][column] = repr(value(float(lines[line][column])))
+        (run.folder / name).write_text("\n".join(map(",".join, lines)) + "\n")
+
+    return changed
+
+
+def untrained(run):
+    networks.save(networks.ResNet14(run.network().widths), run.weights)
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (rewrite("steps.csv", 1, 1, lambda loss: loss * 1.0002), "the loss of step 0 is recorded as"),
+        (rewrite("history.csv", -1, 4, lambda share: share + 0.1), "the last epoch of history.csv"),
+        (change("metrics.json", "val_correct", lambda count: count + 1), "validation images are right"),
+        (change("metrics.json", "test_correct", lambda count: count + 1), "test images are right"),
+        (untrained, "test images correct, but the ledger's reading says"),
+    ],
+)
+@pytest.mark.parametrize("stage", ["distilled", "compressed"])
+def test_what_was_changed_is_told(store, stage, change, told):
+    run = getattr(stages, stage)()
+    change(run)
+    run = runs.Run(run.folder)
+    try:
+        problems = replay.replay(run, CPU)
+    except InputError as error:
+        problems = [str(error)]
+    assert any(told in problem for problem in problems), problems
+
+
+def test_another_seed_gives_other_losses(store):
+    run = stages.distilled()
+    recipe = recipes.distilled("smoke", 1, stages.teacher().digest, *stages.chosen())
+    runs.write_json(run.folder / "recipe.json", {"digest": recipe.digest, **recipes.asdict(recipe)})
+    losses = replay.first_losses(runs.Run(run.folder), CPU)
+    recorded = runs.read_csv(run.folder / "steps.csv", ("step", "loss")).loss
+    assert abs(losses[0] / recorded[0] - 1) > 10 * replay.FIRST
+
+
+def test_a_recipe_whose_digest_is_not_its_own_is_an_error(store):
+    run = stages.plain()
+    change("recipe.json", "seed", lambda seed: seed + 1)(run)
+    with pytest.raises(InputError, match="plain/smoke-s0: its digest is not that of its numbers"):
+        replay.replay(runs.Run(run.folder), CPU)
+
+
+def test_a_chain_with_a_missing_link_is_an_error(store):
+    stages.delivered()
+    shutil.rmtree(stages.distilled().folder)
+    with pytest.raises(InputError, match="no run with the recipe"):
+        replay.chain()
+
+
+def test_the_delivered_chain_is_as_recorded():
+    for run in replay.chain():
+        assert replay.replay(run, CPU) == [], run.name
