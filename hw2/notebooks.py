@@ -5,7 +5,9 @@
 
 from __future__ import annotations
 
+import os
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import jupytext
@@ -18,6 +20,7 @@ from hw2.data import PROJECT
 from hw2.errors import InputError
 
 FOLDER = PROJECT / "notebooks"
+AT_ONCE = 2  # notebooks; most of a kernel's time is imports and drawing, which use one core
 WIDGET = "application/vnd.jupyter.widget-view+json"
 METADATA = {
     "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
@@ -55,7 +58,8 @@ def run(path: Path) -> nbformat.NotebookNode:
     client = NotebookClient(notebook, timeout=None, kernel_name="python3", record_timing=False)
     # Kernels are looked up by name: this interpreter's own must win over a user's `python3`.
     client.create_kernel_manager().kernel_spec.argv[0] = sys.executable
-    return client.execute(cwd=str(path.parent))
+    # Kernels run beside each other: one that waits for a core must not hold another one up by spinning.
+    return client.execute(cwd=str(path.parent), env=os.environ | {"OMP_WAIT_POLICY": "passive"})
 
 
 def clean(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
@@ -76,11 +80,12 @@ def script(notebook: nbformat.NotebookNode) -> str:
 def main() -> None:
     profile = stages.default_profile()
     target = FOLDER if profile != "smoke" else runs.home(profile) / "notebooks"
-    for path in tqdm(paths(), desc="notebooks", unit="notebook"):
-        notebook = execute(path)
-        runs.write_text(target / path.name, nbformat.writes(notebook) + "\n")
-        if target == FOLDER:
-            runs.write_text(path.with_suffix(".py"), script(notebook))
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        executed = tqdm(pool.map(execute, paths()), desc="notebooks", unit="notebook", total=len(paths()))
+        for path, notebook in zip(paths(), executed, strict=True):
+            runs.write_text(target / path.name, nbformat.writes(notebook) + "\n")
+            if target == FOLDER:
+                runs.write_text(path.with_suffix(".py"), script(notebook))
 
 
 if __name__ == "__main__":
