@@ -52,13 +52,17 @@ def train(
     weights: Annotated[Optional[Path], typer.Option(help="teacher: the course's resnet-50.pth")] = None,
     temperature: Annotated[Optional[float], typer.Option(help="distilled: another than the search's")] = None,
     alpha: Annotated[Optional[float], typer.Option(help="distilled: another weight of the KL term")] = None,
-    ratio: Annotated[float, typer.Option(help="compressed: share of the channels to remove")] = 0.29,
+    ratio: Annotated[Optional[float], typer.Option(help="compressed: share of the channels to remove")] = None,
+    budget: Annotated[Optional[int], typer.Option(help="compressed: parameters to keep at most")] = None,
     estimate: Annotated[bool, typer.Option("--estimate", help="print time and disk, train nothing")] = False,
 ) -> None:
     """Train a stage and what it needs, or load it where a finished run is there."""
     from hw2 import recipes, stages
 
-    recipes.check_ratio(ratio)
+    if ratio is not None and budget is not None:
+        raise InputError("--ratio and --budget both say how much to prune: give one of them")
+    if ratio is not None:
+        recipes.check_ratio(ratio)
     if temperature is not None:
         recipes.check_temperature(temperature)
     if alpha is not None:
@@ -67,25 +71,37 @@ def train(
     if estimate:
         print(recipes.estimate(chosen))
         return
+
+    def share() -> float:
+        from hw2 import networks, pruning
+
+        if budget is not None:
+            return pruning.ratio_for(networks.WIDTHS, budget)
+        return recipes.RATIO if ratio is None else ratio
+
     steps = {
         "teacher": lambda: [stages.teacher(chosen, seed, weights, device)],
         "finalists": lambda: [run for group in stages.finalists(chosen, device).values() for run in group],
         "plain": lambda: [stages.plain(chosen, seed, device)],
         "distilled": lambda: [stages.distilled(chosen, seed, device, temperature, alpha)],
-        "compressed": lambda: [stages.compressed(chosen, seed, device, ratio)],
+        "compressed": lambda: [stages.compressed(chosen, seed, device, share())],
         "all": lambda: stages.walk(chosen, seed, device),
         "arms": lambda: [run for group in stages.arms(chosen, device).values() for run in group],
         **{name: lambda name=name: [stages.arm(name, chosen, seed, device)] for name in recipes.ARMS},
     }
     if stage not in steps:
         raise InputError(f"stage {stage!r}: expected one of {', '.join(steps)}")
-    unused = [("--weights", weights, ("teacher",)), ("--ratio", ratio != recipes.RATIO, ("compressed",))]
-    unused += [(name, value is not None, ("distilled",)) for name, value in
-               (("--temperature", temperature), ("--alpha", alpha))]  # fmt: skip
-    unused += [("--seed", seed, steps.keys() - {"finalists", "arms"})]
-    for name, given, takers in unused:
-        if given and stage not in takers:
-            raise InputError(f"{name} does not belong to `hw2 train {stage}`, which would ignore it")
+    given = {"--weights": weights, "--temperature": temperature, "--alpha": alpha, "--ratio": ratio, "--budget": budget}
+    takes = {
+        "teacher": ("--weights",),
+        "distilled": ("--temperature", "--alpha"),
+        "compressed": ("--ratio", "--budget"),
+    }
+    for name, value in given.items():
+        if value is not None and name not in takes.get(stage, ()):
+            raise InputError(f"{name}: `hw2 train {stage}` takes none")
+    if seed and stage in ("finalists", "arms"):
+        raise InputError(f"--seed: `hw2 train {stage}` trains all of its seeds; one arm alone takes a seed")
     for run in steps[stage]():
         test = "not read" if run.test_accuracy is None else f"{run.test_accuracy:.2%}"
         print(f"{run.name}: {run.metrics['parameters']:,} parameters, validation {run.val_accuracy:.2%}, test {test}")

@@ -7,14 +7,16 @@ statistics, which belonged to the wider network, are measured again.
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import torch
 import torch_pruning as tp
 from torch import Tensor, nn
 
 from hw2 import views
 from hw2.errors import InputError
-from hw2.networks import ResNet14
-from hw2.recipes import check_ratio
+from hw2.networks import ResNet14, count_parameters
+from hw2.recipes import RATIO, check_ratio
 
 
 class Pruner(tp.pruner.GroupNormPruner):
@@ -78,6 +80,22 @@ def prune(network: ResNet14, ratio: float) -> ResNet14:
     fresh = ResNet14(narrow.widths)
     fresh.load_state_dict(narrow.state_dict())
     return fresh.eval()
+
+
+def ratio_for(widths: tuple[int, ...], budget: int) -> float:
+    """The smallest pruning ratio that leaves a ResNet-14 of these widths at most `budget` parameters.
+
+    Widths change only at multiples of 1 / width. Of the ratios that give the same network it is the report's where that
+    is one of them, and the middle one elsewhere.
+    Raises `InputError` where even one channel a group is too many.
+    """
+    steps = sorted({removed / width for width in widths for removed in range(width)} | {1.0})
+    ratios = [RATIO if low < RATIO <= high else (low + high) / 2 for low, high in pairwise(steps)]
+    ratios = [0.0] + [ratio for ratio in ratios if min(int(width * (1 - ratio)) for width in widths)]
+    for ratio in ratios:
+        if count_parameters(ResNet14(tuple(int(width * (1 - ratio)) for width in widths))) <= budget:
+            return ratio
+    raise InputError(f"budget of {budget:,} parameters: not met with one channel in the narrowest group")
 
 
 def group_norms(network: ResNet14) -> list[list[float]]:

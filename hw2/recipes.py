@@ -151,12 +151,12 @@ def check_profile(name: str) -> str:
 #: profile -> stage -> the numbers in which profiles differ
 NUMBERS = {
     "smoke": {
-        "common": {"images": 2000, "validation": 500, "views": 2},
+        "common": {"images": 1000, "validation": 500, "views": 2},
         "teacher": {"fit": Fit(epochs=1, lr=0.02)},
         "student": {"fit": Fit(epochs=2, lr=0.1)},
         "tuning": {
             "fit": Fit(epochs=1, lr=0.1),
-            "images": 1000,
+            "images": 500,
             "temperatures": (2.0, 4.0),
             "alphas": (0.5, 0.9),
             "seeds": (0,),

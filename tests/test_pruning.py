@@ -7,9 +7,9 @@ import torch
 from helpers import same_bits, tiny_network
 from torch import nn
 
-from hw2 import pruning, views
+from hw2 import pruning, recipes, views
 from hw2.errors import InputError
-from hw2.networks import ResNet14, count_parameters
+from hw2.networks import WIDTHS, ResNet14, count_parameters
 
 
 @pytest.mark.parametrize(
@@ -185,3 +185,33 @@ def test_recalibration_hangs_on_its_images_alone(network, data):
     pruning.recalibrate(once, data.train_images[:40])
     pruning.recalibrate(other, data.train_images[:40])
     assert same_bits(once, other)
+
+
+@pytest.mark.parametrize(
+    ("budget", "widths"),
+    [
+        (175_258, (16, 16, 32, 64)),
+        (175_257, (15, 15, 31, 63)),
+        (100_000, (12, 12, 24, 48)),  # 98,998
+        (85_956, (11, 11, 22, 45)),
+        (20_000, (5, 5, 10, 21)),
+    ],
+)
+def test_a_budget_is_met_by_the_smallest_uniform_ratio(budget, widths):
+    ratio = pruning.ratio_for(WIDTHS, budget)
+    pruned = pruning.prune(ResNet14(), ratio)
+    assert pruned.widths == widths and count_parameters(pruned) <= budget
+    # With a little less pruning the network is the same or too large.
+    for less in (0.001, 0.004, 0.016):
+        if ratio >= less:
+            wider = pruning.prune(ResNet14(), ratio - less)
+            assert wider.widths == widths or count_parameters(wider) > budget
+
+
+def test_the_reports_own_budget_gives_the_reports_ratio():
+    assert pruning.ratio_for(WIDTHS, 85_956) == recipes.RATIO
+
+
+def test_a_budget_that_cannot_be_met_is_an_error():
+    with pytest.raises(InputError, match="budget of 100 parameters"):
+        pruning.ratio_for(WIDTHS, 100)
