@@ -41,7 +41,7 @@ print(f"standard error of the difference of two cells: {deviation * (2 / seeds) 
 
 # %% [markdown]
 # Cells that differ by less than twice that standard error cannot be told apart, and the largest of many cells is there
-# partly by luck. At the highest temperature accuracy falls, the more the higher the weight; at low ones the map is flat.
+# partly by luck. High temperature together with high weight costs accuracy; elsewhere the map is flat.
 #
 # ## Does the ranking hold?
 #
