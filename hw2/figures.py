@@ -188,8 +188,9 @@ def reliability(data: dict) -> Figure:
         top.plot(arm["confidence"], arm["accuracy"], color=colour, marker=marker, label=label)
         bottom.plot(arm["confidence"], arm["count"], color=colour, marker=marker, ms=4)
     top.set_ylabel("accuracy")
-    top.set_title(data.get("note", ""), fontsize=9, color=GREY)
-    top.legend(loc="upper left")
+    if "note" in data:
+        figure.suptitle(data["note"], fontsize=9, color=GREY)
+    top.legend(loc="lower left", bbox_to_anchor=(0.0, 1.0))
     bottom.set(xlabel="confidence", ylabel="images", yscale="log")
     for axis, ax in (("y", top), ("x", bottom)):
         _percent(ax, axis)
