@@ -50,12 +50,8 @@ def first_losses(run: Run, device: torch.device) -> list[float]:
         recipe = recipes.read(run.recipe)
     except InputError as error:
         raise InputError(f"{run.name}: {error}") from None
-    before = torch.get_num_threads()
-    torch.set_num_threads(run.environment["threads"])
-    try:
+    with training.threads(run.environment["threads"]):
         return [row["loss"] for row in _train(recipe, device).steps]
-    finally:
-        torch.set_num_threads(before)
 
 
 def _train(recipe: recipes.Recipe, device: torch.device) -> training.History:
@@ -71,20 +67,8 @@ def _train(recipe: recipes.Recipe, device: torch.device) -> training.History:
     if isinstance(recipe, recipes.CompressedRecipe):
         network, fit = _made_by(recipe.parent).network(), recipe.sparse
         more |= pruning.sparse_learning(network, recipe.ratio, recipe.reg)
-    data = fashion_mnist()
-    return training.fit(
-        network,
-        data,
-        *training.parts(data, recipe.images, recipe.validation),
-        fit,
-        seed=recipe.seed,
-        pad=recipe.pad,
-        view_seed=recipe.view_seed,
-        device=device,
-        label=recipe.stage,
-        first_steps=training.STEPS_KEPT,
-        **more,
-    )[1]
+    more |= {"checkpoint": None, "first_steps": training.STEPS_KEPT}
+    return stages.fit(network, recipe, fit, device, recipe.stage, **more)[1]
 
 
 def replay(run: Run, device: torch.device) -> list[str]:

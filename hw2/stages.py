@@ -64,8 +64,8 @@ def _metrics(network: nn.Module, recipe: Recipe, started: float, device: torch.d
     }
 
 
-def _fit(network: nn.Module, recipe: Recipe, fit: recipes.Fit, device: torch.device, label: str, **more):
-    """`training.fit` with what every stage passes alike; checkpoints go into the recipe's cache."""
+def fit(network: nn.Module, recipe: Recipe, numbers: recipes.Fit, device: torch.device, label: str, **more):
+    """`training.fit` with what every stage passes alike; checkpoints go into the recipe's cache unless `more` says."""
     data = fashion_mnist()
     train, validation = training.parts(data, recipe.images, recipe.validation)
     return training.fit(
@@ -73,14 +73,13 @@ def _fit(network: nn.Module, recipe: Recipe, fit: recipes.Fit, device: torch.dev
         data,
         train,
         validation,
-        fit,
+        numbers,
         seed=recipe.seed,
         pad=recipe.pad,
         view_seed=recipe.view_seed,
         device=device,
-        checkpoint=runs.cache(recipe) / f"{label}.pt",
         label=label,
-        **more,
+        **{"checkpoint": runs.cache(recipe) / f"{label}.pt"} | more,
     )
 
 
@@ -100,7 +99,7 @@ def teacher(profile: str | None = None, seed: int = 0, weights: Path | None = No
             network, history = networks.load_course_teacher(weights), training.History()
         else:
             torch.manual_seed(recipe.seed)
-            network, history = _fit(networks.teacher(recipe.stem), recipe, recipe.fit, where, "teacher",
+            network, history = fit(networks.teacher(recipe.stem), recipe, recipe.fit, where, "teacher",
                                     channels_last=False)  # fmt: skip
         cached = runs.cache(recipe)
         cached.mkdir(parents=True, exist_ok=True)
@@ -230,7 +229,7 @@ def _train_student(
     started = time.monotonic()
     torch.manual_seed(recipe.seed)
     loss = objective(recipe, origin, where)
-    network, history = _fit(networks.ResNet14(), recipe, recipe.fit, where, recipe.stage, objective=loss,
+    network, history = fit(networks.ResNet14(), recipe, recipe.fit, where, recipe.stage, objective=loss,
                             view_count=recipe.views)  # fmt: skip
     with runs.new_folder(recipe, name) as folder:
         networks.save(network, (folder if keep else runs.cache(recipe)) / "model.safetensors")
@@ -326,10 +325,10 @@ def compressed(profile: str | None = None, seed: int = 0, device: str = "auto", 
         network = parent.network()
         judge("distilled", network)
         prune(network, "_without_sparse_learning")
-        network, first = _fit(network, recipe, recipe.sparse, where, "sparse", objective=loss, view_count=recipe.views,
+        network, first = fit(network, recipe, recipe.sparse, where, "sparse", objective=loss, view_count=recipe.views,
                               **pruning.sparse_learning(network, recipe.ratio, recipe.reg))  # fmt: skip
         judge("sparse", network)
-        network, second = _fit(prune(network, ""), recipe, recipe.fit, where, "fine-tuning", objective=loss,
+        network, second = fit(prune(network, ""), recipe, recipe.fit, where, "fine-tuning", objective=loss,
                                view_count=recipe.views)  # fmt: skip
         judge("fine_tuned", network)
         shift = len(first.epochs)

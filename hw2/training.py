@@ -11,7 +11,7 @@ import math
 import os
 import time
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -41,6 +41,17 @@ class History:
     epochs: list[dict] = field(default_factory=list)
     steps: list[dict] = field(default_factory=list)
     earlier: float = 0.0
+
+
+@contextmanager
+def threads(count: int):
+    """That many threads of PyTorch's own while the block runs."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def pick_device(name: str = "auto") -> torch.device:

@@ -240,8 +240,8 @@ def best(trials: pd.DataFrame) -> tuple[float, float]:
 def finalists(trials: pd.DataFrame) -> list[tuple[float, float]]:
     """The two settings that are worth training longer: the best, and the best one of the smallest alpha.
 
-    A short trial flatters a teacher that soon knows less than the student; the smallest alpha is where such a teacher
-    does the least harm. Where both are one setting, the second is the best of all others.
+    A short trial may flatter a teacher that soon knows less than the student; the smallest alpha is where such a one
+    can do the least harm. Where both are one setting, the second is the best of all others.
     """
     first = best(trials)
     rest = trials[(trials["T"] != first[0]) | (trials.alpha != first[1])]

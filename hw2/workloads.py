@@ -10,7 +10,6 @@ import itertools
 import tempfile
 import time
 from collections.abc import Callable
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -125,16 +124,6 @@ def latency(call: Callable[[torch.Tensor], object], calls: int = 50) -> tuple[in
     return calls, timed(lambda: [call(image) for _ in range(calls)])
 
 
-@contextmanager
-def threads(count: int):
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-
-
 def within(make_context: Callable, run: Callable) -> Callable:
     """`run` inside a context of its own each time: the alternatives that were measured and not kept."""
 
@@ -202,7 +191,7 @@ def speeds(folder: Path) -> list[Case]:
         Case("plain, contiguous layout", lambda: train(ResNet14, channels_last=False), ratio_to=plain),
         Case("plain, batches of 64", lambda: train(ResNet14, recipe=replace(FIT, batch=64)), ratio_to=plain),
         Case("plain, batches of 256", lambda: train(ResNet14, recipe=replace(FIT, batch=256)), ratio_to=plain),
-        Case("plain, one thread", within(partial(threads, 1), lambda: train(ResNet14)), ratio_to=plain),
+        Case("plain, one thread", within(partial(training.threads, 1), lambda: train(ResNet14)), ratio_to=plain),
         Case("compressed, unpadded", within(unpadded, lambda: train(small)), ratio_to=narrow),
         Case("compressed, unpadded, PyTorch's BatchNorm",
              within(unpadded, lambda: train(lambda: original(small()))), ratio_to=narrow),

@@ -7,7 +7,7 @@ import pytest
 import torch
 from helpers import tiny_network
 
-from hw2 import bench, networks, plots, runs, workloads
+from hw2 import bench, networks, plots, runs, training, workloads
 from hw2.networks import ResNet14
 from hw2.workloads import COMPRESSED, Case
 
@@ -52,7 +52,7 @@ def test_the_work_is_done_on_as_many_images_as_it_says(monkeypatch, few):
 
 def test_alternatives_are_put_back():
     before = torch.get_num_threads()
-    inside = workloads.within(lambda: workloads.threads(1), torch.get_num_threads)
+    inside = workloads.within(lambda: training.threads(1), torch.get_num_threads)
     assert inside() == 1 and torch.get_num_threads() == before
 
 
