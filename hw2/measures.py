@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-from scipy.special import stdtrit
+from scipy.special import bdtr, stdtrit
 from torch import Tensor
 
 
@@ -41,6 +41,16 @@ def paired(values: list[float], others: list[float]) -> tuple[float, float | Non
         return mean, None, None
     half = float(stdtrit(count - 1, 0.975) * differences.std(ddof=1) / np.sqrt(count))
     return mean, mean - half, mean + half
+
+
+def mcnemar(one: Tensor, other: Tensor) -> tuple[int, int, float]:
+    """Images that only `one` and that only `other` gets right, and McNemar's exact two-sided p (1947).
+
+    Both are truth values (n,), for the same images. If the networks were equally good, each of these images would fall
+    to one or the other like a coin. The p tells of other images, not of other seeds.
+    """
+    first, second = int((one & ~other).sum()), int((other & ~one).sum())
+    return first, second, min(1.0, 2 * float(bdtr(min(first, second), first + second, 0.5)))
 
 
 def agreement(one: Tensor, other: Tensor, labels: Tensor) -> list[float]:

@@ -17,14 +17,8 @@ from hw2 import comparisons, distillation, figures, grading, measures, pictures,
 from hw2.comparisons import teacher_validation
 from hw2.data import CLASSES, FashionMNIST, fashion_mnist
 from hw2.measures import rounded
+from hw2.outcomes import NETWORKS, delivered_classes, seeds
 from hw2.runs import Run
-
-NETWORKS = {
-    "teacher": "ResNet-50, the teacher",
-    "plain": "ResNet-14 alone",
-    "distilled": "ResNet-14, distilled",
-    "compressed": "pruned and fine-tuned",
-}
 
 
 @dataclass(frozen=True)
@@ -34,15 +28,6 @@ class Plot:
     data: Callable[[], dict]
     draw: Callable[[dict], object]
     alt: str
-
-
-def seeds(stage: str) -> list[Run]:
-    """The finished runs of a stage, of the same profile as its seed 0, in the order of their seeds."""
-    first = {"teacher": stages.teacher, "plain": stages.plain, "distilled": stages.distilled}.get(
-        stage, stages.compressed
-    )()
-    found = first.folder.parent.glob(f"{first.profile}-s*")
-    return sorted((Run(folder) for folder in found), key=lambda run: run.recipe["seed"])
 
 
 def _samples() -> dict:
@@ -142,13 +127,6 @@ def _arms() -> dict:
         "test": [[run.test_accuracy for run in group if run.test_accuracy is not None] for group in found.values()],
         "baseline": grading.BASELINE,
     }
-
-
-@cache
-def delivered_classes() -> Tensor:
-    """Classes (10000,) that the delivered network predicts for the test images; checked against the ledger."""
-    run = stages.delivered()
-    return runs.read_test_set(run, run.network(), fashion_mnist())
 
 
 def _shown(rows: list[int], data: FashionMNIST) -> dict:

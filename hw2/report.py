@@ -15,10 +15,11 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from hw2 import comparisons, grading, recipes, runs, stages
+from hw2 import comparisons, grading, outcomes, recipes, runs, stages
 from hw2.data import PROJECT
 from hw2.measures import spread, wilson
-from hw2.plots import FIGURES, NETWORKS, delivered_classes, drawn, seeds
+from hw2.outcomes import NETWORKS, delivered_classes, seeds
+from hw2.plots import FIGURES, drawn
 
 
 def output(profile: str | None = None) -> Path:
@@ -57,7 +58,10 @@ def context() -> dict:
         "figures": {name: plot.alt for name, plot in FIGURES.items()},
         "delivered": run,
         "metrics": metrics,
-        "share": {name: count / metrics["val_total"] for name, count in metrics["phases"].items()},
+        "phases": outcomes.phase_table().to_dict("records"),
+        "aims": outcomes.aim_table().to_dict("records"),
+        "pairs": outcomes.pair_table().to_dict("records"),
+        "classes": outcomes.class_table().to_dict("records"),
         "interval": wilson(metrics["test_correct"], metrics["test_total"]),
         "removed": 1 - metrics["parameters"] / student.metrics["parameters"],
         "widths": run.network().widths,

@@ -128,4 +128,4 @@ print(f"difference: {difference:+d} of {total:,} images")
 plots.show("student_curves")
 
 # %% [markdown]
-# That is one seed of each, so a difference within a few standard errors says nothing about distillation in general.
+# These are the curves of seed 0; the summary compares the means over all seeds.

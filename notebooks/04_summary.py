@@ -7,12 +7,20 @@
 # recipe, after the delivered run had been named, and `runs/test_ledger.csv` records it.
 
 # %%
-from hw2 import data, grading, plots, report, stages
+from hw2 import data, grading, outcomes, plots, report, stages
 
 report.results().set_index("network")
 
 # %%
 plots.show("arms")
+
+# %% [markdown]
+# Is one network better than another? Differences in percentage points, paired by seed, with 95 % intervals that tell of
+# other seeds. `only one right`: test images that only the first, and only the second network gets right, for seed 0; `p` is
+# McNemar's, which tells of other images.
+
+# %%
+outcomes.pair_table().set_index("difference")
 
 # %% [markdown]
 # ## The network
@@ -43,7 +51,13 @@ plots.show("speed")
 plots.show("demo")
 
 # %% [markdown]
-# And the ten mistakes with the lowest probability for the true class. Would you have labelled them as the data set does?
+# Class by class:
+
+# %%
+outcomes.class_table().set_index("class")
+
+# %% [markdown]
+# The ten mistakes with the lowest probability for the true class. Would you have labelled them as the data set does?
 
 # %%
 plots.show("mistakes")

@@ -1,0 +1,139 @@
+"""The chain's networks against each other: differences over seeds, images that one gets right and another does not."""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+
+import pandas as pd
+import torch
+from torch import Tensor
+
+from hw2 import measures, runs, stages
+from hw2.data import CLASSES, fashion_mnist
+from hw2.runs import Run
+
+NETWORKS = {
+    "teacher": "ResNet-50, the teacher",
+    "plain": "ResNet-14 alone",
+    "distilled": "ResNet-14, distilled",
+    "compressed": "pruned and fine-tuned",
+}
+#: profile -> network -> where its mean over seeds is judged, and the accuracy that we aimed at before training
+AIMS = {
+    "smoke": {},
+    "cpu": {"distilled": ("validation", 0.945), "compressed": ("test", 0.945)},
+    "full": {"distilled": ("validation", 0.953), "compressed": ("test", 0.95)},
+}
+PAIRS = (("distilled", "plain"), ("compressed", "distilled"), ("compressed", "plain"))
+
+
+def seeds(stage: str) -> list[Run]:
+    """The finished runs of a stage, of the same profile as its seed 0, in the order of their seeds."""
+    first = {"teacher": stages.teacher, "plain": stages.plain, "distilled": stages.distilled}.get(
+        stage, stages.compressed
+    )()
+    found = first.folder.parent.glob(f"{first.profile}-s*")
+    return sorted((Run(folder) for folder in found), key=lambda run: run.recipe["seed"])
+
+
+@cache
+def answers(folder: Path) -> Tensor:
+    """Classes (10000,) that a run's network predicts for the test images; checked against the ledger."""
+    run = Run(folder)
+    return runs.read_test_set(run, run.network(), fashion_mnist())
+
+
+def delivered_classes() -> Tensor:
+    """`answers` of the delivered network."""
+    return answers(stages.delivered().folder)
+
+
+def _interval(values: list[float], others: list[float]) -> str:
+    """Mean difference in percentage points and its 95 % interval, in words."""
+    mean, low, high = measures.paired([100 * value for value in values], [100 * value for value in others])
+    return f"{mean:+.2f}" + ("" if low is None else f" ({low:+.2f} to {high:+.2f})")
+
+
+def pair_table() -> pd.DataFrame:
+    """Differences in percentage points, paired by seed; McNemar's test of the first seed's pair on the test images."""
+    labels, rows = fashion_mnist().test_labels, []
+    for one, other in PAIRS:
+        shared = {run.recipe["seed"]: run for run in seeds(other)}
+        pairs = [(run, shared[run.recipe["seed"]]) for run in seeds(one) if run.recipe["seed"] in shared]
+        right = [answers(run.folder) == labels for run in pairs[0]]
+        only, others, p = measures.mcnemar(*right)
+        rows.append(
+            {
+                "difference": f"{NETWORKS[one]}, minus {NETWORKS[other]}",
+                "seeds": len(pairs),
+                "validation": _interval(*zip(*[(a.val_accuracy, b.val_accuracy) for a, b in pairs], strict=True)),
+                "test": _interval(*zip(*[(a.test_accuracy, b.test_accuracy) for a, b in pairs], strict=True)),
+                "only one right": f"{only} : {others}",
+                "p": f"{p:.3f}" if p >= 0.001 else "< 0.001",
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def aim_table() -> pd.DataFrame:
+    """What was aimed at and what came of it, for the means over the seeds."""
+    rows = []
+    for stage, (split, aim) in AIMS[stages.compressed().profile].items():
+        values = [run.val_accuracy if split == "validation" else run.test_accuracy for run in seeds(stage)]
+        rows.append(
+            {
+                "network": NETWORKS[stage],
+                "split": split,
+                "aim": f"{aim:.1%}",
+                "mean": measures.spread(values),
+                "verdict": "met" if sum(values) / len(values) >= aim else "missed",
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def phase_table() -> pd.DataFrame:
+    """Validation accuracy after each phase of compression, with sparse learning and without, over all seeds."""
+    metrics = [run.metrics for run in seeds("compressed")]
+
+    def over_seeds(phase: str) -> str:
+        return measures.spread([one["phases"][phase] / one["val_total"] for one in metrics])
+
+    return pd.DataFrame(
+        [
+            {
+                "phase": words,
+                "with sparse learning": over_seeds(name),
+                "without": over_seeds(other) if other else "",
+            }
+            for words, name, other in (
+                ("distilled", "distilled", "distilled"),
+                ("after sparse learning", "sparse", None),
+                ("right after pruning", "pruned", "pruned_without_sparse_learning"),
+                ("BatchNorm recalibrated", "recalibrated", "recalibrated_without_sparse_learning"),
+                ("fine-tuned", "fine_tuned", None),
+            )
+        ]
+    )
+
+
+def class_table() -> pd.DataFrame:
+    """The delivered network on the test images by class: how many are right, what the others are taken for."""
+    labels, predicted = fashion_mnist().test_labels, delivered_classes()
+    rows = []
+    for label, name in enumerate(CLASSES):
+        counts = torch.bincount(predicted[labels == label], minlength=len(CLASSES))
+        right, total = int(counts[label]), int(counts.sum())
+        counts[label] = 0
+        most = int(counts.argmax())
+        low, high = measures.wilson(right, total)
+        rows.append(
+            {
+                "class": name,
+                "right": f"{right:,} of {total:,}",
+                "95 % interval": f"{low:.1%} to {high:.1%}",
+                "most often taken for": f"{CLASSES[most]} ({int(counts[most])})" if counts[most] else "",
+            }
+        )
+    return pd.DataFrame(rows)

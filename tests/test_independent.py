@@ -1,0 +1,68 @@
+"""The delivered network evaluated without any of our code: idx files, safetensors and torch's functions alone."""
+
+import gzip
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch.nn import functional
+
+from hw2 import data
+
+PROJECT = Path(__file__).parent.parent
+
+
+def idx(folder, name, header):
+    path = folder / name
+    raw = path.read_bytes() if path.is_file() else gzip.decompress((folder / f"{name}.gz").read_bytes())
+    return torch.from_numpy(np.frombuffer(raw, np.uint8, offset=header).copy())
+
+
+def forward(state, x):
+    """He et al. (2016): stem, three stages of two basic blocks, mean over the pixels, linear."""
+
+    def norm(name, x):
+        mean, variance, weight, bias = (state[f"{name}.{part}"] for part in
+                                        ("running_mean", "running_var", "weight", "bias"))  # fmt: skip
+        return functional.batch_norm(x, mean, variance, weight, bias)
+
+    def conv(name, x, stride=1):
+        weight = state[f"{name}.weight"]
+        return functional.conv2d(x, weight, stride=stride, padding=weight.shape[-1] // 2)
+
+    x = norm("bn1", conv("conv1", x)).relu()
+    for stage in (1, 2, 3):
+        for block in (0, 1):
+            name, stride = f"layer{stage}.{block}", 2 if (stage, block) in ((2, 0), (3, 0)) else 1
+            out = norm(f"{name}.bn1", conv(f"{name}.conv1", x, stride)).relu()
+            out = norm(f"{name}.bn2", conv(f"{name}.conv2", out))
+            if f"{name}.shortcut.0.weight" in state:
+                x = norm(f"{name}.shortcut.1", conv(f"{name}.shortcut.0", x, stride))
+            x = (out + x).relu()
+    return functional.linear(x.mean((2, 3)), state["fc.weight"], state["fc.bias"])
+
+
+@pytest.mark.parametrize("run", sorted((PROJECT / "runs/compressed").glob("*-s*")), ids=lambda run: run.name)
+def test_plain_torch_counts_as_many_test_images_right_as_the_run_and_the_report(run):
+    # Only where the files are is asked of the package.
+    folder = data.fashion_mnist().folder
+    images = (idx(folder, "t10k-images-idx3-ubyte", 16).view(-1, 1, 28, 28) / 255 - 0.2860) / 0.3530
+    labels = idx(folder, "t10k-labels-idx1-ubyte", 8).long()
+    state = load_file(run / "model.safetensors")
+    assert sum(tensor.numel() for name, tensor in state.items() if "running" not in name and "num" not in name) == 85956
+    with torch.no_grad():
+        logits = torch.cat([forward(state, part.expand(-1, 3, -1, -1)) for part in images.split(500)])
+        first, second = logits.topk(2).values.unbind(1)
+        near = first - second < 1e-3  # rounding must not decide
+        double = {name: tensor.double() for name, tensor in state.items()}
+        exact = forward(double, images[near].double().expand(-1, 3, -1, -1))
+    classes = logits.argmax(1)
+    classes[near] = exact.argmax(1)
+    correct = int((classes == labels).sum())
+    assert correct == json.loads((run / "metrics.json").read_text())["test_correct"]
+    if json.loads((PROJECT / "runs/delivered.json").read_text())["run"] == f"compressed/{run.name}":
+        assert re.search(rf"{correct:,} of\s+10,000 test images", (PROJECT / "report.md").read_text("utf-8"))
