@@ -25,14 +25,20 @@ AIMS = {
     "cpu": {"distilled": ("validation", 0.945), "compressed": ("test", 0.945)},
     "full": {"distilled": ("validation", 0.953), "compressed": ("test", 0.95)},
 }
+#: phases of compression in words; their counts in metrics.json, and those without sparse learning
+PHASES = (
+    ("distilled", "distilled", "distilled"),
+    ("after sparse learning", "sparse", None),
+    ("right after pruning", "pruned", "pruned_without_sparse_learning"),
+    ("BatchNorm recalibrated", "recalibrated", "recalibrated_without_sparse_learning"),
+    ("fine-tuned", "fine_tuned", None),
+)
 PAIRS = (("distilled", "plain"), ("compressed", "distilled"), ("compressed", "plain"))
 
 
 def seeds(stage: str) -> list[Run]:
     """The finished runs of a stage, of the same profile as its seed 0, in the order of their seeds."""
-    first = {"teacher": stages.teacher, "plain": stages.plain, "distilled": stages.distilled}.get(
-        stage, stages.compressed
-    )()
+    first = getattr(stages, stage)()
     found = first.folder.parent.glob(f"{first.profile}-s*")
     return sorted((Run(folder) for folder in found), key=lambda run: run.recipe["seed"])
 
@@ -107,13 +113,7 @@ def phase_table() -> pd.DataFrame:
                 "with sparse learning": over_seeds(name),
                 "without": over_seeds(other) if other else "",
             }
-            for words, name, other in (
-                ("distilled", "distilled", "distilled"),
-                ("after sparse learning", "sparse", None),
-                ("right after pruning", "pruned", "pruned_without_sparse_learning"),
-                ("BatchNorm recalibrated", "recalibrated", "recalibrated_without_sparse_learning"),
-                ("fine-tuned", "fine_tuned", None),
-            )
+            for words, name, other in PHASES
         ]
     )
 

@@ -6,6 +6,7 @@ Notebooks show single figures by `show`; `hw2.report` writes them all.
 from __future__ import annotations
 
 import json
+import textwrap
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
@@ -17,7 +18,7 @@ from hw2 import comparisons, distillation, figures, grading, measures, pictures,
 from hw2.comparisons import teacher_validation
 from hw2.data import CLASSES, FashionMNIST, fashion_mnist
 from hw2.measures import rounded
-from hw2.outcomes import NETWORKS, delivered_classes, seeds
+from hw2.outcomes import NETWORKS, PHASES, delivered_classes, seeds
 from hw2.runs import Run
 
 
@@ -98,23 +99,14 @@ def _compressed_curves() -> dict:
 
 def _phases() -> dict:
     metrics = stages.compressed().metrics
-    share = {name: count / metrics["val_total"] for name, count in metrics["phases"].items()}
+
+    def share(phase: str | None) -> float | None:
+        return phase and metrics["phases"][phase] / metrics["val_total"]
+
     return {
-        "names": [
-            "distilled",
-            "after sparse\nlearning",
-            "right after\npruning",
-            "BatchNorm\nrecalibrated",
-            "fine-tuned",
-        ],
-        "sparse": [share[name] for name in ("distilled", "sparse", "pruned", "recalibrated", "fine_tuned")],
-        "direct": [
-            share["distilled"],
-            None,
-            share["pruned_without_sparse_learning"],
-            share["recalibrated_without_sparse_learning"],
-            None,
-        ],
+        "names": [textwrap.fill(words, 12) for words, _, _ in PHASES],
+        "sparse": [share(name) for _, name, _ in PHASES],
+        "direct": [share(other) for _, _, other in PHASES],
     }
 
 
