@@ -105,7 +105,7 @@ def arm_table() -> pd.DataFrame:
                 "learns from": recipes.ARMS[name],
                 "validation": spread([run.val_accuracy for run in group]),
                 "minus vanilla": "" if mean is None else f"{mean:+.2f}",
-                "95 % interval": "" if low is None else f"{low:+.2f} to {high:+.2f}",
+                "95 % interval": measures.bounds(low, high),
             }
         )
     return pd.DataFrame(rows)

@@ -43,6 +43,11 @@ def paired(values: list[float], others: list[float]) -> tuple[float, float | Non
     return mean, mean - half, mean + half
 
 
+def bounds(low: float | None, high: float | None) -> str:
+    """The interval of `paired` in words; none for a single pair."""
+    return "" if low is None else f"{low:+.2f} to {high:+.2f}"
+
+
 def mcnemar(one: Tensor, other: Tensor) -> tuple[int, int, float]:
     """Images that only `one` and that only `other` gets right, and McNemar's exact two-sided p (1947).
 

@@ -45,6 +45,17 @@ def test_a_pair_that_never_differs_has_no_evidence(chain):
     assert second.validation.startswith("+5.00 (")
 
 
+def test_a_run_whose_test_set_was_not_read_stays_unread(chain, monkeypatch):
+    monkeypatch.setattr(outcomes, "answers", lambda folder: pytest.fail(f"{folder} was read"))
+    for each in chain["plain"] + chain["compressed"]:
+        each.test_accuracy = None
+    for _, row in outcomes.pair_table().iterrows():
+        assert (row.test, row["only one right"], row.p) == ("not read", "", "")
+    assert outcomes.pair_table().validation[2].startswith("+4.50 (")  # +5 and +4
+    table = outcomes.aim_table().set_index("network")
+    assert (table["mean"]["pruned and fine-tuned"], table.verdict["pruned and fine-tuned"]) == ("not read", "")
+
+
 def test_an_aim_is_met_from_its_very_value_on(chain):
     table = outcomes.aim_table().set_index("network").verdict
     assert table[outcomes.NETWORKS["compressed"]] == "met"
