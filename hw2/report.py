@@ -76,6 +76,7 @@ def context() -> dict:
             name: found.metrics["wall_s"] / 60
             for name, found in (("teacher", parent), ("distilled", student), ("plain", control), ("compressed", run))
         },
+        "other_threads": sorted({found.environment["threads"] for name in NETWORKS for found in seeds(name)[1:]}),
         "memory": parent.metrics["peak_memory_bytes"],
         "environment": run.environment,
         "limit": grading.LIMIT,
