@@ -44,16 +44,21 @@ def data(root: Annotated[Optional[Path], typer.Option(help="folder of the data s
 @app.command()
 def train(
     stage: Annotated[
-        str, typer.Argument(help="teacher, finalists, distilled, plain, compressed, arms, one of recipes.ARMS, or all")
+        str,
+        typer.Argument(
+            help="teacher, finalists, distilled, plain, compressed, scratch, frontier, arms, ablation, an arm, or all"
+        ),
     ],
     profile: Profile = None,
-    seed: Annotated[int, typer.Option(min=0, max=99)] = 0,
+    seed: Annotated[Optional[int], typer.Option(min=0, max=99, help="default: 0; all: every seed")] = None,
     device: Device = "auto",
     weights: Annotated[Optional[Path], typer.Option(help="teacher: the course's resnet-50.pth")] = None,
     temperature: Annotated[Optional[float], typer.Option(help="distilled: another than the search's")] = None,
     alpha: Annotated[Optional[float], typer.Option(help="distilled: another weight of the KL term")] = None,
     ratio: Annotated[Optional[float], typer.Option(help="compressed: share of the channels to remove")] = None,
     budget: Annotated[Optional[int], typer.Option(help="compressed: parameters to keep at most")] = None,
+    iterations: Annotated[Optional[int], typer.Option(min=1, help="compressed: steps of pruning")] = None,
+    growing: Annotated[bool, typer.Option("--growing", help="compressed: the regulariser grows by epoch")] = False,
     estimate: Annotated[bool, typer.Option("--estimate", help="print time and disk, train nothing")] = False,
 ) -> None:
     """Train a stage and what it needs, or load it where a finished run is there."""
@@ -68,8 +73,10 @@ def train(
     if alpha is not None:
         recipes.check_alpha(alpha)
     chosen = _profile(profile)
+    one = seed or 0
+    walks = range(recipes.NUMBERS[chosen]["seeds"]) if seed is None else [seed]
     if estimate:
-        print(recipes.estimate(chosen))
+        print(recipes.estimate(chosen, len(walks)))
         return
 
     def share() -> float:
@@ -79,29 +86,46 @@ def train(
             return pruning.ratio_for(networks.WIDTHS, budget)
         return recipes.RATIO if ratio is None else ratio
 
-    steps = {
-        "teacher": lambda: [stages.teacher(chosen, seed, weights, device)],
-        "finalists": lambda: [run for group in stages.finalists(chosen, device).values() for run in group],
-        "plain": lambda: [stages.plain(chosen, seed, device)],
-        "distilled": lambda: [stages.distilled(chosen, seed, device, temperature, alpha)],
-        "compressed": lambda: [stages.compressed(chosen, seed, device, share())],
-        "all": lambda: stages.walk(chosen, seed, device),
-        "arms": lambda: [run for group in stages.arms(chosen, device).values() for run in group],
-        **{name: lambda name=name: [stages.arm(name, chosen, seed, device)] for name in recipes.ARMS},
+    def every(groups: dict) -> list:
+        return [run for group in groups.values() for run in group]
+
+    together = {
+        "finalists": lambda: every(stages.finalists(chosen, device)),
+        "arms": lambda: every(stages.arms(chosen, device)),
+        "ablation": lambda: every(stages.ablation(chosen, device)),
+        "frontier": lambda: every(stages.frontier(chosen, device)),
+    }
+    steps = together | {
+        "teacher": lambda: [stages.teacher(chosen, one, weights, device)],
+        "plain": lambda: [stages.plain(chosen, one, device)],
+        "distilled": lambda: [stages.distilled(chosen, one, device, temperature, alpha)],
+        "compressed": lambda: [stages.compressed(chosen, one, device, share(), iterations or 1, growing)],
+        "scratch": lambda: [stages.scratch(chosen, one, device)],
+        "all": lambda: [run for number in walks for run in stages.walk(chosen, number, device)],
+        **{name: lambda name=name: [stages.arm(name, chosen, one, device)] for name in recipes.ARMS},
+        **{name: lambda name=name: [stages.ablated(name, chosen, one, device)] for name in recipes.ABLATION},
     }
     if stage not in steps:
         raise InputError(f"stage {stage!r}: expected one of {', '.join(steps)}")
-    given = {"--weights": weights, "--temperature": temperature, "--alpha": alpha, "--ratio": ratio, "--budget": budget}
+    given = {
+        "--weights": weights,
+        "--temperature": temperature,
+        "--alpha": alpha,
+        "--ratio": ratio,
+        "--budget": budget,
+        "--iterations": iterations,
+        "--growing": growing or None,
+    }
     takes = {
         "teacher": ("--weights",),
         "distilled": ("--temperature", "--alpha"),
-        "compressed": ("--ratio", "--budget"),
+        "compressed": ("--ratio", "--budget", "--iterations", "--growing"),
     }
     for name, value in given.items():
         if value is not None and name not in takes.get(stage, ()):
             raise InputError(f"{name}: `hw2 train {stage}` takes none")
-    if seed and stage in ("finalists", "arms"):
-        raise InputError(f"--seed: `hw2 train {stage}` trains all of its seeds; one arm alone takes a seed")
+    if seed and stage in together:
+        raise InputError(f"--seed: `hw2 train {stage}` trains all of its seeds; an arm alone takes a seed")
     for run in steps[stage]():
         test = "not read" if run.test_accuracy is None else f"{run.test_accuracy:.2%}"
         print(f"{run.name}: {run.metrics['parameters']:,} parameters, validation {run.val_accuracy:.2%}, test {test}")
@@ -271,7 +295,7 @@ def export(
 
 
 def main() -> None:
-    """Entry point: input that cannot be used gets one line and exit status 2."""
+    """Entry point: input that cannot be used, or a disk that takes nothing, gets one line and exit status 2."""
     try:
         app()
     except InputError as error:
@@ -280,6 +304,9 @@ def main() -> None:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         sys.exit(141)
+    except OSError as error:  # a full disk, a folder that is read-only: what was done up to here stays
+        print("hw2: " + " ".join(str(error).split()), file=sys.stderr)
+        sys.exit(2)
 
 
 if __name__ == "__main__":

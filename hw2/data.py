@@ -185,16 +185,16 @@ def load(root: Path | str | None = None) -> FashionMNIST:
     sources = {"torchvision's mirrors": _fetch_torchvision, f"Debian's package {DEBIAN_PACKAGE}": _fetch_debian}
     for source, fetch in sources.items():
         # Fetched aside and renamed file by file: a reader, or a second process, sees whole files or none.
-        with tempfile.TemporaryDirectory(prefix=".fetch-", dir=home) as aside:
-            try:
+        try:
+            with tempfile.TemporaryDirectory(prefix=".fetch-", dir=home) as aside:
                 fetch(Path(aside))
                 if _read(Path(aside)) is None:
                     raise OSError("not all four files came")
                 for path in _paths(Path(aside)).values():
                     path.replace(home / path.name)
                 return _read(home)
-            except (OSError, InputError, subprocess.SubprocessError) as error:
-                tried.append(f"{source} ({str(error).splitlines()[0] if str(error) else type(error).__name__})")
+        except (OSError, InputError, subprocess.SubprocessError) as error:
+            tried.append(f"{source} ({str(error).splitlines()[0] if str(error) else type(error).__name__})")
     raise InputError(
         "Fashion-MNIST was not found and could not be fetched. Tried: " + "; ".join(tried) + ". Put the four files "
         f"{', '.join(FILES)} (raw or .gz) into {home}, or name their folder by --root or HW2_DATA"

@@ -154,12 +154,17 @@ def build_cache(
     return np.stack([np.load(folder / f"view-{index}.npy") for index in range(view_count)])
 
 
+def read_array(path: Path, remedy: str) -> np.ndarray:
+    """An array mapped into memory, so that a header which claims more than the file holds makes room for nothing."""
+    try:
+        return np.lib.format.open_memmap(path, mode="c")  # what a reader writes stays in its own memory
+    except Exception as error:  # NumPy parses the header as Python and raises whatever that met
+        raise InputError(f"{path}: no readable array ({' '.join(str(error).split())}); {remedy}") from None
+
+
 def read_cache(path: Path) -> Tensor:
     """The soft targets of a teacher run: float16 (views, 60000, 10), mapped into memory and read as they are used."""
-    try:
-        array = np.lib.format.open_memmap(path, mode="c")  # what a reader writes stays in its own memory
-    except (OSError, ValueError, EOFError) as error:
-        raise InputError(f"{path}: no readable soft targets ({error}); train the teacher again") from None
+    array = read_array(path, "train the teacher again")
     if array.dtype != np.float16 or array.ndim != 3 or array.shape[2] != 10:
         raise InputError(f"{path}: {array.dtype} {array.shape}, expected float16 (views, images, 10)")
     return torch.from_numpy(array)

@@ -11,7 +11,6 @@ from contextlib import redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 
-import pandas as pd
 import torch
 from torch import Tensor, nn
 
@@ -65,7 +64,7 @@ def check_submission(path: Path, classes: Tensor) -> tuple[bool, str]:
     """
     remedy = "expected a CSV with the header id,pred; `hw2 submit` writes one"
     try:
-        table = pd.read_csv(path, dtype=str, keep_default_na=False)
+        table = runs.parse_csv(path, dtype=str, keep_default_na=False)
     except (OSError, ValueError) as error:
         raise InputError(f"{path}: no submission ({str(error).splitlines()[0]}); {remedy}") from None
     if list(table.columns) != ["id", "pred"]:

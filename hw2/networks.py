@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import warnings
+import zipfile
 from pathlib import Path
 
 import safetensors
@@ -124,8 +125,10 @@ def load(path: Path | str) -> ResNet14:
         raise InputError(
             f"{path}: weights of another network (no ResNet-14 widths in its metadata); {remedy}"
         ) from None
+    with torch.device("meta"):  # without memory: widths may be claimed that the tensors do not have
+        _check(ResNet14(widths), state, path)
     network = ResNet14(widths)
-    _fill(network, state, path)
+    network.load_state_dict(state)
     return network.eval()
 
 
@@ -138,6 +141,8 @@ def load_course_teacher(path: Path | str) -> nn.Module:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about pickle protocols: whatever is not loaded is told below
+            if zipfile.is_zipfile(path) and any(entry.compress_type for entry in zipfile.ZipFile(path).infolist()):
+                raise ValueError("packed, as torch.save never does: it may unpack to any size")
             content = torch.load(path, map_location="cpu", weights_only=True)
     except OSError as error:
         raise InputError(f"{path}: not loaded ({error}); {remedy}") from None
@@ -147,11 +152,13 @@ def load_course_teacher(path: Path | str) -> nn.Module:
     if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
         raise InputError(f"{path}: no `model_state_dict` of tensors; {remedy}")
     network = teacher()
-    _fill(network, {str(name).removeprefix("resnet50."): value for name, value in state.items()}, path)
+    state = {str(name).removeprefix("resnet50."): value for name, value in state.items()}
+    _check(network, state, path)
+    network.load_state_dict(state)
     return network.eval()
 
 
-def _fill(network: nn.Module, state: dict[str, Tensor], path: Path | str) -> None:
+def _check(network: nn.Module, state: dict[str, Tensor], path: Path | str) -> None:
     expected = network.state_dict()
     wrong = [name for name in expected if name in state and state[name].shape != expected[name].shape]
     problems = {
@@ -165,4 +172,3 @@ def _fill(network: nn.Module, state: dict[str, Tensor], path: Path | str) -> Non
         raise InputError(f"{path}: weights of another network than this {kind}: tensors {json.dumps(told)[1:-1]}")
     if not all(torch.isfinite(value).all() for value in state.values()):
         raise InputError(f"{path}: the weights hold values that are not finite; train again or fetch the file again")
-    network.load_state_dict(state)

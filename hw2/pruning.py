@@ -7,6 +7,7 @@ statistics, which belonged to the wider network, are measured again.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from itertools import pairwise
 
 import torch
@@ -16,7 +17,7 @@ from torch import Tensor, nn
 from hw2 import views
 from hw2.errors import InputError
 from hw2.networks import ResNet14, count_parameters
-from hw2.recipes import RATIO, check_ratio
+from hw2.recipes import RATIO, check_iterations, check_ratio
 
 
 class Pruner(tp.pruner.GroupNormPruner):
@@ -41,12 +42,14 @@ class Pruner(tp.pruner.GroupNormPruner):
             self._regularizing = False
 
 
-def pruner(network: ResNet14, ratio: float, reg: float = 0.0) -> Pruner:
+def pruner(network: ResNet14, ratio: float, reg: float = 0.0, iterations: int = 1) -> Pruner:
     """A pruner by the groups' L2 norms that removes `ratio` of the channels of every group and keeps `fc`'s outputs.
 
     `reg` is the strength of the regulariser: call `regularize(network)` between backward and the optimizer's step.
+    After n of `iterations` steps n / iterations of the ratio is removed.
     """
     check_ratio(ratio)
+    check_iterations(iterations)
     device = next(network.parameters()).device
     return Pruner(
         network,
@@ -54,28 +57,47 @@ def pruner(network: ResNet14, ratio: float, reg: float = 0.0) -> Pruner:
         importance=tp.importance.GroupMagnitudeImportance(p=2),
         reg=reg,
         pruning_ratio=ratio,
+        iterative_steps=iterations,
         ignored_layers=[network.fc],
     )
 
 
-def sparse_learning(network: ResNet14, ratio: float, reg: float) -> dict:
-    """What `training.fit` must be given to train `network` with the regulariser."""
+def sparse_learning(network: ResNet14, ratio: float, reg: float, epochs: int | None = None) -> dict:
+    """What `training.fit` must be given to train `network` with the regulariser.
+
+    With `epochs` its strength grows linearly, up to `reg` in the last of so many epochs.
+    """
     regulariser = pruner(network, ratio, reg)
-    return {
-        "before_epoch": regulariser.update_regularizer,
-        "after_backward": lambda: regulariser.regularize(network),
-    }
+
+    def before_epoch(epoch: int) -> None:
+        regulariser.update_regularizer()
+        if epochs:
+            regulariser.reg = reg * (epoch + 1) / epochs
+
+    return {"before_epoch": before_epoch, "after_backward": lambda: regulariser.regularize(network)}
 
 
-def prune(network: ResNet14, ratio: float) -> ResNet14:
-    """A pruned copy with new, independent parameters; each width becomes int(width * (1 - ratio))."""
+def prune(
+    network: ResNet14,
+    ratio: float,
+    iterations: int = 1,
+    between: Callable[[ResNet14], None] | None = None,
+) -> ResNet14:
+    """A pruned copy with new, independent parameters; each width becomes int(width * (1 - ratio)).
+
+    In several iterations `between` may train the narrower copy, in place, before each further step.
+    """
     check_ratio(ratio)
     if int(min(network.widths) * (1 - ratio)) < 1:  # the library would leave such a group as it is, without a word
         raise InputError(f"pruning ratio {ratio}: leaves no channel of the narrowest group ({min(network.widths)})")
     narrow = ResNet14(network.widths)
     narrow.load_state_dict(network.state_dict())
     with torch.enable_grad():
-        pruner(narrow, ratio).step()
+        steps = pruner(narrow, ratio, iterations=iterations)
+        for iteration in range(iterations):
+            if iteration and between:
+                between(narrow)
+            steps.step()
     # Rebuilding proves that widths and weights are all there is to keep, and leaves no trace of the library.
     fresh = ResNet14(narrow.widths)
     fresh.load_state_dict(narrow.state_dict())
@@ -104,6 +126,19 @@ def group_norms(network: ResNet14) -> list[list[float]]:
         measured = pruner(network, 0.0)
     with torch.no_grad():
         return [measured.estimate_importance(group).sqrt().tolist() for group in measured._groups]
+
+
+def group_names() -> list[str]:
+    """A ResNet-14's prunable groups in words, in the order of `group_norms`."""
+    names = []
+    with torch.enable_grad():
+        groups = pruner(ResNet14(), 0.0)._groups
+    for group in groups:
+        layers = [step.dep.target.name.split(" ")[0] for step in group if isinstance(step.dep.target.module, nn.Conv2d)]
+        coupled = len(layers) > 2  # one convolution's outputs and the next one's inputs, where nothing is added
+        last = layers[1].rsplit(".", 1)[0]
+        names.append(f"{last.split('.')[0]}, added by shortcuts" if coupled else f"{last}, between convolutions")
+    return names
 
 
 @torch.no_grad()

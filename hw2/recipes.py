@@ -17,7 +17,7 @@ PROFILES = ("smoke", "cpu", "full")
 
 
 #: fields that recipes did not have when the first runs were made, at the values that these runs had
-LATER = {"loss": "kl", "targets": "same view"}
+LATER = {"loss": "kl", "targets": "same view", "widths": None, "iterations": 1, "growing": False}
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ class StudentRecipe(Recipe):
     """ResNet-14, distilled from `teacher` (a recipe digest); controls without distillation have alpha 0 and none.
 
     `loss` names the soft part (`distillation.SOFT_LOSSES`); `targets` are the teacher's answers to the view that the
-    student sees, or to the image as it is (`identity`).
+    student sees, or to the image as it is (`identity`). `widths` of the network, where they are not ResNet-14's.
     """
 
     fit: Fit
@@ -78,6 +78,7 @@ class StudentRecipe(Recipe):
     teacher: str | None = None
     loss: str = LATER["loss"]
     targets: str = LATER["targets"]
+    widths: tuple[int, ...] | None = LATER["widths"]
 
     def __post_init__(self):
         check_temperature(self.temperature)
@@ -86,17 +87,23 @@ class StudentRecipe(Recipe):
 
 @dataclass(frozen=True, kw_only=True)
 class CompressedRecipe(StudentRecipe):
-    """`parent` (a recipe digest) made sparse, pruned by `ratio`, recalibrated and fine-tuned by `fit`."""
+    """`parent` (a recipe digest) made sparse, pruned by `ratio`, recalibrated and fine-tuned by `fit`.
+
+    `iterations` steps of pruning, each after sparse learning. `growing`: its strength rises to `reg`, epoch by epoch.
+    """
 
     parent: str
     sparse: Fit
     reg: float
     ratio: float
     recalibration: int = 10000  # training images
+    iterations: int = LATER["iterations"]
+    growing: bool = LATER["growing"]
 
     def __post_init__(self):
         super().__post_init__()
         check_ratio(self.ratio)
+        check_iterations(self.iterations)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,9 +124,12 @@ def read(content: dict) -> Recipe:
     try:
         fits = {name: Fit(**fields[name]) for name in ("fit", "sparse") if name in fields}
         recipe = kind(**(fields | fits))
-    except TypeError as error:
+        if getattr(recipe, "widths", None):
+            recipe = replace(recipe, widths=tuple(recipe.widths))
+        digest = recipe.digest
+    except (TypeError, RecursionError) as error:
         raise InputError(f"no recipe ({error}); restore recipe.json with `git checkout`") from None
-    if recipe.digest != content.get("digest"):
+    if digest != content.get("digest"):
         raise InputError("its digest is not that of its numbers; restore recipe.json with `git checkout`")
     return recipe
 
@@ -142,21 +152,29 @@ def check_ratio(value: float) -> float:
     return value
 
 
+def check_iterations(value: int) -> int:
+    if value < 1:
+        raise InputError(f"{value} iterations: expected at least one step of pruning")
+    return value
+
+
 def check_profile(name: str) -> str:
     if name not in PROFILES:
         raise InputError(f"profile {name!r}: expected one of {', '.join(PROFILES)}")
     return name
 
 
-#: profile -> stage -> the numbers in which profiles differ
+RATIO = 0.29  # leaves these widths, as any ratio in (0.28125, 0.296875] does
+NARROW = (11, 11, 22, 45)
+#: profile -> stage -> the numbers in which profiles differ; `seeds`: as many of the whole chain
 NUMBERS = {
     "smoke": {
-        "common": {"images": 1000, "validation": 500, "views": 2},
+        "common": {"images": 600, "validation": 300, "views": 2},
         "teacher": {"fit": Fit(epochs=1, lr=0.02)},
         "student": {"fit": Fit(epochs=2, lr=0.1)},
         "tuning": {
             "fit": Fit(epochs=1, lr=0.1),
-            "images": 500,
+            "images": 300,
             "temperatures": (2.0, 4.0),
             "alphas": (0.5, 0.9),
             "seeds": (0,),
@@ -166,8 +184,17 @@ NUMBERS = {
             "sparse": Fit(epochs=1, lr=0.02, weight_decay=0.0),
             "reg": 1e-2,
             "fit": Fit(epochs=2, lr=0.05),
-            "recalibration": 1000,
+            "recalibration": 600,
         },
+        "short": {
+            "images": 300,
+            "sparse": Fit(epochs=1, lr=0.02, weight_decay=0.0),
+            "reg": 1e-2,
+            "fit": Fit(epochs=1, lr=0.05),
+            "recalibration": 300,
+        },
+        "frontier": {"ratios": (RATIO, 0.5), "seeds": (0,)},
+        "seeds": 1,
     },
     # Two cores: the teacher gets few epochs and ends below what the student reaches alone. A short trial may flatter
     # such a teacher, which knows more than a student that has only begun: hence the finalists.
@@ -191,6 +218,14 @@ NUMBERS = {
             "reg": 5e-3,
             "fit": Fit(epochs=24, lr=0.1),
         },
+        "short": {
+            "images": 15000,
+            "sparse": Fit(epochs=2, lr=0.03, weight_decay=0.0),
+            "reg": 5e-3,
+            "fit": Fit(epochs=4, lr=0.1),
+        },
+        "frontier": {"ratios": (0.1, 0.2, RATIO, 0.4, 0.5, 0.6, 0.7), "seeds": (0, 1)},
+        "seeds": 3,
     },
     "full": {
         "common": {"views": 8},
@@ -211,9 +246,15 @@ NUMBERS = {
             "reg": 1e-3,
             "fit": Fit(epochs=200, lr=0.2, batch=256, ema=0.999, erasing=8, precision="bfloat16"),
         },
+        "short": {
+            "sparse": Fit(epochs=10, lr=0.02, batch=256, weight_decay=0.0, precision="bfloat16"),
+            "reg": 1e-3,
+            "fit": Fit(epochs=30, lr=0.2, batch=256, ema=0.999, precision="bfloat16"),
+        },
+        "frontier": {"ratios": (0.1, 0.2, RATIO, 0.4, 0.5, 0.6, 0.7), "seeds": (0, 1, 2)},
+        "seeds": 5,
     },
 }
-RATIO = 0.29  # leaves widths 11/11/22/45: any ratio in (0.28125, 0.296875] does
 
 
 def _numbers(profile: str, stage: str) -> dict:
@@ -290,21 +331,86 @@ def arm(name: str, grid: TuningRecipe, seed: int, temperature: float, alpha: flo
     return replace(recipe, loss=name) if name in ("kl_mean", "decoupled", "standardised") else recipe
 
 
-def compressed(profile: str, seed: int, parent: dict, ratio: float = RATIO) -> CompressedRecipe:
+def compressed(
+    profile: str, seed: int, parent: dict, ratio: float = RATIO, iterations: int = 1, growing: bool = False
+) -> CompressedRecipe:
     """`parent` is the distilled run's recipe as read from its folder: fine-tuning keeps its teacher and settings.
 
-    Another ratio than the report's gets a folder of its own.
+    Another ratio or schedule than the report's gets a folder of its own.
     """
+    other = [f"{ratio:g}"] * (ratio != RATIO) + [f"{iterations}-steps"] * (iterations > 1) + ["growing"] * growing
     return CompressedRecipe(
-        stage="compressed" if ratio == RATIO else f"compressed-{ratio:g}",
+        stage="-".join(["compressed", *other]),
         seed=seed,
-        parent=parent["digest"],
-        teacher=parent["teacher"],
-        temperature=parent["temperature"],
-        alpha=parent["alpha"],
         ratio=ratio,
+        iterations=iterations,
+        growing=growing,
+        **_taught_as(parent),
         **_numbers(profile, "compressed"),
     )
+
+
+def scratch(profile: str, seed: int, parent: dict) -> StudentRecipe:
+    """The pruned network's control: its widths, trained from random weights for as long as all of its chain together.
+
+    `parent` is the distilled run's recipe, whose teacher and settings it shares.
+    """
+    chain, student = _numbers(profile, "compressed"), _numbers(profile, "student")
+    epochs = student["fit"].epochs + chain["sparse"].epochs + chain["fit"].epochs
+    taught = {name: value for name, value in _taught_as(parent).items() if name != "parent"}
+    numbers = student | {"fit": replace(student["fit"], epochs=epochs)}
+    return StudentRecipe(stage="scratch", seed=seed, widths=NARROW, **taught, **numbers)
+
+
+def _taught_as(parent: dict) -> dict:
+    return {"parent": parent["digest"]} | {name: parent[name] for name in ("teacher", "temperature", "alpha")}
+
+
+def frontier(profile: str, seed: int, parent: dict, ratio: float) -> CompressedRecipe:
+    """The distilled run, whose recipe `parent` is, pruned by any ratio and fine-tuned shortly."""
+    numbers = _numbers(profile, "short")
+    return CompressedRecipe(stage=f"frontier-{ratio:g}", seed=seed, ratio=ratio, **_taught_as(parent), **numbers)
+
+
+#: arms of the ablation: what each does to reach 85,956 parameters
+ABLATION = {
+    "pruned": "the whole recipe",
+    "pruned_directly": "without sparse learning",
+    "pruned_labels": "labels alone from sparse learning on",
+    "scratch_distilled": "the same widths from scratch, KD",
+    "scratch_labels": "from scratch, labels alone",
+}
+
+
+def ablated(
+    name: str,
+    grid: TuningRecipe,
+    profile: str,
+    seed: int,
+    temperature: float,
+    alpha: float,
+    teacher: str,
+    parent: str,
+) -> StudentRecipe:
+    """`parent` is the arm `vanilla` of this seed. All arms have seen as many images once they are done.
+
+    The arm without sparse learning is fine-tuned for longer, and training from scratch takes as long as the parent's
+    training, sparse learning and fine-tuning together.
+    """
+    short = _numbers(profile, "short")
+    taught = {"teacher": teacher, "temperature": temperature, "alpha": alpha}
+    if name in ("pruned_labels", "scratch_labels"):
+        taught = {}
+    total = grid.fit.epochs + short["sparse"].epochs + short["fit"].epochs
+    if name.startswith("scratch"):
+        common = {key: getattr(grid, key) for key in ("images", "validation", "pad", "views", "view_seed")}
+        fit = replace(grid.fit, epochs=total)
+        return StudentRecipe(stage=name, seed=seed, widths=NARROW, fit=fit, **taught, **common)
+    if name == "pruned_directly":
+        rest = total - grid.fit.epochs
+        fits = {"sparse": replace(short["sparse"], epochs=0), "fit": replace(short["fit"], epochs=rest)}
+        short = short | fits
+    return CompressedRecipe(stage=name, seed=seed, parent=parent, ratio=RATIO, **taught, **short)
 
 
 #: images a second on two cores, measured by the committed `cpu` runs' wall time; the small stem costs 13 times as much
@@ -313,27 +419,35 @@ SMALL_STEM = 13
 
 
 def estimate(profile: str, seeds: int = 1) -> str:
-    """Time on two cores and disk that the walk of a profile takes, a line a stage."""
+    """Time on two cores and disk that the walk of a profile takes for so many seeds, a line a stage."""
     grand, grid = teacher(profile), tuning(profile, "")
-    student, small = (
-        plain(profile, 0),
-        compressed(profile, 0, asdict(plain(profile, 0)) | {"digest": "", "teacher": ""}),
-    )
+    student, longer = plain(profile, 0), finalist(profile, 1, 0, "", 1.0, 0.0)
+    parent = asdict(student) | {"digest": "", "teacher": ""}
+    small, scratched = compressed(profile, 0, parent), scratch(profile, 0, parent)
     slower = SMALL_STEM if grand.stem == "small" else 1
-    settings = len(grid.temperatures) * len(grid.alphas) * len(grid.seeds)
-    trial = grid.images * grid.fit.epochs / RATES["student"]
-    longer = finalist(profile, 1, 0, "", 1.0, 0.0)
+    settings, arms = len(grid.temperatures) * len(grid.alphas), len(grid.seeds)
+
+    def trained(recipe: Recipe) -> float:
+        epochs = recipe.fit.epochs + (recipe.sparse.epochs if hasattr(recipe, "sparse") else 0)
+        return recipe.images * epochs / RATES["student"]
+
+    ablation = [ablated(name, grid, profile, 0, 1.0, 0.0, "", "") for name in ABLATION]
+    edge, short = NUMBERS[profile]["frontier"], frontier(profile, 0, parent, RATIO)
     seconds = {
         "teacher": slower * grand.images * grand.fit.epochs / RATES["teacher"],
         "soft targets": slower * (grand.images + grand.validation) * grand.views / RATES["soft targets"],
-        f"tuning, {settings} trials": settings * trial,
-        "two finalists": 2 * len(grid.seeds) * longer.images * longer.fit.epochs / RATES["student"],
-        f"{len(ARMS)} arms": len(ARMS) * len(grid.seeds) * trial,
-        "distilled": seeds * student.images * student.fit.epochs / RATES["student"],
-        "plain": seeds * student.images * student.fit.epochs / RATES["student"],
-        "compressed": seeds * small.images * (small.sparse.epochs + small.fit.epochs) / RATES["student"],
+        f"tuning, {settings * arms} trials": settings * arms * trained(grid),
+        "two finalists": 2 * arms * trained(longer),
+        f"{len(ARMS)} arms": len(ARMS) * arms * trained(grid),
+        "ablation": arms * sum(trained(recipe) for recipe in ablation),
+        "frontier": len(edge["ratios"]) * len(edge["seeds"]) * trained(short),
+        "distilled": seeds * trained(student),
+        "plain": seeds * trained(student),
+        "compressed": seeds * trained(small),
+        "scratch": seeds * trained(scratched),
     }
     lines = [f"{name:20} {value / 60:8.0f} min" for name, value in seconds.items()]
     total = f"{'in all':20} {sum(seconds.values()) / 60:8.0f} min on two cores; an accelerator takes a small part of it"
     disk = f"{'disk':20} {(300 + 2.4 * grand.views):8.0f} MB: checkpoints, the teacher's weights, soft targets"
-    return "\n".join([f"profile {profile}", *lines, total, disk])
+    head = f"profile {profile}, {seeds} seed{'s' if seeds > 1 else ''}"
+    return "\n".join([head, *lines, total, disk])

@@ -1,14 +1,19 @@
 """Is a run what its recipe makes? Its first steps are trained again, its committed weights evaluated again.
 
-What replay proves: data, recipe and code give the recorded first losses, and the weights give the recorded counts. What
-it does not: the steps after these, and the teacher's weights, which are not committed.
+What replay proves: data, recipe and code give the recorded first losses and learning rates, and the weights give the
+recorded counts and the last epoch's loss. What it does not: the steps after these, and the teacher's weights, which are
+not committed.
 """
 
 from __future__ import annotations
 
-import torch
+import math
 
-from hw2 import networks, pruning, recipes, runs, stages, training
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from hw2 import networks, pruning, recipes, runs, stages, trainers, training
 from hw2.data import fashion_mnist
 from hw2.errors import InputError
 from hw2.runs import Run
@@ -17,6 +22,9 @@ from hw2.runs import Run
 #: Measured against losses recorded with two threads on another machine, trained again with one thread: students 2e-6 at
 #: the first step and 1e-3 at the twentieth; the ResNet-50 nothing at the first, 1e-3 at the seventh, 2.5e-2 at most.
 FIRST, GROWTH, MOST = 5e-5, {"student": 1.3, "teacher": 2.0}, 0.05
+#: Relative difference of the last epoch's validation loss that may be rounding, by the device that recorded it.
+#: Measured for a CPU: 1e-7 where weights are evaluated again, 2e-5 where logits were kept in float16. GPUs round more.
+LAST = {"cpu": 1e-4, "cuda": 1e-3}
 
 
 def tolerance(step: int, kind: str) -> float:
@@ -61,14 +69,19 @@ def _train(recipe: recipes.Recipe, device: torch.device) -> training.History:
         network = networks.teacher(recipe.stem)
         more["channels_last"] = False
     else:
-        more["objective"] = stages.objective(recipe, recipe.teacher and _made_by(recipe.teacher), device)
+        more["objective"] = trainers.objective(recipe, recipe.teacher and _made_by(recipe.teacher), device)
         more["view_count"] = recipe.views
-        network = networks.ResNet14()
+        network = networks.ResNet14(recipe.widths or networks.WIDTHS)
     if isinstance(recipe, recipes.CompressedRecipe):
-        network, fit = _made_by(recipe.parent).network(), recipe.sparse
-        more |= pruning.sparse_learning(network, recipe.ratio, recipe.reg)
+        network = _made_by(recipe.parent).network()
+        if recipe.sparse.epochs:
+            fit = recipe.sparse
+            more |= trainers.sparse_learning(network, recipe)
+        else:
+            network = pruning.prune(network, recipe.ratio)
+            pruning.recalibrate(network, trainers.calibration(recipe))
     more |= {"checkpoint": None, "first_steps": training.STEPS_KEPT}
-    return stages.fit(network, recipe, fit, device, recipe.stage, **more)[1]
+    return trainers.fit(network, recipe, fit, device, recipe.stage, **more)[1]
 
 
 def replay(run: Run, device: torch.device) -> list[str]:
@@ -82,30 +95,69 @@ def replay(run: Run, device: torch.device) -> list[str]:
         if not abs(then - now) <= tolerance(step, kind) * max(abs(now), 1e-3):
             problems.append(f"the loss of step {step} is recorded as {then:.6f}, trained again it is {now:.6f}")
             break
+    rates = _rates(recipes.read(run.recipe))
+    recorded = run.history.lr.tolist()
+    if len(recorded) != len(rates) or not all(map(math.isclose, recorded, rates)):
+        problems.append("the epochs and learning rates of history.csv are not those of recipe.json")
     return problems + _evaluate(run)
+
+
+def _rates(recipe: recipes.Recipe) -> list[float]:
+    """The learning rate at the end of each epoch."""
+    fits = [recipe.fit]
+    if isinstance(recipe, recipes.CompressedRecipe):
+        fits = [recipe.sparse] * recipe.iterations + fits
+    images = len(training.parts(fashion_mnist(), recipe.images, recipe.validation)[0])
+    rates = []
+    for fit in fits:
+        each = math.ceil(images / fit.batch)
+        ends = range(each, fit.epochs * each + 1, each)
+        rates += [training.learning_rate(fit, end - 1, fit.epochs * each) for end in ends]
+    return rates
 
 
 def _evaluate(run: Run) -> list[str]:
     data, metrics, problems = fashion_mnist(), run.metrics, []
     rows = training.parts(data, run.recipe["images"], run.recipe["validation"])[1]
     labels = data.train_labels[rows]
-    slack = 0
+    found = []  # by each thing that was kept: images right, how many of them rounding may have moved, loss
     if (run.folder / "validation_logits.npy").is_file():
         logits = run.validation_logits.double()
-        right = int((logits.argmax(1) == labels).sum())
         first, second = logits.topk(2).values.unbind(1)
-        slack = int((first - second < training.NEAR).sum())  # these were settled in float64
-    elif (run.folder / "model.safetensors").is_file():
-        network = run.network()
-        right = int((training.predict(network, data.train_images[rows]) == labels).sum())
+        near = int((first - second < training.NEAR).sum())  # these were settled in float64
+        found.append((_right(logits.argmax(1), labels), near, _loss(logits, labels)))
+    if (run.folder / "validation_classes.npy").is_file():
+        found.append((_right(run.validation_classes, labels), 0, None))
+    if (run.folder / "model.safetensors").is_file():
+        network, images = run.network(), data.train_images[rows]
+        right = _right(training.predict(network, images), labels)
+        found.append((right, 0, training.evaluate(network, images, labels)[0]))
         if run.test_accuracy is not None:
-            correct = int((runs.read_test_set(run, network, data) == data.test_labels).sum())
+            correct = _right(runs.read_test_set(run, network, data), data.test_labels)
             if correct != metrics["test_correct"]:
                 problems.append(f"{correct} test images are right, metrics.json says {metrics['test_correct']}")
-    else:
-        right = int((run.soft_targets[0][rows].argmax(1) == labels).sum())
-    if abs(right - metrics["val_correct"]) > slack:
-        problems.append(f"{right} validation images are right, metrics.json says {metrics['val_correct']}")
-    if abs(run.history.val_accuracy.iloc[-1] - metrics["val_correct"] / metrics["val_total"]) > 2 / len(rows):
+    if not found:
+        logits = run.soft_targets[0][rows].double()
+        found.append((_right(logits.argmax(1), labels), 0, _loss(logits, labels)))
+    last = None if run.history.empty else run.history.iloc[-1]  # the course's teacher was not trained here
+    rounding = LAST[run.environment["device"]]
+    for right, slack, loss in found:
+        if abs(right - metrics["val_correct"]) > slack:
+            problems.append(f"{right} validation images are right, metrics.json says {metrics['val_correct']}")
+        if last is None or loss is None:
+            continue
+        if not math.isclose(last.val_loss, loss, rel_tol=rounding, abs_tol=1e-5):
+            problems.append(
+                f"the last epoch of history.csv has a loss of {last.val_loss:.6f}, evaluated it is {loss:.6f}"
+            )
+    if last is not None and abs(last.val_accuracy - metrics["val_correct"] / metrics["val_total"]) > 2 / len(rows):
         problems.append("the last epoch of history.csv is not the accuracy of metrics.json")
     return problems
+
+
+def _right(classes: Tensor, labels: Tensor) -> int:
+    return int((classes == labels).sum())
+
+
+def _loss(logits: Tensor, labels: Tensor) -> float:
+    return functional.cross_entropy(logits, labels).item()

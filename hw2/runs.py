@@ -14,6 +14,7 @@ import os
 import platform
 import shutil
 import sys
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -36,6 +37,7 @@ from hw2.training import History, predict
 PACKAGES = ("torch", "torchvision", "torch-pruning", "numpy", "optuna")
 HISTORY = ("epoch", "lr", "train_loss", "val_loss", "val_accuracy")
 LEDGER = ("when", "run", "recipe", "correct", "total")
+WORDS = ("when", "run", "recipe", "state")  # columns of our tables that hold no numbers
 
 
 def home(profile: str | None = None) -> Path:
@@ -55,7 +57,7 @@ def cache(recipe: Recipe) -> Path:
 def read_json(path: Path) -> dict:
     try:
         content = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"{path}: no readable JSON ({error}); restore it with `git checkout`") from None
     if not isinstance(content, dict):
         raise InputError(f"{path}: expected a JSON object; restore it with `git checkout`")
@@ -83,15 +85,28 @@ def write_csv(path: Path, columns: tuple[str, ...], rows: list[dict]) -> None:
     write_text(path, text.getvalue())
 
 
+def parse_csv(path: Path, **more) -> pd.DataFrame:
+    """pandas' reader, which by itself unpacks what is named .gz and takes a field too many for the name of its row."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", pd.errors.ParserWarning)
+        try:
+            return pd.read_csv(path, index_col=False, compression=None, **more)
+        except pd.errors.ParserWarning:
+            raise ValueError("rows have more fields than the header") from None
+
+
 def read_csv(path: Path, columns: tuple[str, ...]) -> pd.DataFrame:
     try:
-        table = pd.read_csv(path)
+        table = parse_csv(path)
     except (OSError, ValueError) as error:
         raise InputError(f"{path}: no readable CSV ({str(error).strip()}); restore it with `git checkout`") from None
     if tuple(table.columns) != columns:
         raise InputError(f"{path}: columns {','.join(map(str, table.columns))}, expected {','.join(columns)}")
     if table.isna().any(axis=None):
         raise InputError(f"{path}: a row lacks a value; restore it with `git checkout`")
+    numbers = table[[name for name in columns if name not in WORDS]]
+    if len(table) and not all(kind.kind in "iuf" for kind in numbers.dtypes):
+        raise InputError(f"{path}: a column of numbers holds something else; restore it with `git checkout`")
     return table
 
 
@@ -153,15 +168,21 @@ class Run:
 
     @cached_property
     def validation_logits(self) -> Tensor:
-        """Finalists and arms only, whose weights are not committed: float16 logits (n, 10) of the validation images."""
-        path = self.folder / "validation_logits.npy"
-        try:
-            array = np.load(path, allow_pickle=False)
-        except (OSError, ValueError, EOFError) as error:
-            raise InputError(f"{path}: no readable logits ({error}); restore it with `git checkout`") from None
-        if array.dtype != np.float16 or array.shape != (self.metrics["val_total"], 10):
-            raise InputError(f"{path}: {array.dtype} {array.shape}, not a float16 row of ten for each validation image")
-        return torch.from_numpy(array)
+        """Of the search's finalists and arms: float16 logits (n, 10) of the validation images."""
+        return self._kept("validation_logits.npy", np.float16, (10,))
+
+    @cached_property
+    def validation_classes(self) -> Tensor:
+        """Of the ablation's arms and the frontier: predicted classes (n,) of the validation images, uint8."""
+        return self._kept("validation_classes.npy", np.uint8, ())
+
+    def _kept(self, name: str, kind: type, each: tuple[int, ...]) -> Tensor:
+        path = self.folder / name
+        array = distillation.read_array(path, "restore it with `git checkout`")
+        shape = (self.metrics["val_total"], *each)
+        if array.dtype != kind or array.shape != shape:
+            raise InputError(f"{path}: {array.dtype} {array.shape}, expected {np.dtype(kind)} {shape}")
+        return torch.from_numpy(array.copy())
 
     @property
     def val_accuracy(self) -> float:
@@ -203,15 +224,18 @@ def new_folder(recipe: Recipe, profile: str) -> Iterator[Path]:
     """A temporary folder that becomes the run's when the block ends well; its recipe.json is written here."""
     final = root(profile) / recipe.stage / f"{profile}-s{recipe.seed}"
     aside = final.with_name(f".{final.name}.{os.getpid()}.tmp")
+    older = aside.with_suffix(".old")
     shutil.rmtree(aside, ignore_errors=True)
     aside.mkdir(parents=True)
     try:
         write_json(aside / "recipe.json", {"digest": recipe.digest, **asdict(recipe)})
         yield aside
-        if final.exists():  # of an older recipe
-            shutil.rmtree(final)
+        drop_sums(profile)
+        if final.exists():  # of an older recipe; half removed under its name it could be taken for whole
+            final.rename(older)
         aside.rename(final)
     finally:
+        shutil.rmtree(older, ignore_errors=True)
         shutil.rmtree(aside, ignore_errors=True)
 
 
@@ -311,12 +335,14 @@ def read_test_set(run: Run | None, network: nn.Module, data: FashionMNIST) -> Te
         return classes
     when = datetime.now(UTC).isoformat(timespec="seconds")
     new = {"when": when, "run": run.name, "recipe": run.digest, "correct": correct, "total": total}
+    drop_sums(run.profile)
     write_csv(root(run.profile) / "test_ledger.csv", LEDGER, [*rows.to_dict("records"), new])
     _note_reading(run, correct, total)
     return classes
 
 
 def _note_reading(run: Run, correct: int, total: int) -> None:
+    drop_sums(run.profile)
     write_json(run.folder / "metrics.json", run.metrics | {"test_correct": correct, "test_total": total})
 
 
@@ -324,7 +350,7 @@ def of_weights(path: Path, profile: str | None) -> Run | None:
     """The run that left these weights, or None."""
     digest = sha256(path)
     for found in sorted(root(profile).glob("*/*/model.safetensors")):
-        if sha256(found) == digest:
+        if not found.parent.name.startswith(".") and sha256(found) == digest:
             return Run(found.parent)
     return None
 
@@ -342,5 +368,12 @@ def sums(profile: str) -> str:
     return "".join(f"{sha256(top / name)}  {name.as_posix()}\n" for name in kept)
 
 
-def write_sums(profile: str) -> None:
-    write_text(root(profile) / "SHA256SUMS", sums(profile))
+def drop_sums(profile: str) -> None:
+    """Before anything under the profile's runs changes: a process killed in between leaves no sums, not wrong ones."""
+    (root(profile) / "SHA256SUMS").unlink(missing_ok=True)
+
+
+def write_sums(profile: str, anew: bool = True) -> None:
+    """SHA256SUMS of how things are now; without `anew` only where there is none."""
+    if anew or not (root(profile) / "SHA256SUMS").is_file():
+        write_text(root(profile) / "SHA256SUMS", sums(profile))

@@ -8,19 +8,15 @@ Without a profile named, a stage takes the strongest that was run to its end: `f
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
-import torch
 from torch import nn
 
-from hw2 import distillation, networks, pruning, recipes, runs, training, tuning
+from hw2 import networks, recipes, runs, trainers, training, tuning
 from hw2.data import fashion_mnist
 from hw2.errors import InputError
-from hw2.recipes import Recipe
 from hw2.runs import Run
 
 
@@ -38,6 +34,7 @@ def _candidates(profile: str | None) -> list[str]:
 def _load_or_train(make: Callable, train: Callable, profile: str | None, device: str) -> Run:
     for candidate in _candidates(profile):
         if run := runs.find(make(candidate), candidate):
+            runs.write_sums(candidate, anew=False)
             return run
     chosen = profile or default_profile()
     recipe = make(chosen)
@@ -47,40 +44,6 @@ def _load_or_train(make: Callable, train: Callable, profile: str | None, device:
     run = runs.find(recipe, chosen)
     runs.write_sums(chosen)
     return run
-
-
-def _metrics(network: nn.Module, recipe: Recipe, started: float, device: torch.device, earlier: float) -> dict:
-    data = fashion_mnist()
-    rows = training.parts(data, recipe.images, recipe.validation)[1]
-    classes = training.predict(network, data.train_images[rows])
-    return {
-        "val_correct": int((classes == data.train_labels[rows]).sum()),
-        "val_total": len(rows),
-        "test_correct": None,
-        "test_total": None,
-        "parameters": networks.count_parameters(network),
-        "wall_s": round(time.monotonic() - started + earlier, 1),
-        "peak_memory_bytes": runs.peak_memory(device),
-    }
-
-
-def fit(network: nn.Module, recipe: Recipe, numbers: recipes.Fit, device: torch.device, label: str, **more):
-    """`training.fit` with what every stage passes alike; checkpoints go into the recipe's cache unless `more` says."""
-    data = fashion_mnist()
-    train, validation = training.parts(data, recipe.images, recipe.validation)
-    return training.fit(
-        network,
-        data,
-        train,
-        validation,
-        numbers,
-        seed=recipe.seed,
-        pad=recipe.pad,
-        view_seed=recipe.view_seed,
-        device=device,
-        label=label,
-        **{"checkpoint": runs.cache(recipe) / f"{label}.pt"} | more,
-    )
 
 
 def teacher(profile: str | None = None, seed: int = 0, weights: Path | None = None, device: str = "auto") -> Run:
@@ -93,43 +56,13 @@ def teacher(profile: str | None = None, seed: int = 0, weights: Path | None = No
         known = recorded.recipe["weights"] if (recorded.folder / "recipe.json").is_file() else None
         return recipes.teacher(name, seed, given or known)
 
-    def train(recipe: recipes.TeacherRecipe, name: str, where: torch.device) -> None:
-        started, data = time.monotonic(), fashion_mnist()
-        if recipe.weights:
-            network, history = networks.load_course_teacher(weights), training.History()
-        else:
-            torch.manual_seed(recipe.seed)
-            network, history = fit(networks.teacher(recipe.stem), recipe, recipe.fit, where, "teacher",
-                                    channels_last=False)  # fmt: skip
-        cached = runs.cache(recipe)
-        cached.mkdir(parents=True, exist_ok=True)
-        networks.save(network, cached / "model.safetensors")
-        network.to(where)
-        rows = torch.cat(list(training.parts(data, recipe.images, recipe.validation))).sort().values
-        targets = distillation.build_cache(
-            network, data.train_images.to(where), rows, recipe.views, recipe.pad, recipe.view_seed, cached
-        )
-        with runs.new_folder(recipe, name) as folder:
-            runs.write_training(
-                folder, history, _metrics(network.cpu(), recipe, started, where, history.earlier), where
-            )
-            np.save(folder / "soft_targets.npy", targets)
-            runs.write_json(
-                folder / "soft_targets.json",
-                {
-                    "teacher": recipe.digest,
-                    "pad": recipe.pad,
-                    "view_seed": recipe.view_seed,
-                    "views": recipe.views,
-                    "sha256": runs.sha256(folder / "soft_targets.npy"),
-                },
-            )
-
     if weights and given is None:
         raise InputError(f"{weights}: no such file; expected the course's resnet-50.pth")
     if weights:
         networks.load_course_teacher(weights)  # a bad file is told before anything else happens
-    return _load_or_train(make, train, profile, device)
+    return _load_or_train(
+        make, lambda recipe, name, where: trainers.teacher(recipe, name, where, weights), profile, device
+    )
 
 
 def teacher_network(run: Run) -> nn.Module:
@@ -160,10 +93,13 @@ def searched(profile: str | None = None, device: str = "auto", storage: str | No
     where = training.pick_device(device)
     rows = tuning.search(recipe, fashion_mnist(), parent.soft_targets, where, storage)
     folder = runs.root(name) / "tuning"
+    runs.drop_sums(name)
+    # An older search's recipe goes first, this one's is written last: it says that the trials are whole, and whose.
+    recorded = folder / "recipe.json"
+    recorded.unlink(missing_ok=True)
     runs.write_csv(folder / "trials.csv", tuning.COLUMNS, rows)
     runs.write_json(folder / "environment.json", runs.environment(where))
-    # The recipe is written last: it says that the trials are whole.
-    runs.write_json(folder / "recipe.json", {"digest": recipe.digest, **recipes.asdict(recipe)})
+    runs.write_json(recorded, {"digest": recipe.digest, **recipes.asdict(recipe)})
     runs.write_sums(name)
     return name, runs.read_csv(folder / "trials.csv", tuning.COLUMNS)
 
@@ -189,7 +125,7 @@ def finalists(profile: str | None = None, device: str = "auto") -> dict[tuple[fl
     def one(number: int, setting: tuple[float, float], seed: int) -> Run:
         return _load_or_train(
             lambda name: recipes.finalist(name, number, seed, parent.digest, *setting),
-            lambda recipe, name, where: _train_student(recipe, name, where, parent, keep=False),
+            lambda recipe, name, where: trainers.student(recipe, name, where, parent, ("logits",)),
             profile,
             device,
         )
@@ -206,42 +142,6 @@ def chosen(profile: str | None = None, device: str = "auto") -> tuple[float, flo
     return max(found, key=lambda setting: sum(run.metrics["val_correct"] for run in found[setting]))
 
 
-def objective(recipe: recipes.StudentRecipe, origin: Run | None, where: torch.device) -> training.Objective | None:
-    """The recipe's loss; None is the cross-entropy alone. `origin` is the run of the recipe's teacher.
-
-    The ResNet-50's soft targets are cached; any other teacher is asked about every batch.
-    """
-    if recipe.teacher is None:
-        return None
-    if origin.recipe["stage"] == "teacher":
-        cache = origin.soft_targets.to(where)
-        return distillation.cached_objective(
-            cache, recipe.temperature, recipe.alpha, recipe.loss, recipe.targets == "identity"
-        )
-    network, images = origin.network().to(where).eval(), fashion_mnist().train_images.to(where)
-    return distillation.live_objective(network, images, recipe.temperature, recipe.alpha, recipe.pad, recipe.view_seed)
-
-
-def _train_student(
-    recipe: recipes.StudentRecipe, name: str, where: torch.device, origin: Run | None, keep: bool = True
-) -> None:
-    """A ResNet-14. Without `keep` its weights stay in the cache, and the run holds logits of the validation images."""
-    started = time.monotonic()
-    torch.manual_seed(recipe.seed)
-    loss = objective(recipe, origin, where)
-    network, history = fit(networks.ResNet14(), recipe, recipe.fit, where, recipe.stage, objective=loss,
-                            view_count=recipe.views)  # fmt: skip
-    with runs.new_folder(recipe, name) as folder:
-        networks.save(network, (folder if keep else runs.cache(recipe)) / "model.safetensors")
-        if not keep:
-            data = fashion_mnist()
-            rows = training.parts(data, recipe.images, recipe.validation)[1]
-            logits = training.logits_of(network, data.train_images[rows])
-            # Less the largest of each image, or float16 would make equals of near ties.
-            np.save(folder / "validation_logits.npy", (logits - logits.amax(1, keepdim=True)).half())
-        runs.write_training(folder, history, _metrics(network, recipe, started, where, history.earlier), where)
-
-
 def distilled(
     profile: str | None = None,
     seed: int = 0,
@@ -256,7 +156,7 @@ def distilled(
     setting = best[0] if temperature is None else temperature, best[1] if alpha is None else alpha
     return _load_or_train(
         lambda name: recipes.distilled(name, seed, parent.digest, *setting, tuned=tuned_too),
-        lambda recipe, name, where: _train_student(recipe, name, where, parent),
+        lambda recipe, name, where: trainers.student(recipe, name, where, parent),
         profile,
         device,
     )
@@ -266,7 +166,19 @@ def plain(profile: str | None = None, seed: int = 0, device: str = "auto") -> Ru
     """The control without distillation."""
     return _load_or_train(
         lambda name: recipes.plain(name, seed),
-        lambda recipe, name, where: _train_student(recipe, name, where, None),
+        lambda recipe, name, where: trainers.student(recipe, name, where, None),
+        profile,
+        device,
+    )
+
+
+def scratch(profile: str | None = None, seed: int = 0, device: str = "auto") -> Run:
+    """The control without pruning: the pruned network's widths, trained from random weights for as long."""
+    origin = teacher(profile, device=device)
+    parent = distilled(profile, seed, device)
+    return _load_or_train(
+        lambda name: recipes.scratch(name, seed, parent.recipe),
+        lambda recipe, name, where: trainers.student(recipe, name, where, origin),
         profile,
         device,
     )
@@ -280,9 +192,10 @@ def arm(name: str, profile: str | None = None, seed: int = 0, device: str = "aut
     found, trials = searched(profile, device)
     origin = compressed(profile, 0, device) if name == "compressed_teacher" else parent
     grid, setting = recipes.tuning(found, parent.digest), tuning.best(trials)
+    keep = ("logits", "weights") if name == "vanilla" else ("logits",)  # the ablation prunes vanilla's network
     return _load_or_train(
         lambda _: recipes.arm(name, grid, seed, *setting, origin.digest),
-        lambda recipe, candidate, where: _train_student(recipe, candidate, where, origin, keep=False),
+        lambda recipe, candidate, where: trainers.student(recipe, candidate, where, origin, keep),
         found,
         device,
     )
@@ -295,52 +208,69 @@ def arms(profile: str | None = None, device: str = "auto") -> dict[str, list[Run
     return {name: [arm(name, profile, seed, device) for seed in seeds] for name in recipes.ARMS}
 
 
-def compressed(profile: str | None = None, seed: int = 0, device: str = "auto", ratio: float = recipes.RATIO) -> Run:
+def compressed(
+    profile: str | None = None,
+    seed: int = 0,
+    device: str = "auto",
+    ratio: float = recipes.RATIO,
+    iterations: int = 1,
+    growing: bool = False,
+) -> Run:
     """The distilled student made sparse, pruned to 85,956 parameters, recalibrated and fine-tuned with distillation."""
     recipes.check_ratio(ratio)
     origin = teacher(profile, device=device)
     parent = distilled(profile, seed, device)
+    return _load_or_train(
+        lambda name: recipes.compressed(name, seed, parent.recipe, ratio, iterations, growing),
+        lambda recipe, name, where: trainers.compressed(recipe, name, where, origin, parent),
+        profile,
+        device,
+    )
 
-    def make(name: str) -> recipes.CompressedRecipe:
-        return recipes.compressed(name, seed, parent.recipe, ratio)
 
-    def train(recipe: recipes.CompressedRecipe, name: str, where: torch.device) -> None:
-        started, data = time.monotonic(), fashion_mnist()
-        rows, held_out = training.parts(data, recipe.images, recipe.validation)
-        loss = objective(recipe, origin, where)
-        calibration = data.train_images[rows[: recipe.recalibration]]
-        phases = {}
+def ablated(name: str, profile: str | None = None, seed: int = 0, device: str = "auto") -> Run:
+    """One of `recipes.ABLATION`: all spend the same number of images, counted from the first initial weights."""
+    if name not in recipes.ABLATION:
+        raise InputError(f"arm {name!r}: expected one of {', '.join(recipes.ABLATION)}")
+    origin = teacher(profile, device=device)
+    found, trials = searched(profile, device)
+    grid, setting = recipes.tuning(found, origin.digest), tuning.best(trials)
+    parent = arm("vanilla", profile, seed, device)
+    recipe = recipes.ablated(name, grid, found, seed, *setting, origin.digest, parent.digest)
 
-        def judge(phase: str, network: nn.Module) -> None:
-            classes = training.predict(network, data.train_images[held_out])
-            phases[phase] = int((classes == data.train_labels[held_out]).sum())
+    def train(recipe: recipes.StudentRecipe, candidate: str, where) -> None:
+        asked = origin if recipe.teacher else None
+        if isinstance(recipe, recipes.CompressedRecipe):
+            trainers.compressed(recipe, candidate, where, asked, parent, ("classes",))
+        else:
+            trainers.student(recipe, candidate, where, asked, ("classes",))
 
-        def prune(network: networks.ResNet14, suffix: str) -> networks.ResNet14:
-            pruned = pruning.prune(network, recipe.ratio)
-            judge(f"pruned{suffix}", pruned)
-            pruning.recalibrate(pruned, calibration)
-            judge(f"recalibrated{suffix}", pruned)
-            return pruned
+    return _load_or_train(lambda _: recipe, train, found, device)
 
-        network = parent.network()
-        judge("distilled", network)
-        prune(network, "_without_sparse_learning")
-        network, first = fit(network, recipe, recipe.sparse, where, "sparse", objective=loss, view_count=recipe.views,
-                              **pruning.sparse_learning(network, recipe.ratio, recipe.reg))  # fmt: skip
-        judge("sparse", network)
-        network, second = fit(prune(network, ""), recipe, recipe.fit, where, "fine-tuning", objective=loss,
-                               view_count=recipe.views)  # fmt: skip
-        judge("fine_tuned", network)
-        shift = len(first.epochs)
-        second.epochs = first.epochs + [row | {"epoch": row["epoch"] + shift} for row in second.epochs]
-        second.steps = first.steps
-        with runs.new_folder(recipe, name) as folder:
-            networks.save(network, folder / "model.safetensors")
-            earlier = first.earlier + second.earlier
-            metrics = _metrics(network, recipe, started, where, earlier) | {"phases": phases}
-            runs.write_training(folder, second, metrics, where)
 
-    return _load_or_train(make, train, profile, device)
+def ablation(profile: str | None = None, device: str = "auto") -> dict[str, list[Run]]:
+    """Every arm of the ablation, a run for each of the other arms' seeds."""
+    found, _ = searched(profile, device)
+    seeds = recipes.arm_seeds(recipes.tuning(found, ""))
+    return {name: [ablated(name, profile, seed, device) for seed in seeds] for name in recipes.ABLATION}
+
+
+def frontier(profile: str | None = None, device: str = "auto") -> dict[float, list[Run]]:
+    """Pruning ratio -> runs: the distilled students pruned by it and fine-tuned shortly, for every seed of it."""
+    origin = teacher(profile, device=device)
+    found = distilled(profile, 0, device).profile
+
+    def one(ratio: float, seed: int) -> Run:
+        parent = distilled(found, seed, device)
+        return _load_or_train(
+            lambda name: recipes.frontier(name, seed, parent.recipe, ratio),
+            lambda recipe, name, where: trainers.compressed(recipe, name, where, origin, parent, ("classes",)),
+            found,
+            device,
+        )
+
+    numbers = recipes.NUMBERS[found]["frontier"]
+    return {ratio: [one(ratio, seed) for seed in numbers["seeds"]] for ratio in numbers["ratios"]}
 
 
 def deliver(run: Run) -> None:
@@ -348,6 +278,7 @@ def deliver(run: Run) -> None:
     content = {"run": run.name, "sha256": runs.sha256(run.folder / "model.safetensors")}
     path = runs.root(run.profile) / "delivered.json"
     if not path.is_file() or runs.read_json(path) != content:
+        runs.drop_sums(run.profile)
         runs.write_json(path, content)
         runs.write_sums(run.profile)
 
@@ -379,16 +310,19 @@ def read_test_sets(found: list[Run]) -> None:
 def walk(profile: str | None = None, seed: int = 0, device: str = "auto") -> list[Run]:
     """All stages for one seed, then the test set read once for each.
 
-    Seed 0 names the delivered network before, and comes with the arms, whose seeds are the search's.
+    Seed 0 names the delivered network before, and comes with all arms and the frontier, whose seeds are their own.
     """
     found = [
         teacher(profile, device=device),
         distilled(profile, seed, device),
         compressed(profile, seed, device),
         plain(profile, seed, device),
+        scratch(profile, seed, device),
     ]
     if seed == 0:
         deliver(found[2])
         arms(profile, device)
+        ablation(profile, device)
+        frontier(profile, device)
     read_test_sets(found)
     return found

@@ -96,7 +96,7 @@ def fit(
     view_seed: int = 0,
     objective: Objective | None = None,
     after_backward: Callable[[], None] | None = None,
-    before_epoch: Callable[[], None] | None = None,
+    before_epoch: Callable[[int], None] | None = None,
     after_epoch: Callable[[int, float], None] | None = None,
     channels_last: bool = True,
     device: torch.device | None = None,
@@ -160,7 +160,7 @@ def fit(
             orders = [torch.from_numpy(permutation(len(train), "shuffle", one, epoch)) for one in seeds]
             order = train[torch.stack(orders, dim=1).flatten()].to(device)
             if before_epoch:
-                before_epoch()
+                before_epoch(epoch)
             network.train()
             total, lr = torch.zeros((), device=device, dtype=torch.float64), 0.0
             for part, rows in enumerate(order.split(recipe.batch * len(seeds))):

@@ -16,8 +16,9 @@ from dataclasses import replace
 
 import optuna
 import pandas as pd
+import sqlalchemy
 import torch
-from optuna.exceptions import ExperimentalWarning
+from optuna.exceptions import ExperimentalWarning, StorageInternalError, UpdateFinishedTrialError
 from optuna.storages import RDBStorage, RetryHeartbeatStaleTrialCallback
 from optuna.trial import FrozenTrial, Trial, TrialState
 from sqlalchemy.exc import DBAPIError
@@ -31,6 +32,25 @@ from hw2.recipes import TuningRecipe
 
 HEARTBEAT = 30  # seconds; a trial is taken for dead after twice as long without one
 COLUMNS = ("trial", "T", "alpha", "lr", "seed", "epochs", "images", "val_correct", "state")
+
+
+class Storage(RDBStorage):
+    """Takes a trial for dead whose heartbeat has not changed for two intervals by this process's own steady clock.
+
+    Optuna compares times of day: a clock that was set back makes it wait for as long as that, one that was set forward
+    kills the living, and a worker that died before its first heartbeat is waited for without end.
+    """
+
+    def _get_stale_trial_ids(self, study_id: int) -> list[int]:
+        query = (
+            "SELECT trials.trial_id, heartbeat FROM trials LEFT JOIN trial_heartbeats USING (trial_id) "
+            "WHERE study_id = :study AND state = 'RUNNING'"
+        )
+        with self.engine.connect() as connection:
+            running = connection.execute(sqlalchemy.text(query), {"study": study_id}).all()
+        now, before = time.monotonic(), getattr(self, "_unchanged", {})
+        self._unchanged = {tuple(row): before.get(tuple(row), now) for row in running}
+        return [trial for (trial, _), since in self._unchanged.items() if now - since > 2 * self.heartbeat_interval]
 
 
 def study(recipe: TuningRecipe, storage: str | None = None) -> optuna.Study:
@@ -48,7 +68,7 @@ def study(recipe: TuningRecipe, storage: str | None = None) -> optuna.Study:
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", ExperimentalWarning)  # heartbeats, since Optuna 2.8
-                database = RDBStorage(
+                database = Storage(
                     storage,
                     heartbeat_interval=HEARTBEAT,
                     heartbeat_stale_trial_callback=RetryHeartbeatStaleTrialCallback(),
@@ -92,6 +112,16 @@ def _trial(recipe: TuningRecipe, data: FashionMNIST, cache: torch.Tensor, device
 
 
 @contextmanager
+def told():
+    """A database that cannot be read or written, as on a full disk or in a read-only folder, is told on one line."""
+    try:
+        yield
+    except (DBAPIError, StorageInternalError) as error:
+        reason = error if isinstance(error, DBAPIError) else error.__cause__
+        raise InputError(f"the search's database cannot be used: {getattr(reason, 'orig', reason)}") from None
+
+
+@contextmanager
 def quiet():
     """Optuna tells about trials at its warning level only."""
     verbosity = optuna.logging.get_verbosity()
@@ -123,7 +153,7 @@ def search(
         return _trial(recipe, data, cache, device, (temperature, alpha, recipe.fit.lr, seed))
 
     settings = list(itertools.product(recipe.seeds, recipe.temperatures, recipe.alphas))
-    with quiet():
+    with quiet(), told():
         grid = study(recipe, storage)
         while missing := set(settings) - _tried(grid, TrialState.COMPLETE).keys():
             with warnings.catch_warnings():
@@ -135,7 +165,13 @@ def search(
                     {"T": temperature, "alpha": alpha, "seed": seed}, user_attrs={"setting": [seed, temperature, alpha]}
                 )
             if grid.get_trials(states=(TrialState.WAITING,)):
-                grid.optimize(objective, n_trials=1)
+                try:
+                    grid.optimize(objective, n_trials=1)
+                except UpdateFinishedTrialError:
+                    pass  # others took this trial for dead meanwhile, and try its setting
+                except (AssertionError, ValueError) as error:  # so Optuna stumbles over the same
+                    if "Cannot tell" not in f"{error} {error.__context__}":
+                        raise
             else:
                 time.sleep(1)  # another worker is at the last ones
         done = _tried(grid, TrialState.COMPLETE)
@@ -232,6 +268,8 @@ def best(trials: pd.DataFrame) -> tuple[float, float]:
 
     Of equals, the lower temperature and then the lower alpha.
     """
+    if trials.empty:
+        raise InputError("trials.csv has no trials; restore it with `git checkout`")
     means = trials.groupby(["T", "alpha"], sort=True).val_correct.mean()
     temperature, alpha = means.idxmax()
     return float(temperature), float(alpha)

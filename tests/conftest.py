@@ -7,7 +7,7 @@ import torch
 from helpers import tiny_network
 
 from hw2 import data as source
-from hw2 import networks, recipes, replay, runs, stages
+from hw2 import networks, recipes, replay, runs, stages, trainers
 from hw2.recipes import Fit
 
 FIT = Fit(epochs=1, lr=0.05, batch=64)
@@ -18,6 +18,9 @@ SHRUNKEN = {
     "tuning": {"fit": FIT, "images": 32, "temperatures": (2.0, 4.0), "alphas": (0.9,), "seeds": (0, 1)},
     "finalist": {"fit": FIT},
     "compressed": {"sparse": FIT, "reg": 1e-2, "fit": Fit(epochs=2, lr=0.05, batch=64), "recalibration": 32},
+    "short": {"images": 32, "sparse": FIT, "reg": 1e-2, "fit": FIT, "recalibration": 32},
+    "frontier": {"ratios": (recipes.RATIO, 0.5), "seeds": (0,)},
+    "seeds": 1,
 }
 
 
@@ -26,14 +29,18 @@ def data():
     return source.fashion_mnist()
 
 
-@pytest.fixture(scope="session")
-def few(data):
+def first(data):
     """The first 576 training images, of which 128 are for validation, and 100 test images."""
     part = source.FashionMNIST(
         data.folder, data.train_images[:576], data.train_labels[:576], data.test_images[:100], data.test_labels[:100]
     )
     vars(part)["split"] = torch.arange(448), torch.arange(448, 576)
     return part
+
+
+@pytest.fixture(scope="session")
+def few(data):
+    return first(data)
 
 
 @pytest.fixture
@@ -49,7 +56,7 @@ def patched(patch, folder, few):
     """A smoke profile that takes seconds, in `folder`, with a small network for the teacher."""
     patch.setattr(runs, "PROJECT", folder)
     patch.setitem(recipes.NUMBERS, "smoke", SHRUNKEN)
-    for module in (stages, replay):
+    for module in (stages, trainers, replay):
         patch.setattr(module, "fashion_mnist", lambda: few)
     patch.setattr(networks, "teacher", lambda stem="imagenet": tiny_network())
     patch.setenv("HW2_PROFILE", "smoke")

@@ -1,5 +1,6 @@
 """The commands as a user types them: exit status, one clear line, no traceback."""
 
+import errno
 import io
 import os
 import pickle
@@ -11,8 +12,9 @@ import pytest
 import torch
 from PIL import Image
 
-from hw2 import networks, pictures, stages
+from hw2 import cli, networks, pictures, stages
 from hw2.data import FILES, PROJECT, fashion_mnist
+from hw2.errors import InputError
 
 
 def hw2(*arguments, **environment):
@@ -63,7 +65,7 @@ def test_a_damaged_data_file_is_named(tmp_path):
     ("arguments", "told"),
     [
         (("train", "teacher", "--profile", "huge"), "smoke, cpu, full"),
-        (("train", "everything"), "teacher, finalists, plain, distilled, compressed, all, arms, vanilla"),
+        (("train", "everything"), "finalists, arms, ablation, frontier, teacher, plain, distilled"),
         (("train", "distilled", "--temperature", "0"), "temperature 0.0"),
         (("train", "distilled", "--temperature", "nan"), "temperature nan"),
         (("train", "distilled", "--alpha", "1.5"), "alpha 1.5"),
@@ -82,6 +84,17 @@ def test_a_damaged_data_file_is_named(tmp_path):
 )
 def test_bad_input_gets_one_line(arguments, told):
     refused(hw2(*arguments), told)
+
+
+def test_a_full_disk_gets_one_line(monkeypatch, capsys):
+    def full():
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "/there/model.safetensors")
+
+    monkeypatch.setattr(cli, "app", full)
+    with pytest.raises(SystemExit) as exit:
+        cli.main()
+    assert exit.value.code == 2
+    assert capsys.readouterr().err == "hw2: [Errno 28] No space left on device: '/there/model.safetensors'\n"
 
 
 def test_an_unknown_profile_in_the_environment_is_told():
@@ -150,3 +163,13 @@ def test_a_picture_of_the_data_set_is_read_as_it_is(tmp_path):
     alpha.save(target, "png")
     (tmp_path / "alpha.png").write_bytes(target.getvalue())
     assert torch.equal(pictures.read(tmp_path / "alpha.png"), image)
+
+
+def test_a_picture_whose_reader_raises_anything_is_refused(tmp_path):
+    # Pillow's AVIF reader raises RuntimeError for this one, its TIFF reader warns.
+    target = io.BytesIO()
+    Image.new("RGB", (20, 17)).save(target, "AVIF")
+    path = tmp_path / "picture"
+    path.write_bytes(target.getvalue().replace(b"iloc", b"free"))
+    with pytest.raises(InputError, match="no readable picture"):
+        pictures.read(path)

@@ -1,5 +1,6 @@
 """The data set is found, checked, fetched and split; what is damaged is told, and nothing partial stays."""
 
+import errno
 import gzip
 import hashlib
 import os
@@ -272,6 +273,16 @@ def test_a_folder_that_cannot_be_made_is_named(mirror, tmp_path):
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(InputError, match=r"file/home: cannot be created"):
         source.load(tmp_path / "file" / "home")
+
+
+def test_a_folder_that_takes_no_files_is_told(mirror, tmp_path, monkeypatch, serve):
+    def refuse(**more):
+        raise PermissionError(errno.EROFS, os.strerror(errno.EROFS), more["dir"])
+
+    serve("mirror")
+    monkeypatch.setattr(source.tempfile, "TemporaryDirectory", refuse)
+    with pytest.raises(InputError, match="Read-only file system"):
+        source.load(tmp_path / "home")
 
 
 def test_two_fetches_at_the_same_time_do_not_collide(mirror, tmp_path, monkeypatch, serve):

@@ -1,5 +1,6 @@
 """The loss is Hinton's, by numbers worked out elsewhere; the cache of soft targets is exact, resumable and checked."""
 
+import io
 import math
 
 import numpy as np
@@ -254,6 +255,12 @@ def zipped(path):
         np.savez(file, np.zeros((2, 30, 10), np.float16))
 
 
+def array_bytes():
+    target = io.BytesIO()
+    np.save(target, np.zeros((2, 30, 10), np.float16))
+    return target.getvalue()
+
+
 UNUSABLE = {
     "missing": lambda path: None,
     "empty": lambda path: path.write_bytes(b""),
@@ -264,6 +271,10 @@ UNUSABLE = {
     "two dimensions": saved(lambda array: array[0]),
     "nine classes": saved(lambda array: array[..., :9]),
     "an archive of arrays": zipped,
+    "a header that does not end": lambda path: path.write_bytes(array_bytes().replace(b"(2, 30, 10)", b"(2, 30, 10 ")),
+    "a header that claims a terabyte": lambda path: path.write_bytes(
+        array_bytes().replace(b"(2, 30, 10), }" + b" " * 10, b"(2, 99999999999, 10), } ")
+    ),
     "a broken archive": lambda path: path.write_bytes(b"PK\x03\x04" + bytes(50)),
 }
 

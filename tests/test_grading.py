@@ -1,9 +1,11 @@
 """The rubric fails what it should fail, on real weights and data."""
 
+import gzip
+
 import pytest
 import torch
 
-from hw2 import data, grading, networks, outcomes, runs, stages
+from hw2 import data, grading, networks, outcomes, runs, stages, training
 from hw2.data import PROJECT
 from hw2.errors import InputError
 
@@ -114,6 +116,20 @@ def test_what_is_no_submission_is_refused(tmp_path, classes, content):
         grading.check_submission(path, classes)
 
 
+def test_a_column_that_the_header_lacks_is_refused(submission, classes):
+    header, *rows = submission.read_text().splitlines()
+    submission.write_text("\n".join([header, *(f"x,{row}" for row in rows)]))
+    with pytest.raises(InputError, match="no submission"):
+        grading.check_submission(submission, classes)
+
+
+def test_a_packed_submission_is_not_unpacked(submission, classes):
+    path = submission.with_name("submission.csv.gz")
+    path.write_bytes(gzip.compress(submission.read_bytes()))
+    with pytest.raises(InputError, match="no submission"):
+        grading.check_submission(path, classes)
+
+
 @pytest.mark.parametrize(
     ("old", "new", "checked"),
     [
@@ -130,3 +146,30 @@ def test_a_report_that_lacks_a_part_fails_that_part(tmp_path, old, new, checked)
     found, _ = graded(text=tmp_path / "report.md")
     found.pop("test accuracy at least 92.4%")
     assert [line.checked for line in found.values() if line.verdict == grading.FAIL] == [checked]
+
+
+@pytest.fixture(scope="module")
+def least_sure(classes):
+    """Where rounding would decide, if it did: the 400 test images whose two largest logits are closest."""
+    first, second = training.logits_of(stages.delivered().network(), data.fashion_mnist().test_images).topk(2)[0].T
+    return (first - second).argsort()[:400]
+
+
+def predicted(monkeypatch, threads, batch, images):
+    logits_of = training.logits_of
+    with monkeypatch.context() as patch, training.threads(threads):
+        patch.setattr(training, "logits_of", lambda network, part, **more: logits_of(network, part, batch, **more))
+        return training.predict(stages.delivered().network(), images)
+
+
+@pytest.mark.parametrize(("threads", "batch"), [(1, 1000), (2, 100)])
+def test_the_graded_classes_hang_on_neither_threads_nor_batch_size(monkeypatch, classes, threads, batch):
+    assert predicted(monkeypatch, threads, batch, data.fashion_mnist().test_images).equal(classes)
+
+
+# One image at a time takes long: those 400 stand for all 10,000.
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("batch", [1, 100, 1000])
+def test_nor_do_those_of_the_least_sure_images(monkeypatch, classes, least_sure, threads, batch):
+    images = data.fashion_mnist().test_images[least_sure]
+    assert predicted(monkeypatch, threads, batch, images).equal(classes[least_sure])

@@ -1,8 +1,10 @@
 """The networks are the report's, weights survive keeping bit for bit, and unusable files are told from usable ones."""
 
+import io
 import os
 import pickle
 import re
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -112,6 +114,18 @@ def test_an_unusable_file_of_weights_is_named_with_the_reason(tmp_path, kind):
     assert "\n" not in str(error.value)
 
 
+def test_widths_that_are_only_claimed_make_room_for_nothing(tmp_path, monkeypatch):
+    path = written(tmp_path / "model.safetensors", widths="1024,1024,1024,1024")
+
+    def built(widths):
+        assert torch.empty(0).is_meta, "half a gigabyte of weights for a file of a few kilobytes"
+        return ResNet14(widths)
+
+    monkeypatch.setattr(networks, "ResNet14", built)
+    with pytest.raises(InputError, match="of another shape"):
+        networks.load(path)
+
+
 def course_file(path, network, prefix="resnet50.", change=None):
     """What the course hands out: a dict with the weights under `model_state_dict`."""
     state = {prefix + name: tensor for name, tensor in network.state_dict().items()} | (change or {})
@@ -149,7 +163,18 @@ def test_a_pickle_that_runs_code_is_refused_before_it_does(tmp_path):
     assert sentinel.exists()  # the bomb does go off where it is let
 
 
+def deflated(path):
+    """A file that torch would unpack to whatever size it says."""
+    whole = course_file(path, tiny_network()).read_bytes()
+    with zipfile.ZipFile(io.BytesIO(whole)) as old, zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as new:
+        for name in old.namelist():
+            new.writestr(name, old.read(name))
+    assert torch.load(path)["epoch"] == 3
+    return path
+
+
 COURSE = {
+    "packed": (deflated, "not loaded"),
     "missing": (lambda path: path, "not loaded"),
     "garbage": (lambda path: path.write_bytes(b"garbage") and path, "not loaded"),
     "a bare tensor": (lambda path: torch.save(torch.zeros(3), path) or path, "no `model_state_dict` of tensors"),

@@ -35,9 +35,13 @@ def test_the_digest_changes_with_every_field():
 def test_fields_that_came_later_leave_older_digests_as_they_were():
     recipe = StudentRecipe(stage="x", seed=0, fit=FIT)
     older = {name: value for name, value in asdict(recipe).items() if name not in recipes.LATER}
-    assert set(recipes.LATER) == {"loss", "targets"} and len(older) == len(asdict(recipe)) - 2
+    assert len(older) == len(asdict(recipe)) - 3  # iterations and growing are of compressed recipes alone
     assert recipe.digest == hashlib.sha256(json.dumps(older, sort_keys=True).encode()).hexdigest()
     assert replace(recipe, loss="decoupled").digest != recipe.digest != replace(recipe, targets="identity").digest
+    assert replace(COMPRESSED, iterations=2).digest != COMPRESSED.digest != replace(COMPRESSED, growing=True).digest
+    assert replace(recipe, widths=(11, 11, 22, 45)).digest != recipe.digest
+    named = {field.name for field in fields(COMPRESSED)}
+    assert set(recipes.LATER) <= named
 
 
 @pytest.mark.parametrize(
@@ -98,17 +102,41 @@ def test_a_teacher_from_the_courses_file_names_no_training():
 
 
 @pytest.mark.parametrize("profile", recipes.PROFILES)
+def test_the_ablations_arms_see_equally_many_images(profile):
+    grid = recipes.tuning(profile, "t")
+    for name in recipes.ABLATION:
+        recipe = recipes.ablated(name, grid, profile, 3, 2.0, 0.5, "t", "p")
+        epochs = recipe.fit.epochs
+        if isinstance(recipe, CompressedRecipe):
+            epochs += recipe.sparse.epochs + grid.fit.epochs  # its parent's
+            assert recipe.images == grid.images
+        assert (
+            recipe.images * epochs
+            == recipes.ablated("scratch_labels", grid, profile, 3, 2.0, 0.5, "t", "p").fit.epochs * grid.images
+        )
+        assert (recipe.teacher is None) == ("labels" in name)
+
+
+@pytest.mark.parametrize("profile", recipes.PROFILES)
 def test_the_estimate_adds_up(profile):
     head, *stages, total, disk = recipes.estimate(profile).splitlines()
     minutes = [int(line.split(" min")[0].split()[-1]) for line in [*stages, total]]
-    assert head == f"profile {profile}"
-    assert len(stages) == 8
-    assert minutes[-1] == pytest.approx(sum(minutes[:-1]), abs=4.5)  # each is rounded
+    assert head == f"profile {profile}, 1 seed"
+    assert len(stages) == 11
+    assert minutes[-1] == pytest.approx(sum(minutes[:-1]), abs=6)  # each is rounded
     assert "MB" in disk
 
 
 def test_more_seeds_take_more_time_in_the_students_lines_alone():
     once, twice = (recipes.estimate("full", seeds).splitlines() for seeds in (1, 2))
     assert {line.split()[0] for line, other in zip(once, twice, strict=True) if line != other} == {
-        "distilled", "plain", "compressed", "in"
+        "profile", "distilled", "plain", "compressed", "scratch", "in"
     }  # fmt: skip
+
+
+def test_a_recipe_that_is_nested_without_end_is_none():
+    deep = "x"
+    for _ in range(900):
+        deep = [deep]
+    with pytest.raises(InputError, match="no recipe"):
+        recipes.read(asdict(COMPRESSED) | {"stage": deep})

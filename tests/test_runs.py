@@ -4,6 +4,7 @@ import hashlib
 import json
 import math
 import os
+import re
 
 import pandas as pd
 import pytest
@@ -11,7 +12,8 @@ import torch
 from helpers import tiny_network
 from torch import nn
 
-from hw2 import networks, runs
+from hw2 import networks, recipes, runs
+from hw2.data import PROJECT
 from hw2.errors import InputError
 from hw2.recipes import Recipe
 from hw2.runs import Run
@@ -109,7 +111,7 @@ def test_json_survives_and_nothing_is_left_beside_it(project):
     assert everything(project / "folder") == ["a.json"]
 
 
-@pytest.mark.parametrize("content", [None, b"", b"{", b'{"a": 1', b"[1]", b"3", b"\xff\xfe\x00"])
+@pytest.mark.parametrize("content", [None, b"", b"{", b'{"a": 1', b"[1]", b"3", b"\xff\xfe\x00", b"[" * 100_000])
 def test_an_unusable_json_file_is_named(project, content):
     path = project / "metrics.json"
     if content is not None:
@@ -122,8 +124,30 @@ def test_an_unusable_json_file_is_named(project, content):
 
 @pytest.mark.parametrize(
     "content",
-    [None, b"", b"a\n1\n", b"b,a\n1,2\n", b"a,b,c\n1,2,3\n", b"a,b\n1,2\n3,4,5\n", b"\xff\xfe\x00", b"a,b\n1,2\n3,\n"],
-    ids=["missing", "empty", "too few", "other order", "too many", "a long row", "not text", "cut off"],
+    [
+        None,
+        b"",
+        b"a\n1\n",
+        b"b,a\n1,2\n",
+        b"a,b,c\n1,2,3\n",
+        b"a,b\n1,2\n3,4,5\n",
+        b"a,b\n1,2,3\n4,5,6\n",
+        b"\xff\xfe\x00",
+        b"a,b\n1,2\n3,\n",
+        b"a,b\n1,2\n3,x\n",
+    ],
+    ids=[
+        "missing",
+        "empty",
+        "too few",
+        "other order",
+        "too many",
+        "a long row",
+        "long rows",
+        "not text",
+        "cut off",
+        "a word for a number",
+    ],
 )
 def test_an_unusable_csv_file_is_named(project, content):
     path = project / "history.csv"
@@ -211,6 +235,40 @@ def test_weights_are_known_by_their_content(project):
     assert runs.of_weights(stranger, "cpu") is None
 
 
+def test_weights_of_a_run_that_was_being_written_are_no_runs(project):
+    run = make()
+    half = run.folder.with_name(f".{run.folder.name}.1.tmp")
+    run.folder.rename(half)
+    assert runs.of_weights(half / "model.safetensors", "cpu") is None
+
+
+def test_an_older_run_that_is_half_removed_is_not_there(project, monkeypatch):
+    older, newer = make(), Recipe(stage="plain", seed=3, images=100)
+
+    def killed(folder, **more):
+        if (folder / "metrics.json").is_file():
+            (folder / "metrics.json").unlink()
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(runs.shutil, "rmtree", killed)
+    with pytest.raises(KeyboardInterrupt):
+        make(newer)
+    assert runs.find(RECIPE, "cpu") is None
+    assert runs.find(newer, "cpu").metrics == METRICS
+    assert older.folder.is_dir()
+
+
+def test_whoever_is_killed_before_the_sums_leaves_none(project):
+    runs.write_sums("cpu")
+    make()
+    assert not (project / "runs/SHA256SUMS").exists()
+    runs.write_sums("cpu", anew=False)
+    assert "plain/cpu-s3/metrics.json" in check(project / "runs")
+    (project / "runs/SHA256SUMS").write_text("as it is")
+    runs.write_sums("cpu", anew=False)
+    assert (project / "runs/SHA256SUMS").read_text() == "as it is"
+
+
 def test_large_weights_are_looked_for_in_the_cache(project):
     run = make()
     cached = runs.cache(RECIPE) / "model.safetensors"
@@ -277,3 +335,38 @@ def test_peak_memory_is_in_bytes():
 def test_an_empty_ledger_has_the_ledgers_columns(project):
     assert tuple(runs.ledger("cpu").columns) == runs.LEDGER
     assert isinstance(runs.ledger("cpu"), pd.DataFrame)
+
+
+FILES = [path.relative_to(PROJECT) for path in (PROJECT / "runs").glob("*/**/*") if path.is_file()]
+FOLDERS = sorted({PROJECT / path.parent for path in FILES if not any(part[0] == "." for part in path.parts)})
+
+
+def origin(folder):
+    """Digest, environment and parents that a run's folder tells, after a look at whether they are whole."""
+    fields, environment = runs.read_json(folder / "recipe.json"), runs.read_json(folder / "environment.json")
+    digest = fields.pop("digest")
+    known = {name: value for name, value in fields.items() if (name, value) not in recipes.LATER.items()}
+    assert digest == hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()
+    assert environment.keys() == runs.environment(torch.device("cpu")).keys()
+    assert environment["packages"].keys() == set(runs.PACKAGES)
+    assert re.fullmatch("[0-9a-f]{64}", environment["code"])
+    return digest, environment, {fields[name] for name in ("teacher", "parent") if fields.get(name)}
+
+
+@pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: f"{folder.parent.name}/{folder.name}")
+def test_every_committed_run_tells_its_recipe_environment_code_and_parents(folder):
+    there = {runs.read_json(path / "recipe.json")["digest"] for path in FOLDERS}
+    _, _, parents = origin(folder)
+    assert parents <= there
+
+
+@pytest.mark.parametrize("name", ["recipe.json", "environment.json"])
+@pytest.mark.parametrize("change", [lambda content: content.clear(), lambda content: content.popitem()])
+def test_a_run_that_tells_less_is_seen(project, name, change):
+    path = make().folder / name
+    assert origin(path.parent)
+    content = runs.read_json(path)
+    change(content)
+    runs.write_json(path, content)
+    with pytest.raises((AssertionError, KeyError)):
+        origin(path.parent)

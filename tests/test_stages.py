@@ -1,5 +1,6 @@
 """The walk trains what is missing, loads what is there, and tells what does not fit together."""
 
+import dataclasses
 import json
 import shutil
 import time
@@ -11,7 +12,7 @@ import torch
 from helpers import tiny_network
 
 from conftest import SHRUNKEN
-from hw2 import networks, recipes, runs, stages, training, tuning
+from hw2 import networks, recipes, runs, stages, trainers, training, tuning
 from hw2.errors import InputError
 from hw2.recipes import Fit
 
@@ -23,7 +24,7 @@ def no_training(monkeypatch):
     def fail(*args, **more):
         raise AssertionError("something was trained")
 
-    for module, name in ((training, "fit"), (tuning, "search"), (stages.distillation, "build_cache")):
+    for module, name in ((training, "fit"), (tuning, "search"), (trainers.distillation, "build_cache")):
         monkeypatch.setattr(module, name, fail)
 
 
@@ -39,6 +40,7 @@ def test_the_second_walk_loads_everything_and_changes_nothing(store, no_training
         "distilled/smoke-s0",
         "compressed/smoke-s0",
         "plain/smoke-s0",
+        "scratch/smoke-s0",
     ]
     assert contents(store) == before
 
@@ -53,7 +55,7 @@ def test_the_walk_reads_the_test_set_once_for_each_run(store, few, no_training):
 
 
 def test_the_runs_hang_together(store, no_training):
-    teacher, distilled, compressed, plain = stages.walk()
+    teacher, distilled, compressed, plain, _ = stages.walk()
     assert distilled.recipe["teacher"] == compressed.recipe["teacher"] == teacher.digest
     assert compressed.recipe["parent"] == distilled.digest
     temperature, alpha = stages.chosen()
@@ -137,6 +139,31 @@ def test_another_ratio_is_another_run(store):
     assert run.metrics["parameters"] == 98998
     with pytest.raises(InputError, match="pruning ratio 1"):
         stages.compressed(ratio=1.0)
+
+
+def test_iterations_and_a_growing_regulariser_are_other_runs(store, monkeypatch):
+    trained = []
+    fit = trainers.fit
+
+    def noted(network, recipe, numbers, where, label, **more):
+        trained.append((label, network.widths[2]))
+        return fit(network, recipe, numbers, where, label, **more)
+
+    monkeypatch.setattr(trainers, "fit", noted)
+    run = stages.compressed(ratio=0.5, iterations=2, growing=True)
+    assert run.folder.parent.name == "compressed-0.5-2-steps-growing"
+    assert trained == [("sparse", 32), ("sparse-1", 24), ("fine-tuning", 16)]
+    assert run.history.epoch.tolist() == list(range(1, len(run.history) + 1))
+    assert recipes.read(run.recipe).iterations == 2
+
+
+def test_without_epochs_of_sparse_learning_there_is_none(store, monkeypatch):
+    numbers = recipes.NUMBERS["smoke"]
+    never = numbers["compressed"] | {"sparse": dataclasses.replace(numbers["compressed"]["sparse"], epochs=0)}
+    monkeypatch.setitem(recipes.NUMBERS, "smoke", numbers | {"compressed": never})
+    run = stages.compressed(ratio=0.5)
+    assert set(run.metrics["phases"]) == {"distilled", "pruned", "recalibrated", "fine_tuned"}
+    assert len(run.history) == never["fit"].epochs
 
 
 def test_the_delivered_network_is_the_compressed_one_and_no_other(store, no_training):
@@ -242,14 +269,47 @@ def test_the_walk_leaves_the_arms_with_seeds_that_the_search_did_not_use(store, 
     assert all(run.test_accuracy is None for group in found.values() for run in group)
 
 
-def test_arms_and_finalists_keep_logits_that_give_their_count_and_no_weights(store, no_training, few):
+def test_arms_and_finalists_keep_logits_that_give_their_count(store, no_training, few):
     labels = few.train_labels[few.split[1][:32]]
     found = [*stages.arms().values(), *stages.finalists().values()]
     for run in (run for group in found for run in group):
         assert int((run.validation_logits.argmax(1) == labels).sum()) == run.metrics["val_correct"]
-        assert not (run.folder / "model.safetensors").exists() and run.weights.is_file()
+        assert (run.folder / "model.safetensors").exists() == (run.recipe["stage"] == "vanilla")
         logits = training.logits_of(run.network(), few.train_images[few.split[1][:32]])
         assert torch.allclose(logits.softmax(1), run.validation_logits.float().softmax(1), atol=1e-3)
+
+
+def test_the_ablation_and_the_frontier_keep_classes_that_give_their_count(store, no_training, few):
+    labels = few.train_labels[few.split[1][:32]]
+    found = [run for group in [*stages.ablation().values(), *stages.frontier().values()] for run in group]
+    assert len(found) == len(recipes.ABLATION) * 2 + 2
+    for run in found:
+        assert int((run.validation_classes == labels).sum()) == run.metrics["val_correct"]
+        assert not (run.folder / "model.safetensors").exists() and run.test_accuracy is None
+        classes = training.predict(run.network(), few.train_images[few.split[1][:32]])
+        assert run.validation_classes.tolist() == classes.tolist()
+
+
+def test_the_ablation_prunes_vanillas_network_of_the_same_seed(store, no_training):
+    parents = [run.digest for run in stages.arms()["vanilla"]]
+    for name in ("pruned", "pruned_directly", "pruned_labels"):
+        assert [run.recipe["parent"] for run in stages.ablation()[name]] == parents
+    assert "sparse" not in stages.ablated("pruned_directly", seed=2).metrics["phases"]
+    assert stages.ablated("scratch_labels", seed=2).network().widths == recipes.NARROW
+
+
+def test_an_unknown_arm_of_the_ablation_is_an_error():
+    with pytest.raises(InputError, match="arm 'unpruned': expected one of pruned, pruned_directly"):
+        stages.ablated("unpruned")
+
+
+def test_the_control_from_scratch_sees_as_many_images_as_the_whole_chain(store, no_training):
+    chain, control = [stages.distilled(), stages.compressed()], stages.scratch()
+    assert len(control.history) == sum(len(run.history) for run in chain)
+    assert control.network().widths == chain[1].network().widths and control.test_accuracy is not None
+    assert [control.recipe[key] for key in ("teacher", "temperature", "alpha")] == [
+        chain[0].recipe[key] for key in ("teacher", "temperature", "alpha")
+    ]
 
 
 def test_logits_that_cannot_be_read_are_named(store):
@@ -259,7 +319,7 @@ def test_logits_that_cannot_be_read_are_named(store):
     with pytest.raises(InputError, match=r"validation_logits\.npy: float16 \(31, 10\)"):
         _ = run.validation_logits
     path.write_bytes(b"garbage")
-    with pytest.raises(InputError, match=r"validation_logits\.npy: no readable logits"):
+    with pytest.raises(InputError, match=r"validation_logits\.npy: no readable array"):
         _ = run.validation_logits
 
 
@@ -328,6 +388,24 @@ def test_of_two_processes_that_want_a_run_one_waits_and_finds_it(store, monkeypa
             while "waiting for it" not in capsys.readouterr().err:
                 assert not other.done()
                 time.sleep(0.01)
-            stages._train_student(recipe, "smoke", CPU, None)
+            trainers.student(recipe, "smoke", CPU, None)
         assert other.result(timeout=60).digest == recipe.digest
     assert fits == ["plain"]
+
+
+def test_sums_that_a_killed_process_left_unwritten_are_written_by_the_next_stage(store, no_training):
+    sums = runs.root("smoke") / "SHA256SUMS"
+    before = sums.read_text()
+    sums.unlink()
+    stages.plain()
+    assert sums.read_text() == before
+
+
+def test_trials_without_their_recipe_are_searched_again(store, monkeypatch):
+    # As a process leaves them that is killed while it writes another search's trials.
+    written = []
+    monkeypatch.setattr(runs, "write_csv", lambda path, *more: written.append(path.with_name("recipe.json").exists()))
+    monkeypatch.setattr(tuning, "search", lambda *arguments: [])
+    monkeypatch.setitem(recipes.NUMBERS["smoke"], "tuning", recipes.NUMBERS["smoke"]["tuning"] | {"alphas": (0.5,)})
+    stages.searched()
+    assert written == [False]

@@ -75,6 +75,14 @@ def test_another_seed_gives_other_weights(few):
     assert not same_bits(fit(few, seed=0)[0], fit(few, seed=1)[0])
 
 
+@pytest.mark.parametrize("count", [1, 2])
+def test_the_same_seed_and_threads_give_the_same_bits(few, count):
+    with training.threads(count):
+        (one, history), (other, again) = fit(few), fit(few)
+    assert same_bits(one, other)
+    assert (history.epochs, history.steps) == (again.epochs, again.steps)
+
+
 def test_erasing_reaches_the_batches(few):
     assert not same_bits(fit(few)[0], fit(few, Fit(epochs=3, lr=0.1, batch=32, erasing=8))[0])
 
@@ -156,7 +164,7 @@ def test_the_averaged_network_is_the_exponential_mean_of_the_steps(few):
 
 def test_before_epoch_runs_once_an_epoch_and_after_backward_sees_gradients(few):
     network, calls = tiny_network(), []
-    fit(few, PLAIN, network, before_epoch=lambda: calls.append("epoch"),
+    fit(few, PLAIN, network, before_epoch=lambda epoch: calls.append("epoch"),
         after_backward=lambda: calls.append(network.fc.weight.grad is not None))  # fmt: skip
     assert calls == (["epoch"] + [True] * 4) * 3
 

@@ -3,6 +3,7 @@
 import itertools
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
@@ -14,6 +15,7 @@ import pandas as pd
 import pytest
 import torch
 from helpers import tiny_network
+from optuna.trial import TrialState
 
 from hw2 import runs, training, tuning
 from hw2.data import PROJECT
@@ -262,3 +264,46 @@ def test_where_the_best_has_the_smallest_alpha_the_second_best_is_the_other_fina
     table = trials((2.0, 0.2, 0, 90), (4.0, 0.2, 0, 85), (2.0, 0.9, 0, 88), (4.0, 0.9, 0, 80))
     assert tuning.finalists(table) == [(2.0, 0.2), (2.0, 0.9)]
     assert tuning.finalists(table[:1]) == [(2.0, 0.2)]
+
+
+@pytest.mark.parametrize("beat", [None, "2999-01-01 00:00:00"], ids=["no heartbeat", "the clock was set back"])
+def test_a_trial_is_taken_up_again_whose_worker_died_whatever_the_clock_says(search, fits, monkeypatch, beat):
+    tried, _ = fits
+    monkeypatch.setattr(tuning, "HEARTBEAT", 1)
+    grid, (seed, temperature, alpha) = tuning.study(RECIPE), GRID[0]
+    grid.enqueue_trial(
+        {"T": temperature, "alpha": alpha, "seed": seed}, user_attrs={"setting": [seed, temperature, alpha]}
+    )
+    with pytest.warns(UserWarning, match="Heartbeat"):
+        lost = grid.ask()
+    if beat:
+        insert = "INSERT INTO trial_heartbeats (trial_id, heartbeat) VALUES (?, ?)"
+        with sqlite3.connect(runs.cache(RECIPE) / "study.db") as database:
+            database.execute(insert, (lost._trial_id, beat))
+        database.close()
+    assert settings(search()) == GRID
+    assert sorted(tried) == sorted(LABELS)
+
+
+def test_a_trial_that_others_took_for_dead_is_tried_by_them(search, fits):
+    tried, hooks = fits
+
+    def bury(number):
+        hooks.clear()
+        grid = tuning.study(RECIPE)
+        (running,) = grid.get_trials(states=(TrialState.RUNNING,))
+        grid.tell(running.number, state=TrialState.FAIL)
+
+    hooks.append(bury)
+    assert settings(search()) == GRID
+    assert len(tried) == len(GRID) + 1
+
+
+def test_a_database_that_cannot_be_used_is_told(few, project):
+    with pytest.raises(InputError, match=r"the search's database cannot be used: .*unable to open"):
+        tuning.search(RECIPE, few, None, torch.device("cpu"), f"sqlite:///{project}/no-such-folder/study.db")
+
+
+def test_of_no_trials_none_is_best():
+    with pytest.raises(InputError, match="no trials"):
+        tuning.finalists(trials())
