@@ -5,7 +5,7 @@ BIN := .venv/bin
 READY := .venv/.ready
 
 .DELETE_ON_ERROR:
-.PHONY: help setup report test lab smoke reproduce replay clean
+.PHONY: help setup report test lab smoke reproduce torture replay clean
 
 help:
 	@echo "make report     run the four notebooks; write figures/, report.md, submission.csv; print the grade"
@@ -13,6 +13,7 @@ help:
 	@echo "make lab        open the notebooks in JupyterLab"
 	@echo "make smoke      the whole walk on a tiny subset, in build/smoke"
 	@echo "make reproduce  train everything again (PROFILE=cpu or full)"
+	@echo "make torture    kill, fill the disk under, and feed mutated files to everything: an hour or two"
 	@echo "make replay     train the first steps of every run again, evaluate its weights: are they as recorded?"
 	@echo "make setup      environment in .venv and data set; the others call it first"
 	@echo "make clean      remove .venv, build/ and cache/; runs/ and data/ stay"
@@ -52,6 +53,12 @@ reproduce: setup
 
 replay: setup
 	$(BIN)/hw2 replay --all
+
+torture: setup
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-build-isolation -e '.[torture]' || \
+		echo "atheris cannot be installed here: hypothesis takes its place"
+	$(BIN)/python tests/torture/faults.py
+	$(BIN)/python tests/torture/fuzz.py
 
 clean:
 	rm -rf .venv build cache *.egg-info .ruff_cache .pytest_cache .coverage

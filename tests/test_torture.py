@@ -1,0 +1,82 @@
+"""The campaigns of `make torture`, each for a moment, so that they stay alive."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+TORTURE = Path(__file__).parent / "torture"
+sys.path.insert(0, str(TORTURE))
+
+import fuzz  # noqa: E402
+
+
+def test_killed_work_ends_with_the_same_bits():
+    campaigns = (
+        "kills, caching",
+        "kills, data",
+        "kills, report",
+        "full disk, data",
+        "read-only, report",
+        "two processes, data",
+    )
+    done = subprocess.run(
+        [sys.executable, TORTURE / "faults.py", "--times", "2", *campaigns],
+        capture_output=True, text=True, timeout=300, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert len(done.stdout.splitlines()) == len(campaigns)
+    assert re.search("^kills, caching: [2-5] kills", done.stdout)
+
+
+SLOPPY = """
+import sys, time
+import faults
+
+text = faults.committed()["report.md"]
+
+def write(folder):
+    folder.mkdir(exist_ok=True)
+    with open(folder / "report.md", "wb") as file:
+        for part in (text[:100], text[100:]):
+            file.write(part)
+            file.flush()
+            time.sleep(0.2)
+
+faults.report.write = write
+sys.exit(faults.main())
+"""
+
+
+def test_half_a_file_under_its_final_name_is_caught():
+    done = subprocess.run(
+        [sys.executable, "-c", SLOPPY, "--times", "10", "kills, report"],
+        capture_output=True, text=True, timeout=300, check=False, env=os.environ | {"PYTHONPATH": str(TORTURE)},
+    )  # fmt: skip
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert "FAILED: out/report.md is half" in done.stdout
+
+
+@pytest.fixture
+def readers(tmp_path, monkeypatch):
+    return fuzz.readers(monkeypatch, tmp_path)
+
+
+def test_mutated_files_bring_out_nothing_but_input_errors(readers, tmp_path):
+    for reader in readers.values():
+        path = tmp_path / reader.file
+        assert fuzz.drawn(reader, path, 30) == 30
+        for seed in reader.seeds:
+            fuzz.one(reader, path, seed)
+
+
+def test_a_reader_that_lets_another_error_out_is_caught(readers, tmp_path):
+    def read(path):
+        if path.read_bytes()[:1] != b"{":
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        fuzz.drawn(fuzz.Reader("recipe.json", read, readers["recipe"].seeds), tmp_path / "recipe.json", 500)
