@@ -1,12 +1,15 @@
-"""What nbval passes in silence: cells that were not run, pictures, standard error, disagreeing pairs, lax markers."""
+"""What nbval passes in silence: cells not run, pictures, standard error, disagreeing pairs, lax mode, markers."""
 
 import base64
 import copy
+import re
 
 import nbformat
 import pytest
+from helpers import pytest_words
+from nbval.plugin import find_comment_markers
 
-from hw2 import notebooks, report
+from hw2 import notebooks, plots, report
 from hw2.data import PROJECT
 
 PATHS = notebooks.paths()
@@ -16,38 +19,59 @@ def read(path):
     return nbformat.read(path, as_version=4)
 
 
-def problems(notebook) -> list[str]:
-    """A line for each way in which a notebook is not one that was run from top to bottom without a complaint."""
+def script(path):
+    return path.with_suffix(".py").read_text("utf-8")
+
+
+def code(notebook):
+    return [cell for cell in notebook.cells if cell.cell_type == "code"]
+
+
+def pictures(cell):
+    """Pictures that a cell shows and that it should show, with what stands beside them for who cannot see them."""
+    shown = [
+        (base64.b64decode(output.data["image/png"]), output.metadata.get("image/png"))
+        for output in cell.outputs
+        if "image/png" in output.get("data", {})
+    ]
+    names = re.findall(r'plots\.show\("(\w+)"\)', cell.source)
+    return shown, [((PROJECT / f"figures/{name}.png").read_bytes(), {"alt": plots.FIGURES[name].alt}) for name in names]
+
+
+def problems(notebook, script) -> list[str]:
+    """A line for each way in which a notebook is not one that was run from top to bottom without a complaint.
+
+    No marker is allowed, with a reason or without one.
+    """
     found = []
-    figures = {path.read_bytes(): path.name for path in (PROJECT / "figures").glob("*.png")}
     for count, cell in enumerate(code(notebook), start=1):
         if cell.execution_count != count:
             found.append(f"{cell.id}: execution count {cell.execution_count}, expected {count}")
-        if "nbval" in cell.source.lower() or cell.metadata:
+        if cell.metadata or dict(find_comment_markers(cell.source)) or "nbval" in cell.source.lower():
             found.append(f"{cell.id}: a marker or metadata that may skip the comparison")
         for output in cell.outputs:
             if output.output_type == "error" or output.get("name") == "stderr":
                 found.append(f"{cell.id}: {output.output_type} {output.get('ename', 'stderr')}")
-            shown = output.get("data", {}).get("image/png")
-            if shown and base64.b64decode(shown) not in figures:
-                found.append(f"{cell.id}: its picture is none of figures/*.png")
+            if other := set(output.get("data", {})) - {"text/plain", "text/html", "image/png"}:
+                found.append(f"{cell.id}: an output that may not be compared, {', '.join(sorted(other))}")
+        shown, expected = pictures(cell)
+        if shown != expected:
+            found.append(f"{cell.id}: its pictures are not those of figures/ that it names")
     if notebook.metadata != notebooks.METADATA:
         found.append(f"metadata {dict(notebook.metadata)}, expected {notebooks.METADATA}")
+    if script != notebooks.script(notebook):
+        found.append("the script beside it is not its own")
     return found
 
 
-def test_there_are_four_notebooks():
+def test_there_are_four_notebooks_and_nothing_that_nbval_runs_beside_them():
     assert [path.stem for path in PATHS] == ["01_teacher", "02_distillation", "03_pruning", "04_summary"]
+    assert sorted(notebooks.FOLDER.glob("*.ipynb")) == PATHS
 
 
 @pytest.mark.parametrize("path", PATHS, ids=lambda path: path.stem)
-def test_every_cell_was_run_in_order_and_shows_what_it_should(path):
-    assert problems(read(path)) == []
-
-
-@pytest.mark.parametrize("path", PATHS, ids=lambda path: path.stem)
-def test_the_script_beside_a_notebook_is_its_own(path):
-    assert path.with_suffix(".py").read_text("utf-8") == notebooks.script(read(path))
+def test_every_cell_was_run_in_order_and_shows_what_it_and_the_script_should(path):
+    assert problems(read(path), script(path)) == []
 
 
 @pytest.mark.parametrize("path", PATHS, ids=lambda path: path.stem)
@@ -56,47 +80,83 @@ def test_code_cells_are_short(path):
     assert longest <= 12
 
 
-@pytest.fixture
-def broken():
-    return copy.deepcopy(read(PROJECT / "notebooks/04_summary.ipynb"))
-
-
-def code(notebook):
-    return [cell for cell in notebook.cells if cell.cell_type == "code"]
-
-
 def picture(notebook):
-    return next(out.data for cell in code(notebook) for out in cell.outputs if "image/png" in out.get("data", {}))
+    """The first output with a picture."""
+    return next(out for cell in code(notebook) for out in cell.outputs if "image/png" in out.get("data", {}))
 
 
-def mark(notebook):
-    code(notebook)[0].source = "# NBVAL_IGNORE_OUTPUT\n" + code(notebook)[0].source
+def output(kind, **more):
+    return lambda book: code(book)[1].outputs.append(nbformat.v4.new_output(kind, **more))
 
 
-BREAKS = {
-    "a cell that was not run": lambda book: code(book)[1].update(execution_count=None),
-    "an error": lambda book: code(book)[1].outputs.append(
-        nbformat.v4.new_output("error", ename="ValueError", evalue="", traceback=[])
-    ),
-    "standard error": lambda book: code(book)[1].outputs.append(
-        nbformat.v4.new_output("stream", name="stderr", text="warning")
-    ),
-    "another picture": lambda book: picture(book).update({"image/png": "iVBORw0KGgo="}),
-    "a marker that skips the comparison": mark,
-    "a kernel's version": lambda book: book.metadata.language_info.update(version="3.11.7"),
-}
+def mark(text):
+    return lambda book: code(book)[0].update(source=f"{text}\n{code(book)[0].source}")
 
 
-@pytest.mark.parametrize("what", BREAKS)
-def test_the_gate_sees(broken, what):
-    assert problems(broken) == []
-    BREAKS[what](broken)
-    assert problems(broken) != []
+def another(book):
+    """Of the figures, but not the one that the cell names."""
+    other = (PROJECT / "figures/samples.png").read_bytes()
+    picture(book).data["image/png"] = base64.b64encode(other).decode()
 
 
-def test_a_changed_cell_shows_in_the_pair(broken):
-    code(broken)[0].source += "\n1 + 1"
-    assert (PROJECT / "notebooks/04_summary.py").read_text("utf-8") != notebooks.script(broken)
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (lambda book: code(book)[1].update(execution_count=None), "execution count None"),
+        (lambda book: book.cells.remove(code(book)[1]), "execution count 3, expected 2"),
+        (output("error", ename="ValueError", evalue="", traceback=[]), "error ValueError"),
+        (output("stream", name="stderr", text="warning"), "stream stderr"),
+        (output("display_data", data={"image/jpeg": ""}), "may not be compared, image/jpeg"),
+        (output("display_data", data={notebooks.WIDGET: {}}), "may not be compared, application/vnd.jupyter.widget"),
+        (lambda book: picture(book).data.update({"image/png": "iVBORw0KGgo="}), "its pictures"),
+        (another, "its pictures"),
+        (lambda book: picture(book).data.pop("image/png"), "its pictures"),
+        (lambda book: picture(book).metadata["image/png"].update(alt="All is well."), "its pictures"),
+        (mark("# NBVAL_IGNORE_OUTPUT"), "a marker"),
+        (mark("#PYTEST_VALIDATE_IGNORE_OUTPUT"), "a marker"),
+        (mark("# NBVAL_SKIP: takes long"), "a marker"),
+        (lambda book: code(book)[0].metadata.update(tags=["nbval-skip"]), "a marker"),
+        (lambda book: code(book)[0].metadata.update(tags=["raises-exception"]), "a marker"),
+        (lambda book: book.metadata.language_info.update(version="3.11.7"), "metadata"),
+        (mark("1 + 1"), "the script beside it"),
+    ],
+)
+def test_the_gate_sees(change, told):
+    path = PROJECT / "notebooks/04_summary.ipynb"
+    broken = copy.deepcopy(read(path))
+    assert problems(broken, script(path)) == []
+    change(broken)
+    assert any(told in problem for problem in problems(broken, script(path)))
+
+
+def test_the_gate_sees_a_changed_script():
+    path = PROJECT / "notebooks/04_summary.ipynb"
+    assert problems(read(path), script(path) + "1 + 1\n") == ["the script beside it is not its own"]
+
+
+def softened(words):
+    """What is not the strict comparison of every cell: flags that are none of these, and these where they lack."""
+    strict = {"--nbval", "--nbval-current-env", "--nbval-cell-timeout=600", "tests", "notebooks"}
+    return sorted(strict ^ set(words))
+
+
+def test_make_test_compares_every_cell():
+    called, always = pytest_words()
+    assert softened(called) == []
+    assert always == ["-q", "--strict-markers", "-p", "no:cacheprovider"]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "told"),
+    [
+        ("--nbval", "--nbval-lax", ["--nbval", "--nbval-lax"]),
+        ("notebooks", "notebooks/01_teacher.ipynb", ["notebooks", "notebooks/01_teacher.ipynb"]),
+        ("--nbval", "--nbval --nbval-sanitize-with=all.cfg", ["--nbval-sanitize-with=all.cfg"]),
+    ],
+)
+def test_the_gate_sees_a_softened_make_test(old, new, told):
+    words = [part for word in pytest_words()[0] for part in (new if word == old else word).split()]
+    assert softened(words) == told
 
 
 def test_figures_report_and_submission_are_what_runs_and_code_make_now():
