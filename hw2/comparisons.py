@@ -83,10 +83,10 @@ def _arm_note(found: dict[str, list[Run]]) -> str:
     return f"{budget} an arm; T = {recipe['temperature']:g}, alpha = {recipe['alpha']:g}"
 
 
-def _from_vanilla(found: dict[str, list[Run]]) -> dict[str, tuple[list[float], tuple]]:
-    """Arm -> differences from vanilla KD by seed, in percentage points; their mean and 95 % interval."""
+def minus(reference: str, found: dict[str, list[Run]]) -> dict[str, tuple[list[float], tuple]]:
+    """Other arm -> differences from `reference` by seed, in percentage points; their mean and 95 % interval."""
     accuracy = {name: [100 * run.val_accuracy for run in group] for name, group in found.items()}
-    reference = accuracy.pop("vanilla")
+    reference = accuracy.pop(reference)
     return {
         name: ([a - b for a, b in zip(values, reference, strict=True)], measures.paired(values, reference))
         for name, values in accuracy.items()
@@ -96,7 +96,7 @@ def _from_vanilla(found: dict[str, list[Run]]) -> dict[str, tuple[list[float], t
 def arm_table() -> pd.DataFrame:
     """Validation accuracy of each arm; its mean difference from vanilla KD in percentage points and 95 % interval."""
     rows, found = [], stages.arms()
-    differences = _from_vanilla(found)
+    differences = minus("vanilla", found)
     for name, group in found.items():
         mean, low, high = differences[name][1] if name in differences else (None, None, None)
         rows.append(
@@ -127,13 +127,17 @@ def _mean(columns) -> list:
 
 def arm_differences() -> dict:
     found = stages.arms()
-    differences = _from_vanilla(found)
+    return difference_plot("vanilla", found, recipes.ARMS) | {"note": _arm_note(found)}
+
+
+def difference_plot(reference: str, found: dict[str, list[Run]], words: dict[str, str]) -> dict:
+    """What `figures.differences` draws, less its note."""
+    differences = minus(reference, found)
     return {
-        "names": [recipes.ARMS[name] for name in differences],
-        "reference": "vanilla KD",
+        "names": [words[name] for name in differences],
+        "reference": words[reference],
         "each": [rounded(each) for each, _ in differences.values()],
         "intervals": [[None if v is None else rounded(v) for v in interval] for _, interval in differences.values()],
-        "note": _arm_note(found),
     }
 
 

@@ -286,6 +286,74 @@ def agreement(data: dict) -> Figure:
 
 
 @styled
+def norms(data: dict) -> Figure:
+    """data: names, before and after (norms in order of size, for each group), removed (channels a group), note."""
+    columns = 3
+    rows = -(-len(data["names"]) // columns)
+    figure = Figure(figsize=(9, 2.2 * rows + 0.5))
+    axes = figure.subplots(rows, columns, squeeze=False).flatten()
+    for ax, name, before, after, removed in zip(
+        axes, data["names"], data["before"], data["after"], data["removed"], strict=True
+    ):
+        place = np.arange(1, len(before) + 1)
+        ax.axvspan(0.5, removed + 0.5, color="#eeeeee", lw=0)
+        ax.plot(place, before, color=VERMILION, ls="--", label="before sparse learning")
+        ax.plot(place, after, color=BLUE, label="after")
+        ax.set_title(name, fontsize=9)
+        ax.set(xlim=(0.5, len(before) + 0.5), ylim=(0, None))
+    for ax in axes[::columns]:
+        ax.set_ylabel("group norm")
+    for ax in axes[-columns:]:
+        ax.set_xlabel("channels, weakest first")
+    axes[0].legend(loc="upper left", fontsize=8)
+    figure.suptitle(f"{data['note']}; grey: channels that leave", fontsize=10, color=GREY)
+    return figure
+
+
+@styled
+def frontier(data: dict) -> Figure:
+    """data: parameters, ratios, validation (over the seeds, for each ratio), note; delivered {parameters, validation,
+    test}; public, a list of {name, parameters, accuracy, chosen}; limit, the parameters that are allowed."""
+    figure = Figure(figsize=(10.5, 5.4))
+    whole, near = figure.subplots(1, 2, width_ratios=(5, 4))
+    means = [np.mean(values) for values in data["validation"]]
+    whole.plot(data["parameters"], means, color=BLUE, marker="o", ms=6, label=data["note"])
+    for parameters, values, ratio, mean in zip(
+        data["parameters"], data["validation"], data["ratios"], means, strict=True
+    ):
+        whole.plot([parameters] * len(values), values, ls="", marker="_", color=BLUE, ms=9)
+        whole.annotate(f"{ratio:g}", (parameters, mean), xytext=(0, -16), textcoords="offset points", color=BLUE,
+                       fontsize=8, ha="center")  # fmt: skip
+    mine = [(split, data["delivered"][split]) for split in ("validation", "test") if data["delivered"][split]]
+    for ax in (whole, near):
+        for split, values in mine:
+            label = f"the delivered recipe, mean over seeds: {split}"
+            ax.plot([data["delivered"]["parameters"]], [np.mean(values)], ls="", marker="*", ms=14, label=label,
+                    color=BLUE if split == "validation" else VERMILION)  # fmt: skip
+        for kind, face in (("best epoch or run, by the test set", "white"), ("last epoch", GREY)):
+            shown = [one for one in data["public"] if one["chosen"] == kind]
+            ax.plot([one["parameters"] for one in shown], [one["accuracy"] for one in shown], ls="", marker="D",
+                    mfc=face, color=GREY, ms=6, label=f"others, {kind}: test")  # fmt: skip
+        _percent(ax, digits=1)
+        ax.set(xlabel="parameters", ylabel="accuracy")
+    small = [one for one in data["public"] if one["parameters"] <= data["limit"]]
+    for one in data["public"]:
+        ax, side = (near, 1) if one in small else (whole, -1)
+        ax.annotate(one["name"], (one["parameters"], one["accuracy"]), xytext=(side * 9, 0), fontsize=8, va="center",
+                    textcoords="offset points", ha="left" if side > 0 else "right", color=GREY)  # fmt: skip
+    heights = [one["accuracy"] for one in small] + [np.mean(values) for _, values in mine]
+    near.set(xlim=(0.83 * data["limit"], 1.2 * data["limit"]), ylim=(min(heights) - 0.002, max(heights) + 0.002))
+    near.set_title(f"at most {data['limit']:,} parameters")
+    near.set_xticks([85_000, 90_000, 95_000, 100_000], ["85,000", "90,000", "95,000", "100,000"])
+    whole.set(xscale="log", title="pruned by several ratios")
+    ticks = [20_000, 50_000, 100_000, 200_000]
+    whole.set_xticks(ticks, [f"{tick:,}" for tick in ticks])
+    whole.minorticks_off()
+    figure.legend(*whole.get_legend_handles_labels(), loc="outside lower center", ncols=2, fontsize=8)
+    return figure
+
+
+@styled
 def phases(data: dict) -> Figure:
     """data: names, sparse (accuracy with sparse learning), direct (without; None where there is no such phase)."""
     figure = Figure(figsize=(8, 3.8))

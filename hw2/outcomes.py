@@ -9,7 +9,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from hw2 import measures, runs, stages
+from hw2 import measures, recipes, runs, stages
 from hw2.data import CLASSES, fashion_mnist
 from hw2.runs import Run
 
@@ -37,10 +37,24 @@ PAIRS = (("distilled", "plain"), ("compressed", "distilled"), ("compressed", "pl
 
 
 def seeds(stage: str) -> list[Run]:
-    """The finished runs of a stage, of the same profile as its seed 0, in the order of their seeds."""
+    """The finished runs of a stage, of the same recipe as its seed 0, in the order of their seeds.
+
+    A pruned network counts if it was made from the distilled one that is there: after a change of recipe older seeds
+    wait to be trained again.
+    """
     first = getattr(stages, stage)()
-    found = first.folder.parent.glob(f"{first.profile}-s*")
-    return sorted((Run(folder) for folder in found), key=lambda run: run.recipe["seed"])
+    found = [Run(folder) for folder in first.folder.parent.glob(f"{first.profile}-s*")]
+    found = [run for run in found if _shared(run) == _shared(first)]
+    if "parent" in first.recipe:
+        parents = {run.digest for run in seeds("distilled")}
+        found = [run for run in found if run.recipe["parent"] in parents]
+    return sorted(found, key=lambda run: run.recipe["seed"])
+
+
+def _shared(run: Run) -> dict:
+    """The part of the recipe that all seeds share."""
+    recipe = recipes.LATER | run.recipe  # seed 0's may be older than some fields
+    return {name: value for name, value in recipe.items() if name not in ("digest", "seed", "parent")}
 
 
 @cache

@@ -14,7 +14,7 @@ from functools import cache
 import torch
 from torch import Tensor
 
-from hw2 import comparisons, distillation, figures, grading, measures, pictures, runs, stages, training
+from hw2 import ablation, comparisons, distillation, figures, grading, measures, pictures, runs, stages, training
 from hw2.comparisons import teacher_validation
 from hw2.data import CLASSES, FashionMNIST, fashion_mnist
 from hw2.measures import rounded
@@ -24,11 +24,12 @@ from hw2.runs import Run
 
 @dataclass(frozen=True)
 class Plot:
-    """A figure: where its data comes from, how it is drawn, and what a reader who cannot see it should know."""
+    """A figure: its data, how it is drawn, what a reader who cannot see it should know, and the stages behind it."""
 
     data: Callable[[], dict]
     draw: Callable[[dict], object]
     alt: str
+    stages: tuple[str, ...]
 
 
 def _samples() -> dict:
@@ -83,6 +84,17 @@ def _soft_targets() -> dict:
 def _teacher_reliability() -> dict:
     logits, labels, _ = teacher_validation(stages.teacher())
     return {"arms": [{"name": "teacher"} | measures.calibration(logits.softmax(1), labels)]}
+
+
+def _reliability() -> dict:
+    teacher, chain = stages.teacher(), (stages.distilled(), stages.compressed())
+    logits, labels, rows = teacher_validation(teacher)
+    shown = [{"name": NETWORKS["teacher"]} | measures.calibration(logits.softmax(1), labels)]
+    for run in chain:
+        values = training.logits_of(run.network(), fashion_mnist().train_images[rows])
+        name = NETWORKS[run.recipe["stage"]]
+        shown.append({"name": name} | measures.calibration(values.double().softmax(1), labels))
+    return {"arms": shown}
 
 
 def _student_curves() -> dict:
@@ -196,58 +208,121 @@ def _speed() -> dict:
 
 
 FIGURES = {
-    "samples": Plot(_samples, figures.samples, "Four training images of each of the ten classes."),
-    "teacher_curves": Plot(_teacher_curves, figures.curves, "Loss and validation accuracy of the teacher by epoch."),
+    "samples": Plot(_samples, figures.samples, "Four training images of each of the ten classes.", ("data",)),
+    "teacher_curves": Plot(
+        _teacher_curves, figures.curves, "Loss and validation accuracy of the teacher by epoch.", ("teacher",)
+    ),
     "teacher_confusion": Plot(
-        _teacher_confusion, figures.confusion, "Counts of true against predicted class of the teacher on validation."
+        _teacher_confusion,
+        figures.confusion,
+        "Counts of true against predicted class of the teacher on validation.",
+        ("teacher",),
     ),
     "soft_targets": Plot(
-        _soft_targets, figures.soft_targets, "The teacher's probabilities for four images at temperatures 1, 4 and 8."
+        _soft_targets,
+        figures.soft_targets,
+        "The teacher's probabilities for four images at temperatures 1, 4 and 8.",
+        ("teacher",),
     ),
     "teacher_reliability": Plot(
-        _teacher_reliability, figures.reliability, "The teacher's accuracy against its confidence on validation."
+        _teacher_reliability,
+        figures.reliability,
+        "The teacher's accuracy against its confidence on validation.",
+        ("teacher",),
     ),
     "tuning": Plot(
         comparisons.tuning_map,
         figures.tuning,
         "Validation accuracy for each temperature and alpha, with its spread.",
+        ("tuning",),
     ),
     "finalists": Plot(
         comparisons.finalists,
         figures.finalists,
         "Validation accuracy of the two finalists: short trials, and trained longer.",
+        ("finalists",),
     ),
     "arm_differences": Plot(
         comparisons.arm_differences,
         figures.differences,
         "Validation accuracy of each arm minus that of vanilla KD, with intervals.",
+        ("arms",),
     ),
-    "arm_curves": Plot(comparisons.arm_curves, figures.curves, "Validation loss and accuracy of all arms by epoch."),
+    "arm_curves": Plot(
+        comparisons.arm_curves, figures.curves, "Validation loss and accuracy of all arms by epoch.", ("arms",)
+    ),
     "agreement": Plot(
         comparisons.agreement,
         figures.agreement,
         "Agreement of student and teacher by class, with and without KD.",
+        ("arms",),
     ),
     "student_reliability": Plot(
         comparisons.student_reliability,
         figures.reliability,
         "Students' accuracy against their confidence: labels alone, vanilla KD, label smoothing.",
+        ("arms",),
     ),
     "student_curves": Plot(
-        _student_curves, figures.curves, "Validation loss and accuracy by epoch, with and without distillation."
+        _student_curves,
+        figures.curves,
+        "Validation loss and accuracy by epoch, with and without distillation.",
+        ("distilled", "plain"),
     ),
     "phases": Plot(
-        _phases, figures.phases, "Validation accuracy before pruning, right after, recalibrated and fine-tuned."
+        _phases,
+        figures.phases,
+        "Validation accuracy before pruning, right after, recalibrated and fine-tuned.",
+        ("compressed",),
     ),
     "compressed_curves": Plot(
-        _compressed_curves, figures.curves, "Loss and validation accuracy through sparse learning and fine-tuning."
+        _compressed_curves,
+        figures.curves,
+        "Loss and validation accuracy through sparse learning and fine-tuning.",
+        ("compressed",),
     ),
-    "arms": Plot(_arms, figures.arms, "Validation and test accuracy of the four networks with their parameters."),
+    "norms": Plot(
+        ablation.norms,
+        figures.norms,
+        "Norms of all channels by group, in order of size, before and after sparse learning.",
+        ("ablation",),
+    ),
+    "ablation": Plot(
+        ablation.differences,
+        figures.differences,
+        "Validation accuracy of each arm of the ablation minus that of the whole recipe, with intervals.",
+        ("ablation",),
+    ),
+    "frontier": Plot(
+        ablation.frontier,
+        figures.frontier,
+        "Accuracy against parameters for several pruning ratios, with the delivered network and results of others.",
+        ("frontier", "compressed"),
+    ),
+    "arms": Plot(
+        _arms, figures.arms, "Validation and test accuracy of the four networks with their parameters.", ("all",)
+    ),
+    "reliability": Plot(
+        _reliability,
+        figures.reliability,
+        "Accuracy against confidence of teacher, distilled and delivered network on validation.",
+        ("teacher", "distilled", "compressed"),
+    ),
     "speed": Plot(
-        _speed, figures.speed, "Measured speed of training, of evaluation and on a single image, side by side."
+        _speed,
+        figures.speed,
+        "Measured speed of training, of evaluation and on a single image, side by side.",
+        ("bench",),
     ),
-    "demo": Plot(_demo, figures.predictions, "A test image of each class with the three likeliest classes."),
-    "mistakes": Plot(_mistakes, figures.predictions, "The ten worst mistakes on the test set with three guesses each."),
+    "demo": Plot(
+        _demo, figures.predictions, "A test image of each class with the three likeliest classes.", ("compressed",)
+    ),
+    "mistakes": Plot(
+        _mistakes,
+        figures.predictions,
+        "The ten worst mistakes on the test set with three guesses each.",
+        ("compressed",),
+    ),
 }
 
 

@@ -1,4 +1,4 @@
-"""report.md, README's result, figures/ and submission.csv from runs/: every number of the report, and what is stale.
+"""report.md, the model card, README's result, figures/ and submission.csv from runs/, and which of them are stale.
 
 Nothing is typed here that a run could say. Only notebook 04 and `hw2 report` write, both through `write`.
 """
@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from hw2 import comparisons, grading, outcomes, recipes, runs, stages
+from hw2 import ablation, comparisons, grading, outcomes, provenance, recipes, runs, stages
 from hw2.data import PROJECT
 from hw2.measures import spread, wilson
 from hw2.outcomes import NETWORKS, delivered_classes, seeds
@@ -71,6 +71,12 @@ def context() -> dict:
         "trials": trials,
         "arms": comparisons.arm_table().to_dict("records"),
         "finalists": comparisons.finalist_table().to_dict("records"),
+        "ablation": ablation.table().to_dict("records"),
+        "ablation_note": ablation.note(),
+        "scratch_verdict": ablation.scratch_verdict(),
+        "frontier": ablation.frontier_table().to_dict("records"),
+        "frontier_note": ablation.frontier_note(),
+        "sources": provenance.figure_table().to_dict("records"),
         "ledger": [row | {"current": row["recipe"] in used} for row in runs.ledger(run.profile).to_dict("records")],
         "minutes": {
             name: found.metrics["wall_s"] / 60
@@ -86,14 +92,14 @@ def context() -> dict:
     }
 
 
-def text() -> str:
-    """report.md."""
+def text(template: str, values: dict) -> str:
+    """A template filled in."""
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("hw2"), undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True,
         keep_trailing_newline=True,
     )  # fmt: skip
     environment.filters["percent"] = lambda value, digits=2: f"{value:.{digits}%}"
-    return environment.get_template("report.md.j2").render(**context())
+    return environment.get_template(template).render(**values)
 
 
 def readme() -> str:
@@ -118,10 +124,12 @@ def readme() -> str:
 
 def files() -> dict[str, bytes]:
     """Path relative to the output folder -> content, of everything that is written."""
+    values = context()
     content = {f"figures/{name}.{kind}": part for name in FIGURES for kind, part in drawn(name).items()}
     submission = "id,pred\n" + "".join(f"{row},{int(label)}\n" for row, label in enumerate(delivered_classes()))
     content["README.md"] = readme().encode()
-    return content | {"report.md": text().encode(), "submission.csv": submission.encode()}
+    content["model_card.md"] = text("model_card.md.j2", values | provenance.card()).encode()
+    return content | {"report.md": text("report.md.j2", values).encode(), "submission.csv": submission.encode()}
 
 
 def write(folder: Path | None = None) -> Path:

@@ -7,9 +7,11 @@ that changes no time. Alternatives that were measured and not kept run in a cont
 from __future__ import annotations
 
 import itertools
+import multiprocessing
 import tempfile
 import time
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -20,13 +22,14 @@ from torch import nn
 from torch.nn import functional
 from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
+from tqdm import tqdm
 
 from hw2 import distillation, inference, kernels, networks, pruning, training, tuning, views
 from hw2.data import FashionMNIST, fashion_mnist
 from hw2.networks import ResNet14
-from hw2.recipes import RATIO, Fit, TuningRecipe
+from hw2.recipes import NARROW, NUMBERS, RATIO, Fit, TuningRecipe
 
-COMPRESSED = (11, 11, 22, 45)
+COMPRESSED = NARROW
 IMAGES = 1024  # of an epoch of training
 FIT = Fit(epochs=2, lr=0.01)
 
@@ -67,6 +70,20 @@ def train(make: Callable[[], nn.Module], count: int = IMAGES, recipe: Fit = FIT,
         training.fit(make(), part(count), rows, rows[:10], recipe, seed=0, view_count=2,
                      after_epoch=lambda *_: ends.append(time.perf_counter()), **more)  # fmt: skip
     return count, ends[1] - ends[0]
+
+
+def _alone(count: int) -> tuple[int, float]:
+    """A student distilled from the cache with one thread, in a process of its own."""
+    targets = torch.randn(2, count, 10).half()
+    with training.threads(1), patch.object(training, "tqdm", partial(tqdm, disable=True)):
+        return train(ResNet14, count, objective=distillation.cached_objective(targets, 4.0, 0.5))
+
+
+def side_by_side(count: int = 2 * IMAGES, workers: int = 2) -> tuple[int, float]:
+    """As many students at once, a process each, as `hw2 tune --workers` does it."""
+    with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
+        found = list(pool.map(_alone, [count] * workers))
+    return workers * count, max(seconds for _, seconds in found)
 
 
 def sparse() -> Callable[[], tuple[int, float]]:
@@ -162,6 +179,10 @@ def speeds(folder: Path) -> list[Case]:
     padded = kernels.resized(made["compressed"], kernels.fast_widths(COMPRESSED)).to(memory_format=torch.channels_last)
     folded = kernels.folded(made["compressed"]).to(memory_format=torch.channels_last)
 
+    pruned = {
+        ratio: kernels.quick(pruning.prune(made["ResNet-14"], ratio)) for ratio in NUMBERS["cpu"]["frontier"]["ratios"]
+    }
+
     small = partial(ResNet14, COMPRESSED)
     cached = distillation.cached_objective(torch.randn(2, IMAGES, 10).half(), 4.0, 0.5)
     live = distillation.live_objective(made["ResNet-50"], part(IMAGES).train_images, 4.0, 0.5)
@@ -174,6 +195,7 @@ def speeds(folder: Path) -> list[Case]:
         Case(plain, lambda: train(ResNet14), ratio_to=loop),
         Case("ResNet-14, distilled from the cache", lambda: train(ResNet14, objective=cached), ratio_to=loop),
         Case("the same, against plain training", lambda: train(ResNet14, objective=cached), ratio_to=plain),
+        Case("two of them side by side, a thread each", side_by_side, ratio_to=loop),
         Case("ResNet-14, distilled from a live teacher", lambda: train(ResNet14, objective=live), ratio_to=loop),
         Case("ResNet-14, sparse learning", sparse(), ratio_to=plain),
         Case(narrow, lambda: train(small), ratio_to=plain),
@@ -188,6 +210,7 @@ def speeds(folder: Path) -> list[Case]:
         Case(one, lambda: latency(fast["ResNet-14"]), "ms"),
         Case("compressed, one image", lambda: latency(fast["compressed"]), "ms", one),
         Case("compressed, one image, ONNX Runtime", lambda: latency(onnx["compressed"]), "ms", "compressed, one image"),
+        *(Case(f"pruned by {ratio:g}, one image", partial(latency, call), "ms", one) for ratio, call in pruned.items()),
         Case("plain, contiguous layout", lambda: train(ResNet14, channels_last=False), ratio_to=plain),
         Case("plain, batches of 64", lambda: train(ResNet14, recipe=replace(FIT, batch=64)), ratio_to=plain),
         Case("plain, batches of 256", lambda: train(ResNet14, recipe=replace(FIT, batch=256)), ratio_to=plain),

@@ -58,6 +58,12 @@ plots.show("demo")
 outcomes.class_table().set_index("class")
 
 # %% [markdown]
+# How sure it may be believed to be, on the validation split:
+
+# %%
+plots.show("reliability")
+
+# %% [markdown]
 # The ten mistakes with the lowest probability for the true class. Would you have labelled them as the data set does?
 
 # %%
@@ -70,7 +76,7 @@ plots.show("mistakes")
 
 # %%
 folder = report.write()
-print(len(plots.FIGURES), "figures, report.md and submission.csv written")
+print(len(plots.FIGURES), "figures, report.md, model_card.md and submission.csv written")
 
 # %% [markdown]
 # ## Grading

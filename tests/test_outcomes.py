@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from hw2 import measures, outcomes
+from hw2 import measures, outcomes, recipes, runs, stages
 
 
 def run(stage, seed, validation, test):
@@ -96,3 +96,18 @@ def test_mcnemar_counts_only_images_on_which_one_is_right(first, second, p):
     one = torch.tensor([True] * first + [False] * second + [True, True, False])
     other = torch.tensor([False] * first + [True] * second + [True, True, False])
     assert measures.mcnemar(one, other) == (first, second, pytest.approx(p))
+
+
+def test_seeds_of_an_older_recipe_are_left_out(store):
+    for seed in (0, 1):
+        stages.compressed(seed=seed)
+    assert [run.recipe["seed"] for run in outcomes.seeds("compressed")] == [0, 1]
+    path = stages.distilled().folder / "recipe.json"
+    older = {name: value for name, value in runs.read_json(path).items() if name not in recipes.LATER}
+    runs.write_json(path, older)
+    assert [run.recipe["seed"] for run in outcomes.seeds("distilled")] == [0, 1]
+    path = stages.distilled(seed=1).folder / "recipe.json"
+    runs.write_json(path, runs.read_json(path) | {"digest": "another"})
+    assert [run.recipe["seed"] for run in outcomes.seeds("compressed")] == [0]  # its parent is gone
+    runs.write_json(path, runs.read_json(path) | {"temperature": 9.0})
+    assert [run.recipe["seed"] for run in outcomes.seeds("distilled")] == [0]

@@ -1,0 +1,60 @@
+"""Where things come from: figure -> notebook cell -> runs -> command; and the delivered network's model card."""
+
+from __future__ import annotations
+
+import json
+import re
+
+import pandas as pd
+
+from hw2 import recipes, runs, stages
+from hw2.data import PROJECT
+from hw2.errors import InputError
+from hw2.plots import FIGURES, drawn
+
+COMMANDS = {"data": "hw2 data", "tuning": "hw2 tune", "bench": "hw2 bench --keep"}
+#: stages that are several runs' folders, or none
+FOLDERS = {
+    "data": (),
+    "bench": ("bench.json",),
+    "finalists": ("finalist-1", "finalist-2"),
+    "arms": tuple(recipes.ARMS),
+    "ablation": tuple(recipes.ABLATION),
+    "frontier": ("frontier-*",),
+    "all": ("teacher", "distilled", "plain", "compressed"),
+}
+
+
+def cells() -> dict[str, str]:
+    """Figure -> the notebook cell that shows it, as `NOTEBOOK, cell N`."""
+    found = {}
+    for path in sorted((PROJECT / "notebooks").glob("[0-9][0-9]_*.ipynb")):
+        for number, cell in enumerate(json.loads(path.read_text("utf-8"))["cells"], start=1):
+            for name in re.findall(r'plots\.show\("(\w+)"\)', "".join(cell["source"])):
+                found[name] = f"{path.stem}, cell {number}"
+    return found
+
+
+def figure_table() -> pd.DataFrame:
+    """For each figure the cell that shows it, the runs that it is drawn from, and the commands that make these."""
+    shown, rows = cells(), []
+    for name, plot in FIGURES.items():
+        if name not in shown:
+            raise InputError(f"figure {name}: no notebook cell shows it")
+        folders = [folder for stage in plot.stages for folder in FOLDERS.get(stage, (stage,))]
+        rows.append(
+            {
+                "figure": name,
+                "cell": shown[name],
+                "runs": ", ".join(f"`{folder}`" for folder in folders),
+                "made by": ", ".join(f"`{COMMANDS.get(stage, f'hw2 train {stage}')}`" for stage in plot.stages),
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def card() -> dict:
+    """What the model card's template names beside the report's own context."""
+    run = stages.delivered()
+    arms = json.loads(drawn("reliability")["json"])["arms"]
+    return {"sha256": runs.sha256(run.weights), "calibration_error": arms[-1]["error"]}
