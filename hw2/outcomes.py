@@ -18,6 +18,7 @@ NETWORKS = {
     "plain": "ResNet-14 alone",
     "distilled": "ResNet-14, distilled",
     "compressed": "pruned and fine-tuned",
+    "scratch": "the same widths from scratch",
 }
 #: profile -> network -> where its mean over seeds is judged, and the accuracy that we aimed at before training
 AIMS = {
@@ -33,7 +34,7 @@ PHASES = (
     ("BatchNorm recalibrated", "recalibrated", "recalibrated_without_sparse_learning"),
     ("fine-tuned", "fine_tuned", None),
 )
-PAIRS = (("distilled", "plain"), ("compressed", "distilled"), ("compressed", "plain"))
+PAIRS = (("distilled", "plain"), ("compressed", "distilled"), ("compressed", "plain"), ("compressed", "scratch"))
 
 
 def seeds(stage: str) -> list[Run]:

@@ -299,9 +299,7 @@ FIGURES = {
         "Accuracy against parameters for several pruning ratios, with the delivered network and results of others.",
         ("frontier", "compressed"),
     ),
-    "arms": Plot(
-        _arms, figures.arms, "Validation and test accuracy of the four networks with their parameters.", ("all",)
-    ),
+    "arms": Plot(_arms, figures.arms, "Validation and test accuracy of the networks with their parameters.", ("all",)),
     "reliability": Plot(
         _reliability,
         figures.reliability,

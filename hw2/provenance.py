@@ -10,6 +10,7 @@ import pandas as pd
 from hw2 import recipes, runs, stages
 from hw2.data import PROJECT
 from hw2.errors import InputError
+from hw2.outcomes import NETWORKS
 from hw2.plots import FIGURES, drawn
 
 COMMANDS = {"data": "hw2 data", "tuning": "hw2 tune", "bench": "hw2 bench --keep"}
@@ -21,7 +22,7 @@ FOLDERS = {
     "arms": tuple(recipes.ARMS),
     "ablation": tuple(recipes.ABLATION),
     "frontier": ("frontier-*",),
-    "all": ("teacher", "distilled", "plain", "compressed"),
+    "all": tuple(NETWORKS),
 }
 
 

@@ -70,6 +70,7 @@ def context() -> dict:
         "control": control,
         "trials": trials,
         "arms": comparisons.arm_table().to_dict("records"),
+        "scratch_epochs": stages.scratch().recipe["fit"]["epochs"],
         "finalists": comparisons.finalist_table().to_dict("records"),
         "ablation": ablation.table().to_dict("records"),
         "ablation_note": ablation.note(),
