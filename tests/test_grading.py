@@ -162,9 +162,9 @@ def predicted(monkeypatch, threads, batch, images):
         return training.predict(stages.delivered().network(), images)
 
 
-@pytest.mark.parametrize(("threads", "batch"), [(1, 1000), (2, 100)])
-def test_the_graded_classes_hang_on_neither_threads_nor_batch_size(monkeypatch, classes, threads, batch):
-    assert predicted(monkeypatch, threads, batch, data.fashion_mnist().test_images).equal(classes)
+def test_the_graded_classes_hang_on_neither_threads_nor_batch_size(monkeypatch, classes):
+    threads = 2 if torch.get_num_threads() == 1 else 1  # `classes` came of this process's number, 100 at a time
+    assert predicted(monkeypatch, threads, 1000, data.fashion_mnist().test_images).equal(classes)
 
 
 # One image at a time takes long: those 400 stand for all 10,000.
