@@ -9,8 +9,7 @@ from safetensors.torch import save
 
 from hw2 import comparisons, grading, measures, networks, pruning, recipes, runs, stages
 from hw2.measures import rounded, spread
-from hw2.outcomes import seeds
-from hw2.runs import Run
+from hw2.outcomes import at_phase, seeds
 
 TEST, LAST = "best epoch or run, by the test set", "last epoch"
 #: What others report for the test set: name, parameters, accuracy, and how epoch and run were chosen. Sources: the
@@ -26,21 +25,11 @@ PUBLIC = (
 )
 
 
-def _epochs(recipe: dict) -> int:
-    return recipe["fit"]["epochs"] + (recipe["sparse"]["epochs"] if "sparse" in recipe else 0)
-
-
-def _share(run: Run, phase: str) -> float:
-    return run.metrics["phases"][phase] / run.metrics["val_total"]
-
-
 def note() -> str:
     """What was spent on each run of the ablation."""
-    found = stages.ablation()
-    group = found["scratch_labels"]
-    return (
-        f"{_epochs(group[0].recipe)} epochs of {group[0].recipe['images']:,} images in all, {len(group)} seeds an arm"
-    )
+    group = stages.ablation()["scratch_labels"]  # these have no parent that took a part of it
+    recipe = group[0].recipe
+    return f"{recipe['fit']['epochs']} epochs of {recipe['images']:,} images in all, {len(group)} seeds an arm"
 
 
 def table() -> pd.DataFrame:
@@ -49,7 +38,7 @@ def table() -> pd.DataFrame:
     differences = comparisons.minus("pruned", found)
     for name, group in found.items():
         phases = {
-            column: spread([_share(run, phase) for run in group]) if "phases" in group[0].metrics else ""
+            column: spread([at_phase(run, phase) for run in group]) if "phases" in group[0].metrics else ""
             for column, phase in (("right after pruning", "pruned"), ("recalibrated", "recalibrated"))
         }
         mean, low, high = differences[name][1] if name in differences else (None, None, None)
@@ -87,18 +76,15 @@ def norms() -> dict:
     """Norms of every group's channels in order of size, before and after sparse learning; first seed of `pruned`."""
     run = stages.ablation()["pruned"][0]
     found = runs.read_json(run.folder / "group_norms.json")
-    widths = [len(group) for group in found["before"]]
+    widths = tuple(len(group) for group in found["before"])
+    left = pruning.narrowed(widths, run.recipe["ratio"])
     return {
         "names": pruning.group_names(),
         "before": [rounded(sorted(group)) for group in found["before"]],
         "after": [rounded(sorted(group)) for group in found["after"]],
-        "removed": [width - int(width * (1 - run.recipe["ratio"])) for width in widths],
+        "removed": [width - kept for width, kept in zip(widths, left, strict=True)],
         "note": f"{run.name}: {run.recipe['sparse']['epochs']} epochs of {run.recipe['images']:,} images",
     }
-
-
-def _widths(ratio: float) -> tuple[int, ...]:
-    return tuple(int(width * (1 - ratio)) for width in networks.WIDTHS)
 
 
 def frontier_note() -> str:
@@ -113,7 +99,7 @@ def frontier_table() -> pd.DataFrame:
     found = {0.0: seeds("distilled")} | stages.frontier()
     rows = []
     for ratio, group in found.items():
-        network = networks.ResNet14(_widths(ratio)).eval()
+        network = networks.ResNet14(pruning.narrowed(networks.WIDTHS, ratio)).eval()
         macs, parameters = tp.utils.count_ops_and_params(network, torch.zeros(1, 3, 28, 28))
         latency = speeds.get("ResNet-14, one image" if ratio == 0 else f"pruned by {ratio:g}, one image")
         rows.append(
@@ -124,7 +110,7 @@ def frontier_table() -> pd.DataFrame:
                 "MACs": f"{macs / 1e6:.1f} M",
                 "on disk": f"{len(save(network.state_dict())) / 1e3:.0f} kB",
                 "one image": f"{latency:.2f} ms" if latency else "not measured",
-                "right after pruning": "" if ratio == 0 else spread([_share(run, "pruned") for run in group]),
+                "right after pruning": "" if ratio == 0 else spread([at_phase(run, "pruned") for run in group]),
                 "in the end": spread([run.val_accuracy for run in group]),
                 "seeds": len(group),
             }

@@ -330,7 +330,8 @@ def frontier(data: dict) -> Figure:
             label = f"the delivered recipe, mean over seeds: {split}"
             ax.plot([data["delivered"]["parameters"]], [np.mean(values)], ls="", marker="*", ms=14, label=label,
                     color=BLUE if split == "validation" else VERMILION)  # fmt: skip
-        for kind, face in (("best epoch or run, by the test set", "white"), ("last epoch", GREY)):
+        kinds = dict.fromkeys(one["chosen"] for one in data["public"])
+        for kind, face in zip(kinds, ("white", GREY), strict=True):
             shown = [one for one in data["public"] if one["chosen"] == kind]
             ax.plot([one["parameters"] for one in shown], [one["accuracy"] for one in shown], ls="", marker="D",
                     mfc=face, color=GREY, ms=6, label=f"others, {kind}: test")  # fmt: skip

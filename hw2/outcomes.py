@@ -122,12 +122,18 @@ def aim_table() -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def at_phase(run: Run, phase: str) -> float:
+    """Validation accuracy of a pruned network after a phase of its compression."""
+    metrics = run.metrics
+    return metrics["phases"][phase] / metrics["val_total"]
+
+
 def phase_table() -> pd.DataFrame:
     """Validation accuracy after each phase of compression, with sparse learning and without, over all seeds."""
-    metrics = [run.metrics for run in seeds("compressed")]
+    found = seeds("compressed")
 
     def over_seeds(phase: str) -> str:
-        return measures.spread([one["phases"][phase] / one["val_total"] for one in metrics])
+        return measures.spread([at_phase(run, phase) for run in found])
 
     return pd.DataFrame(
         [

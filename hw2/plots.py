@@ -18,7 +18,7 @@ from hw2 import ablation, comparisons, distillation, figures, grading, measures,
 from hw2.comparisons import teacher_validation
 from hw2.data import CLASSES, FashionMNIST, fashion_mnist
 from hw2.measures import rounded
-from hw2.outcomes import NETWORKS, PHASES, delivered_classes, seeds
+from hw2.outcomes import NETWORKS, PHASES, at_phase, delivered_classes, seeds
 from hw2.runs import Run
 
 
@@ -110,15 +110,11 @@ def _compressed_curves() -> dict:
 
 
 def _phases() -> dict:
-    metrics = stages.compressed().metrics
-
-    def share(phase: str | None) -> float | None:
-        return phase and metrics["phases"][phase] / metrics["val_total"]
-
+    run = stages.compressed()
     return {
         "names": [textwrap.fill(words, 12) for words, _, _ in PHASES],
-        "sparse": [share(name) for _, name, _ in PHASES],
-        "direct": [share(other) for _, _, other in PHASES],
+        "sparse": [at_phase(run, name) for _, name, _ in PHASES],
+        "direct": [at_phase(run, other) if other else None for _, _, other in PHASES],
     }
 
 

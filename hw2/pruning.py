@@ -42,6 +42,11 @@ class Pruner(tp.pruner.GroupNormPruner):
             self._regularizing = False
 
 
+def narrowed(widths: tuple[int, ...], ratio: float) -> tuple[int, ...]:
+    """What the pruner leaves of so many channels."""
+    return tuple(int(width * (1 - ratio)) for width in widths)
+
+
 def pruner(network: ResNet14, ratio: float, reg: float = 0.0, iterations: int = 1) -> Pruner:
     """A pruner by the groups' L2 norms that removes `ratio` of the channels of every group and keeps `fc`'s outputs.
 
@@ -83,12 +88,12 @@ def prune(
     iterations: int = 1,
     between: Callable[[ResNet14], None] | None = None,
 ) -> ResNet14:
-    """A pruned copy with new, independent parameters; each width becomes int(width * (1 - ratio)).
+    """A pruned copy with new, independent parameters; its widths are `narrowed`.
 
     In several iterations `between` may train the narrower copy, in place, before each further step.
     """
     check_ratio(ratio)
-    if int(min(network.widths) * (1 - ratio)) < 1:  # the library would leave such a group as it is, without a word
+    if min(narrowed(network.widths, ratio)) < 1:  # the library would leave such a group as it is, without a word
         raise InputError(f"pruning ratio {ratio}: leaves no channel of the narrowest group ({min(network.widths)})")
     narrow = ResNet14(network.widths)
     narrow.load_state_dict(network.state_dict())
@@ -113,9 +118,9 @@ def ratio_for(widths: tuple[int, ...], budget: int) -> float:
     """
     steps = sorted({removed / width for width in widths for removed in range(width)} | {1.0})
     ratios = [RATIO if low < RATIO <= high else (low + high) / 2 for low, high in pairwise(steps)]
-    ratios = [0.0] + [ratio for ratio in ratios if min(int(width * (1 - ratio)) for width in widths)]
+    ratios = [0.0] + [ratio for ratio in ratios if min(narrowed(widths, ratio))]
     for ratio in ratios:
-        if count_parameters(ResNet14(tuple(int(width * (1 - ratio)) for width in widths))) <= budget:
+        if count_parameters(ResNet14(narrowed(widths, ratio))) <= budget:
             return ratio
     raise InputError(f"budget of {budget:,} parameters: not met with one channel in the narrowest group")
 

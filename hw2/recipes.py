@@ -345,6 +345,7 @@ def compressed(
         ratio=ratio,
         iterations=iterations,
         growing=growing,
+        parent=parent["digest"],
         **_taught_as(parent),
         **_numbers(profile, "compressed"),
     )
@@ -357,19 +358,19 @@ def scratch(profile: str, seed: int, parent: dict) -> StudentRecipe:
     """
     chain, student = _numbers(profile, "compressed"), _numbers(profile, "student")
     epochs = student["fit"].epochs + chain["sparse"].epochs + chain["fit"].epochs
-    taught = {name: value for name, value in _taught_as(parent).items() if name != "parent"}
     numbers = student | {"fit": replace(student["fit"], epochs=epochs)}
-    return StudentRecipe(stage="scratch", seed=seed, widths=NARROW, **taught, **numbers)
+    return StudentRecipe(stage="scratch", seed=seed, widths=NARROW, **_taught_as(parent), **numbers)
 
 
 def _taught_as(parent: dict) -> dict:
-    return {"parent": parent["digest"]} | {name: parent[name] for name in ("teacher", "temperature", "alpha")}
+    return {name: parent[name] for name in ("teacher", "temperature", "alpha")}
 
 
 def frontier(profile: str, seed: int, parent: dict, ratio: float) -> CompressedRecipe:
     """The distilled run, whose recipe `parent` is, pruned by any ratio and fine-tuned shortly."""
     numbers = _numbers(profile, "short")
-    return CompressedRecipe(stage=f"frontier-{ratio:g}", seed=seed, ratio=ratio, **_taught_as(parent), **numbers)
+    stage, taught = f"frontier-{ratio:g}", _taught_as(parent)
+    return CompressedRecipe(stage=stage, seed=seed, ratio=ratio, parent=parent["digest"], **taught, **numbers)
 
 
 #: arms of the ablation: what each does to reach 85,956 parameters

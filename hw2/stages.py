@@ -184,14 +184,30 @@ def scratch(profile: str | None = None, seed: int = 0, device: str = "auto") -> 
     )
 
 
+def _known(name: str, arms: dict[str, str]) -> None:
+    if name not in arms:
+        raise InputError(f"arm {name!r}: expected one of {', '.join(arms)}")
+
+
+def _start(profile: str | None, device: str) -> tuple[Run, recipes.TuningRecipe, tuple[float, float], str]:
+    """What all arms start from: the teacher, the search's recipe and best setting, the profile whose search was run."""
+    origin = teacher(profile, device=device)
+    found, trials = searched(profile, device)
+    return origin, recipes.tuning(found, origin.digest), tuning.best(trials), found
+
+
+def _for_each_seed(one: Callable, names: dict[str, str], profile: str | None, device: str) -> dict[str, list[Run]]:
+    """Arm -> a run for each of the arms' seeds."""
+    seeds = recipes.arm_seeds(recipes.tuning(searched(profile, device)[0], ""))
+    return {name: [one(name, profile, seed, device) for seed in seeds] for name in names}
+
+
 def arm(name: str, profile: str | None = None, seed: int = 0, device: str = "auto") -> Run:
     """One of `recipes.ARMS`, at the budget of the search's trials and the search's best setting."""
-    if name not in recipes.ARMS:
-        raise InputError(f"arm {name!r}: expected one of {', '.join(recipes.ARMS)}")
-    parent = teacher(profile, device=device)
-    found, trials = searched(profile, device)
-    origin = compressed(profile, 0, device) if name == "compressed_teacher" else parent
-    grid, setting = recipes.tuning(found, parent.digest), tuning.best(trials)
+    _known(name, recipes.ARMS)
+    origin, grid, setting, found = _start(profile, device)
+    if name == "compressed_teacher":
+        origin = compressed(profile, 0, device)
     keep = ("logits", "weights") if name == "vanilla" else ("logits",)  # the ablation prunes vanilla's network
     return _load_or_train(
         lambda _: recipes.arm(name, grid, seed, *setting, origin.digest),
@@ -202,10 +218,8 @@ def arm(name: str, profile: str | None = None, seed: int = 0, device: str = "aut
 
 
 def arms(profile: str | None = None, device: str = "auto") -> dict[str, list[Run]]:
-    """Every arm, a run for each of its seeds."""
-    found, _ = searched(profile, device)
-    seeds = recipes.arm_seeds(recipes.tuning(found, ""))
-    return {name: [arm(name, profile, seed, device) for seed in seeds] for name in recipes.ARMS}
+    """Every arm of the study of distillation."""
+    return _for_each_seed(arm, recipes.ARMS, profile, device)
 
 
 def compressed(
@@ -230,11 +244,8 @@ def compressed(
 
 def ablated(name: str, profile: str | None = None, seed: int = 0, device: str = "auto") -> Run:
     """One of `recipes.ABLATION`: all spend the same number of images, counted from the first initial weights."""
-    if name not in recipes.ABLATION:
-        raise InputError(f"arm {name!r}: expected one of {', '.join(recipes.ABLATION)}")
-    origin = teacher(profile, device=device)
-    found, trials = searched(profile, device)
-    grid, setting = recipes.tuning(found, origin.digest), tuning.best(trials)
+    _known(name, recipes.ABLATION)
+    origin, grid, setting, found = _start(profile, device)
     parent = arm("vanilla", profile, seed, device)
     recipe = recipes.ablated(name, grid, found, seed, *setting, origin.digest, parent.digest)
 
@@ -249,10 +260,8 @@ def ablated(name: str, profile: str | None = None, seed: int = 0, device: str = 
 
 
 def ablation(profile: str | None = None, device: str = "auto") -> dict[str, list[Run]]:
-    """Every arm of the ablation, a run for each of the other arms' seeds."""
-    found, _ = searched(profile, device)
-    seeds = recipes.arm_seeds(recipes.tuning(found, ""))
-    return {name: [ablated(name, profile, seed, device) for seed in seeds] for name in recipes.ABLATION}
+    """Every arm of the ablation, with the seeds of the arms that it prunes."""
+    return _for_each_seed(ablated, recipes.ABLATION, profile, device)
 
 
 def frontier(profile: str | None = None, device: str = "auto") -> dict[float, list[Run]]:

@@ -19,13 +19,22 @@ from hw2.runs import Run
 Keep = tuple[str, ...]
 
 
-def _metrics(network: nn.Module, recipe: Recipe, started: float, device: torch.device, earlier: float) -> dict:
+def _held_out(recipe: Recipe) -> tuple[torch.Tensor, torch.Tensor]:
+    """The recipe's validation images and their labels."""
     data = fashion_mnist()
     rows = training.parts(data, recipe.images, recipe.validation)[1]
-    classes = training.predict(network, data.train_images[rows])
+    return data.train_images[rows], data.train_labels[rows]
+
+
+def _correct(network: nn.Module, recipe: Recipe) -> int:
+    images, labels = _held_out(recipe)
+    return int((training.predict(network, images) == labels).sum())
+
+
+def _metrics(network: nn.Module, recipe: Recipe, started: float, device: torch.device, earlier: float) -> dict:
     return {
-        "val_correct": int((classes == data.train_labels[rows]).sum()),
-        "val_total": len(rows),
+        "val_correct": _correct(network, recipe),
+        "val_total": len(_held_out(recipe)[1]),
         "test_correct": None,
         "test_total": None,
         "parameters": networks.count_parameters(network),
@@ -138,15 +147,13 @@ def compressed(
     Where sparse learning has no epochs it is left out. With several iterations sparse learning comes before each, and
     each removes an equal part of the ratio.
     """
-    started, data = time.monotonic(), fashion_mnist()
-    held_out = training.parts(data, recipe.images, recipe.validation)[1]
+    started = time.monotonic()
     loss = objective(recipe, origin, where)
     images = calibration(recipe)
     phases, histories = {}, []
 
     def judge(phase: str, network: nn.Module) -> None:
-        classes = training.predict(network, data.train_images[held_out])
-        phases[phase] = int((classes == data.train_labels[held_out]).sum())
+        phases[phase] = _correct(network, recipe)
 
     def sparse(network: networks.ResNet14) -> None:
         label = f"sparse-{len(histories)}" if histories else "sparse"
@@ -197,8 +204,7 @@ def _finish(
     norms: dict | None = None,
 ) -> None:
     """The run's folder."""
-    data = fashion_mnist()
-    images = data.train_images[training.parts(data, recipe.images, recipe.validation)[1]]
+    images, _ = _held_out(recipe)
     with runs.new_folder(recipe, name) as folder:
         networks.save(network, (folder if "weights" in keep else runs.cache(recipe)) / "model.safetensors")
         if "logits" in keep:
