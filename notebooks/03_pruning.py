@@ -50,8 +50,8 @@ outcomes.phase_table().set_index("phase")
 plots.show("phases")
 
 # %% [markdown]
-# What sparse learning did to the groups: few channels lost most of their norm, and these are the ones that leave. An arm of
-# the ablation below is shown, from before pruning.
+# What sparse learning did to the groups: their channels' norms, close together before, spread apart, and the weakest are the
+# ones that leave. An arm of the ablation below is shown, from before pruning.
 
 # %%
 plots.show("norms")
@@ -91,7 +91,7 @@ plots.show("ablation")
 # %% [markdown]
 # ## How far can it go?
 #
-# The distilled network pruned by seven ratios, each fine-tuned shortly; MACs are multiply-adds for one image, latency is
+# The distilled network pruned by several ratios, each fine-tuned shortly; MACs are multiply-adds for one image, latency is
 # that of one image as measured by `hw2 bench`.
 
 # %%
