@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from functools import lru_cache
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from tqdm.auto import tqdm
 
 from hw2 import views
 from hw2.errors import InputError
+from hw2.files import write_array
 from hw2.kernels import quick
 from hw2.recipes import check_alpha, check_temperature
 from hw2.training import Objective, logits_of
@@ -147,10 +147,7 @@ def build_cache(
         targets = np.full((len(images), 10), np.nan, np.float16)
         logits = logits_of(teacher, views.cut(images, index, pad, view_seed)[rows], batch=256)
         targets[rows.cpu().numpy()] = logits.cpu().numpy()
-        aside = path.with_suffix(f".{os.getpid()}.tmp")
-        with aside.open("wb") as file:
-            np.save(file, targets)
-        aside.replace(path)
+        write_array(path, targets)
     return np.stack([np.load(folder / f"view-{index}.npy") for index in range(view_count)])
 
 

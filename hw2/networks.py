@@ -19,6 +19,7 @@ from torchvision.models import resnet50
 
 from hw2.data import CLASSES
 from hw2.errors import InputError
+from hw2.files import write_bytes
 from hw2.kernels import BatchNorm2d
 
 WIDTHS = (16, 16, 32, 64)
@@ -105,7 +106,7 @@ def save(network: nn.Module, path: Path) -> None:
     """Weights as safetensors; a ResNet-14's widths go into the metadata, so that `load` can rebuild it."""
     metadata = {"widths": ",".join(map(str, network.widths))} if isinstance(network, ResNet14) else {}
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
-    path.write_bytes(safetensors.torch.save(state, metadata))
+    write_bytes(Path(path), safetensors.torch.save(state, metadata))
 
 
 def load(path: Path | str) -> ResNet14:

@@ -28,7 +28,7 @@ import torch
 from filelock import FileLock, Timeout
 from torch import Tensor, nn
 
-from hw2 import distillation, networks
+from hw2 import distillation, files, networks
 from hw2.data import PROJECT, FashionMNIST
 from hw2.errors import InputError
 from hw2.recipes import Recipe
@@ -65,11 +65,7 @@ def read_json(path: Path) -> dict:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write aside and rename: a reader sees the old text or the new one."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    aside.write_text(text, "utf-8", newline="\n")
-    aside.replace(path)
+    files.write_bytes(path, text.encode())
 
 
 def write_json(path: Path, content: object) -> None:

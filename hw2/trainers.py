@@ -11,6 +11,7 @@ from torch import nn
 
 from hw2 import distillation, networks, pruning, recipes, runs, training
 from hw2.data import fashion_mnist
+from hw2.files import write_array
 from hw2.recipes import Recipe
 from hw2.runs import Run
 
@@ -97,7 +98,7 @@ def teacher(recipe: recipes.TeacherRecipe, name: str, where: torch.device, weigh
     )
     with runs.new_folder(recipe, name) as folder:
         runs.write_training(folder, history, _metrics(network.cpu(), recipe, started, where, history.earlier), where)
-        np.save(folder / "soft_targets.npy", targets)
+        write_array(folder / "soft_targets.npy", targets)
         runs.write_json(
             folder / "soft_targets.json",
             {
@@ -210,9 +211,11 @@ def _finish(
         if "logits" in keep:
             logits = training.logits_of(network, images)
             # Less the largest of each image, or float16 would make equals of near ties.
-            np.save(folder / "validation_logits.npy", (logits - logits.amax(1, keepdim=True)).half())
+            logits = (logits - logits.amax(1, keepdim=True)).half()
+            write_array(folder / "validation_logits.npy", logits.numpy())
         if "classes" in keep:
-            np.save(folder / "validation_classes.npy", training.predict(network, images).numpy().astype(np.uint8))
+            classes = training.predict(network, images).numpy().astype(np.uint8)
+            write_array(folder / "validation_classes.npy", classes)
         if norms:
             runs.write_json(folder / "group_norms.json", norms)
         runs.write_training(folder, history, metrics, where)
