@@ -161,11 +161,12 @@ def load_course_teacher(path: Path | str) -> nn.Module:
 
 def _check(network: nn.Module, state: dict[str, Tensor], path: Path | str) -> None:
     expected = network.state_dict()
-    wrong = [name for name in expected if name in state and state[name].shape != expected[name].shape]
+    shared = [name for name in expected if name in state]
     problems = {
         "missing": sorted(expected.keys() - state.keys()),
         "unexpected": sorted(state.keys() - expected.keys()),
-        "of another shape": wrong,
+        "of another shape": [name for name in shared if state[name].shape != expected[name].shape],
+        "of complex numbers": [name for name in shared if state[name].is_complex()],
     }
     told = [f"{len(names)} {what} (first: {names[0]})" for what, names in problems.items() if names]
     if told:

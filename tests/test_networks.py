@@ -95,6 +95,10 @@ UNUSABLE = {
     "a huge width": (lambda path: written(path, widths="4,4,4,1000000"), "no ResNet-14 widths"),
     "other widths": (lambda path: written(path, widths="4,4,4,5"), "of another shape"),
     "an odd shape": (lambda path: written(path, {"fc.bias": torch.zeros(3)}, widths=TINY_TEXT), "of another shape"),
+    "complex numbers": (
+        lambda path: written(path, {"fc.bias": torch.zeros(10, dtype=torch.complex64)}, widths=TINY_TEXT),
+        "1 of complex numbers",
+    ),
     "one too many": (lambda path: written(path, {"extra": torch.zeros(3)}, widths=TINY_TEXT), "1 unexpected"),
     "NaN": (
         lambda path: written(path, {"fc.bias": torch.full((10,), torch.nan)}, widths=TINY_TEXT),
@@ -185,6 +189,12 @@ COURSE = {
     ),
     "other names": (lambda path: course_file(path, tiny_network(), prefix="net."), "missing (first: bn1.bias)"),
     "other shapes": (lambda path: course_file(path, ResNet14((4, 4, 4, 5))), "of another shape"),
+    "complex numbers": (
+        lambda path: course_file(
+            path, tiny_network(), change={"resnet50.fc.bias": torch.zeros(10, dtype=torch.complex64)}
+        ),
+        "1 of complex numbers",
+    ),
     "NaN": (
         lambda path: course_file(path, tiny_network(), change={"resnet50.fc.bias": torch.full((10,), torch.nan)}),
         "not finite",
