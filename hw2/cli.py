@@ -222,8 +222,8 @@ def bench(
     found = measuring.bench(repeats)
     print(json.dumps(found, indent=1) if as_json else measuring.table(found))
     if keep:
-        runs.write_json(runs.root() / "bench.json", found)
-        runs.write_sums("cpu")
+        with runs.changing("cpu"):
+            runs.write_json(runs.root() / "bench.json", found)
 
 
 @app.command()

@@ -226,10 +226,10 @@ def new_folder(recipe: Recipe, profile: str) -> Iterator[Path]:
     try:
         write_json(aside / "recipe.json", {"digest": recipe.digest, **asdict(recipe)})
         yield aside
-        drop_sums(profile)
-        if final.exists():  # of an older recipe; half removed under its name it could be taken for whole
-            final.rename(older)
-        aside.rename(final)
+        with changing(profile):
+            if final.exists():  # of an older recipe; half removed under its name it could be taken for whole
+                final.rename(older)
+            aside.rename(final)
     finally:
         shutil.rmtree(older, ignore_errors=True)
         shutil.rmtree(aside, ignore_errors=True)
@@ -317,29 +317,28 @@ def read_test_set(run: Run | None, network: nn.Module, data: FashionMNIST) -> Te
     if run is None:
         return classes
     correct, total = int((classes == data.test_labels).sum()), len(classes)
-    rows = ledger(run.profile)
-    known = rows[rows.recipe == run.digest]
-    if len(known):
-        recorded = int(known.correct.iloc[0])
-        if recorded != correct:
-            raise InputError(
-                f"{run.name}: {correct} test images correct, but the ledger's reading says {recorded}; "
-                "restore the run and the ledger with `git checkout`"
-            )
-        if run.test_accuracy is None:  # the same recipe, trained again
-            _note_reading(run, correct, total)
-        return classes
-    when = datetime.now(UTC).isoformat(timespec="seconds")
-    new = {"when": when, "run": run.name, "recipe": run.digest, "correct": correct, "total": total}
-    drop_sums(run.profile)
-    write_csv(root(run.profile) / "test_ledger.csv", LEDGER, [*rows.to_dict("records"), new])
-    _note_reading(run, correct, total)
+    recorded = _recorded(run)
+    if recorded not in (None, correct):
+        raise InputError(
+            f"{run.name}: {correct} test images correct, but the ledger's reading says {recorded}; "
+            "restore the run and the ledger with `git checkout`"
+        )
+    if recorded is None or run.test_accuracy is None:  # the latter: the same recipe, trained again
+        with changing(run.profile):
+            if _recorded(run) is None:  # nor has another process read it by now
+                when = datetime.now(UTC).isoformat(timespec="seconds")
+                new = {"when": when, "run": run.name, "recipe": run.digest, "correct": correct, "total": total}
+                rows = [*ledger(run.profile).to_dict("records"), new]
+                write_csv(root(run.profile) / "test_ledger.csv", LEDGER, rows)
+            write_json(run.folder / "metrics.json", run.metrics | {"test_correct": correct, "test_total": total})
     return classes
 
 
-def _note_reading(run: Run, correct: int, total: int) -> None:
-    drop_sums(run.profile)
-    write_json(run.folder / "metrics.json", run.metrics | {"test_correct": correct, "test_total": total})
+def _recorded(run: Run) -> int | None:
+    """The ledger's count for the run's recipe."""
+    rows = ledger(run.profile)
+    known = rows[rows.recipe == run.digest].correct
+    return int(known.iloc[0]) if len(known) else None
 
 
 def of_weights(path: Path, profile: str | None) -> Run | None:
@@ -358,18 +357,29 @@ def sha256(path: Path) -> str:
 
 def sums(profile: str) -> str:
     """SHA256SUMS of everything under the profile's runs, in `sha256sum --check`'s format."""
+    top, kept = root(profile), []
+    for folder, inner, names in os.walk(top):  # bears that another process renames its folder aside meanwhile
+        inner[:] = [name for name in inner if name[0] != "."]
+        kept += [Path(folder, name) for name in names if name[0] != "." and name != "SHA256SUMS"]
+    return "".join(f"{sha256(path)}  {path.relative_to(top).as_posix()}\n" for path in sorted(kept))
+
+
+@contextmanager
+def changing(profile: str) -> Iterator[None]:
+    """Around every change under the profile's runs: one process at a time, and SHA256SUMS of how things are then.
+
+    The old sums go first: a process that is killed in between leaves no sums, not wrong ones.
+    """
     top = root(profile)
-    names = sorted(path.relative_to(top) for path in top.rglob("*") if path.is_file())
-    kept = [name for name in names if name.name != "SHA256SUMS" and not any(part[0] == "." for part in name.parts)]
-    return "".join(f"{sha256(top / name)}  {name.as_posix()}\n" for name in kept)
+    (PROJECT / "cache").mkdir(parents=True, exist_ok=True)
+    with FileLock(PROJECT / "cache" / f"{home(profile).name}.lock", is_singleton=True):
+        (top / "SHA256SUMS").unlink(missing_ok=True)
+        yield
+        write_text(top / "SHA256SUMS", sums(profile))
 
 
-def drop_sums(profile: str) -> None:
-    """Before anything under the profile's runs changes: a process killed in between leaves no sums, not wrong ones."""
-    (root(profile) / "SHA256SUMS").unlink(missing_ok=True)
-
-
-def write_sums(profile: str, anew: bool = True) -> None:
-    """SHA256SUMS of how things are now; without `anew` only where there is none."""
-    if anew or not (root(profile) / "SHA256SUMS").is_file():
-        write_text(root(profile) / "SHA256SUMS", sums(profile))
+def ensure_sums(profile: str) -> None:
+    """Write SHA256SUMS where there is none: a process was killed while it changed something."""
+    if not (root(profile) / "SHA256SUMS").is_file():
+        with changing(profile):
+            pass

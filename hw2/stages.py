@@ -34,16 +34,15 @@ def _candidates(profile: str | None) -> list[str]:
 def _load_or_train(make: Callable, train: Callable, profile: str | None, device: str) -> Run:
     for candidate in _candidates(profile):
         if run := runs.find(make(candidate), candidate):
-            runs.write_sums(candidate, anew=False)
+            runs.ensure_sums(candidate)
             return run
     chosen = profile or default_profile()
     recipe = make(chosen)
     with runs.lock(recipe):  # of two processes that want it, one trains
         if not runs.find(recipe, chosen):
             train(recipe, chosen, training.pick_device(device))
-    run = runs.find(recipe, chosen)
-    runs.write_sums(chosen)
-    return run
+    runs.ensure_sums(chosen)
+    return runs.find(recipe, chosen)
 
 
 def teacher(profile: str | None = None, seed: int = 0, weights: Path | None = None, device: str = "auto") -> Run:
@@ -93,14 +92,13 @@ def searched(profile: str | None = None, device: str = "auto", storage: str | No
     where = training.pick_device(device)
     rows = tuning.search(recipe, fashion_mnist(), parent.soft_targets, where, storage)
     folder = runs.root(name) / "tuning"
-    runs.drop_sums(name)
-    # An older search's recipe goes first, this one's is written last: it says that the trials are whole, and whose.
-    recorded = folder / "recipe.json"
-    recorded.unlink(missing_ok=True)
-    runs.write_csv(folder / "trials.csv", tuning.COLUMNS, rows)
-    runs.write_json(folder / "environment.json", runs.environment(where))
-    runs.write_json(recorded, {"digest": recipe.digest, **recipes.asdict(recipe)})
-    runs.write_sums(name)
+    with runs.changing(name):
+        # An older search's recipe goes first, this one's is written last: it says that the trials are whole, and whose.
+        recorded = folder / "recipe.json"
+        recorded.unlink(missing_ok=True)
+        runs.write_csv(folder / "trials.csv", tuning.COLUMNS, rows)
+        runs.write_json(folder / "environment.json", runs.environment(where))
+        runs.write_json(recorded, {"digest": recipe.digest, **recipes.asdict(recipe)})
     return name, runs.read_csv(folder / "trials.csv", tuning.COLUMNS)
 
 
@@ -287,9 +285,8 @@ def deliver(run: Run) -> None:
     content = {"run": run.name, "sha256": runs.sha256(run.folder / "model.safetensors")}
     path = runs.root(run.profile) / "delivered.json"
     if not path.is_file() or runs.read_json(path) != content:
-        runs.drop_sums(run.profile)
-        runs.write_json(path, content)
-        runs.write_sums(run.profile)
+        with runs.changing(run.profile):
+            runs.write_json(path, content)
 
 
 def delivered(profile: str | None = None) -> Run:
@@ -313,7 +310,6 @@ def read_test_sets(found: list[Run]) -> None:
         if run.test_accuracy is None:
             network = teacher_network(run) if run.recipe["stage"] == "teacher" else run.network()
             runs.read_test_set(run, network, fashion_mnist())
-            runs.write_sums(run.profile)
 
 
 def walk(profile: str | None = None, seed: int = 0, device: str = "auto") -> list[Run]:

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import math
+import multiprocessing
 import os
 import re
 
@@ -40,6 +41,7 @@ def test_a_run_is_found_by_its_recipe_with_all_its_files(project):
     assert run.folder == project / "runs/plain/cpu-s3"
     assert (run.name, run.profile, run.digest) == ("plain/cpu-s3", "cpu", RECIPE.digest)
     assert everything(project / "runs") == [
+        "SHA256SUMS",
         "plain",
         "plain/cpu-s3",
         *(f"plain/cpu-s3/{name}" for name in (
@@ -259,14 +261,40 @@ def test_an_older_run_that_is_half_removed_is_not_there(project, monkeypatch):
 
 
 def test_whoever_is_killed_before_the_sums_leaves_none(project):
-    runs.write_sums("cpu")
-    make()
+    run = make()
+    with pytest.raises(KeyboardInterrupt), runs.changing("cpu"):
+        runs.write_json(run.folder / "metrics.json", METRICS | {"val_correct": 0})
+        raise KeyboardInterrupt
     assert not (project / "runs/SHA256SUMS").exists()
-    runs.write_sums("cpu", anew=False)
+    runs.ensure_sums("cpu")
     assert "plain/cpu-s3/metrics.json" in check(project / "runs")
     (project / "runs/SHA256SUMS").write_text("as it is")
-    runs.write_sums("cpu", anew=False)
+    runs.ensure_sums("cpu")
     assert (project / "runs/SHA256SUMS").read_text() == "as it is"
+
+
+def test_one_process_at_a_time_changes_the_runs(project):
+    """Or of two that add to one file, one would write over what the other has just added, and over its sums."""
+    context = multiprocessing.get_context("fork")
+    start = context.Barrier(2)
+
+    def change(name):
+        start.wait()
+        for number in range(20):
+            with runs.changing("cpu"):
+                path = project / "runs/count.json"
+                count = runs.read_json(path)["count"] if path.is_file() else 0
+                runs.write_json(path, {"count": count + 1})
+                runs.write_json(project / f"runs/{name}.json", {"number": number})
+
+    processes = [context.Process(target=change, args=(name,)) for name in ("one", "other")]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(60)
+    assert [process.exitcode for process in processes] == [0, 0]
+    assert runs.read_json(project / "runs/count.json") == {"count": 40}
+    assert check(project / "runs") == ["count.json", "one.json", "other.json"]
 
 
 def test_large_weights_are_looked_for_in_the_cache(project):
@@ -293,7 +321,8 @@ def test_the_sums_name_every_file_and_hold(project):
     runs.write_json(project / "runs/delivered.json", {})
     (project / "runs/plain/.cpu-s4.1.tmp").mkdir()
     (project / "runs/plain/.cpu-s4.1.tmp/half").write_text("")
-    runs.write_sums("cpu")
+    with runs.changing("cpu"):
+        pass
     names = check(project / "runs")
     assert len(names) == 7
     assert {"delivered.json", "plain/cpu-s3/recipe.json", "plain/cpu-s3/model.safetensors"} < set(names)
@@ -305,7 +334,8 @@ def test_the_sums_do_not_hang_on_the_name_of_the_folder_above(project, monkeypat
     hidden = project / ".hidden"
     monkeypatch.setattr(runs, "PROJECT", hidden)
     runs.write_json(hidden / "runs/delivered.json", {})
-    runs.write_sums("cpu")
+    with runs.changing("cpu"):
+        pass
     assert check(hidden / "runs") == ["delivered.json"]
 
 
