@@ -2,6 +2,7 @@
 
 import io
 import math
+import re
 
 import numpy as np
 import pytest
@@ -13,6 +14,10 @@ from torch.nn import functional
 from hw2 import distillation, training, views
 from hw2.distillation import build_cache, cached_objective, kd_loss, read_cache
 from hw2.errors import InputError
+from hw2.recipes import Recipe
+
+#: what PyTorch says where a softmax is not told its dimension
+pytestmark = pytest.mark.filterwarnings("error:Implicit dimension choice")
 
 STUDENT = torch.tensor([[1.0, 0.0, -1.0], [0.0, 2.0, 0.0]])
 TEACHER = torch.tensor([[2.0, 0.0, 0.0], [0.0, 1.0, 1.0]])
@@ -82,7 +87,11 @@ def test_standardised_logits_need_not_match_in_range():
     student, teacher = random_logits(7)
     labels = torch.arange(64) % 10
     assert distillation.standardised(3 * teacher + 7, teacher, labels, 2.0).item() == pytest.approx(0, abs=1e-5)
+    stretched = teacher * torch.linspace(0.5, 2, 64)[:, None]  # image by image
+    assert distillation.standardised(stretched, teacher, labels, 2.0).item() == pytest.approx(0, abs=1e-5)
     assert distillation.standardised(student, teacher, labels, 2.0) > 0.1
+    constant = torch.ones(64, 10)  # no spread to divide by
+    assert distillation.standardised(constant, teacher, labels, 2.0).isfinite()
 
 
 def test_every_loss_is_known_by_its_name_and_weighed_by_alpha():
@@ -151,7 +160,10 @@ def test_the_objective_looks_up_view_and_row():
     cache = torch.randn(3, 20, 10, generator=torch.Generator().manual_seed(0)).half()
     rows, labels, logits = torch.tensor([4, 19]), torch.tensor([1, 2]), torch.zeros(2, 10)
     loss = cached_objective(cache, 4.0, 0.9)(logits, labels, rows, 2)
-    assert loss.equal(kd_loss(logits, torch.stack([cache[2, 4], cache[2, 19]]).float(), labels, 4.0, 0.9))
+    asked = torch.stack([cache[2, 4], cache[2, 19]]).float()
+    assert loss.equal(kd_loss(logits, asked, labels, 4.0, 0.9))
+    decoupled = cached_objective(cache, 4.0, 0.9, "decoupled")(logits, labels, rows, 2)
+    assert decoupled.equal(kd_loss(logits, asked, labels, 4.0, 0.9, "decoupled"))
 
 
 def test_the_control_asks_the_teacher_about_the_image_as_it_is():
@@ -172,7 +184,7 @@ def images(few):
 
 def test_the_cache_holds_the_live_logits_of_each_view_and_nan_for_other_images(images, tmp_path):
     teacher = tiny_network()
-    cache = build_cache(teacher, images, ROWS, 3, 4, 7, tmp_path)
+    cache = build_cache(teacher, images, ROWS, 3, 4, 7, tmp_path / "new/folder")
     assert (cache.shape, cache.dtype) == ((3, 100, 10), np.float16)
     for view in range(3):
         live = training.logits_of(teacher, views.cut(images, view, 4, 7))
@@ -198,6 +210,21 @@ def test_a_live_teacher_says_what_the_cache_holds_to_float16_rounding(images, tm
     for cached, live in zip(*found, strict=True):
         torch.testing.assert_close(cached, live, rtol=2**-10, atol=1e-4)
     assert all(parameter.grad is None for parameter in teacher.parameters())
+
+
+def test_a_live_teacher_sees_a_recipes_views_unless_told_otherwise_and_cuts_each_once(images, monkeypatch):
+    recipe, cut = Recipe(stage="plain", seed=0), []
+
+    def counted(images, view, pad, seed):
+        cut.append((view, pad, seed))
+        return images
+
+    monkeypatch.setattr(distillation.views, "cut", counted)
+    objective = distillation.live_objective(tiny_network(), images, 4.0, 0.9)
+    for view in (1, 1, 2, 1):
+        objective(torch.zeros(5, 10), torch.arange(5), ROWS, view)
+    each = (recipe.pad, recipe.view_seed)
+    assert cut == [(1, *each), (2, *each), (1, *each)]  # one view is held, not all of them
 
 
 def test_a_live_teacher_has_no_opinion_out_of_range(images):
@@ -285,4 +312,8 @@ def test_an_unusable_file_of_soft_targets_is_named(tmp_path, kind):
     UNUSABLE[kind](path)
     with pytest.raises(InputError) as error:
         read_cache(path)
-    assert str(error.value).startswith(f"{path}: ")
+    unreadable = r"no readable array \([^\n]+\); train the teacher again"
+    another = r"\w+ \([\d, ]+\), expected float16 \(views, images, 10\)"
+    assert re.fullmatch(f"{re.escape(str(path))}: ({unreadable}|{another})", str(error.value))
+    if kind == "missing":
+        assert "No such file or directory" in str(error.value)

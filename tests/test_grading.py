@@ -53,6 +53,85 @@ def test_the_delivered_network_fails_nothing_that_its_recorded_count_does_not():
     assert sum(int(line.share.removesuffix("%")) for line in lines if line.share) == 100
 
 
+def test_every_line_says_what_was_checked_and_found(tmp_path):
+    metrics = stages.delivered().metrics
+    accuracy = f"{metrics['test_correct'] / 100:.2f}% ({metrics['test_correct']:,} of 10,000)"
+    words = len((PROJECT / "report.md").read_text("utf-8").split("Methods\n")[1].split("\n#")[0].split())
+    _, lines = graded()
+    assert [(line.part, line.share, line.checked, line.evidence) for line in lines] == [
+        ("competition: both constraints", "45%", "at most 100,000 parameters", "85,956"),
+        ("competition: both constraints", "", "test accuracy at least 92.4%", accuracy),
+        ("competition: both constraints", "", "submission.csv", "10,000 rows, each what the weights predict"),
+        ("competition: leaderboard", "30%", "place", "the leaderboard is private"),
+        ("report: torchsummary", "5%", "table and `Number of remaining parameters`",
+         "the report holds what torchsummary prints"),
+        ("report: explanation", "15%", "name and student ID", "given"),
+        ("report: explanation", "", "methods, at most 200 words", f"{words} words; distillation and pruning named"),
+        ("report: explanation", "", "references", "given"),
+        ("demo", "5%", "the model classifies a picture of each class", "10 of 10 right"),
+    ]  # fmt: skip
+    (tmp_path / "report.md").write_text("nothing")
+    _, lines = graded(text=tmp_path / "report.md")
+    assert [line.evidence for line in lines if line.part.startswith("report")] == [
+        "not what torchsummary prints", "missing", "0 words; distillation and pruning not both named", "missing"
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(("right", "verdict"), [(8, grading.PASS), (7, grading.FAIL)])
+def test_eight_of_ten_pictures_will_do(monkeypatch, right, verdict):
+    shown = torch.eye(10)
+    shown[right:] = shown[right:].roll(1, 1)
+    monkeypatch.setattr(grading.pictures, "probabilities", lambda network, images: shown)
+    line = graded()[0]["the model classifies a picture of each class"]
+    assert (line.evidence, line.verdict) == (f"{right} of 10 right", verdict)
+
+
+@pytest.mark.parametrize(
+    ("text", "methods"),
+    [
+        ("# A\n\n### Methods\n\nOne.\n\nTwo.\n\n# B\n", "One.\n\nTwo."),
+        ("## Methods \nlast", "last"),
+        ("Methods\nnone", ""),
+    ],
+)
+def test_the_methods_are_the_text_under_their_heading(text, methods):
+    assert grading.methods_section(text) == methods
+
+
+def test_the_table_is_aligned_and_counts_the_verdicts():
+    lines = [
+        grading.Line("one", "5%", "a", "long evidence", grading.PASS),
+        grading.Line("part two", "", "bb", "e", grading.FAIL),
+        grading.Line("x", "30%", "c", "d", grading.OPEN),
+    ]
+    assert grading.table(lines).splitlines() == [
+        "part      share  checked  evidence       verdict",
+        "--------  -----  -------  -------------  -------------",
+        "one       5%     a        long evidence  pass",
+        "part two         bb       e              fail",
+        "x         30%    c        d              not checkable",
+        "",
+        "1 pass, 1 fail, 1 not checkable",
+    ]
+    assert grading.failed(lines) and not grading.failed(lines[::2])
+
+
+def test_a_layer_that_torchsummary_does_not_see_is_an_error():
+    network = networks.ResNet14((4, 4, 4, 4))
+    count = networks.count_parameters(network)
+    assert grading.summary_table(network).endswith(f"\nNumber of remaining parameters: {count}")
+    network.unseen = torch.nn.Parameter(torch.zeros(3))
+    with pytest.raises(InputError, match=f"^torchsummary's total is not the network's {count + 3:,} parameters; check"):
+        grading.summary_table(network)
+
+
+def test_a_report_that_cannot_be_read_is_an_error(tmp_path):
+    with pytest.raises(
+        InputError, match=r"report\.md: no readable report \(.*No such file.*\); `hw2 report` writes one$"
+    ):
+        graded(text=tmp_path / "report.md")
+
+
 def test_too_many_parameters_and_too_low_an_accuracy_fail(tmp_path, submission):
     torch.manual_seed(0)
     networks.save(networks.ResNet14((16, 16, 32, 64)), tmp_path / "wide.safetensors")
@@ -94,32 +173,39 @@ def test_a_whole_submission_passes(submission, classes):
 @pytest.mark.parametrize(
     ("change", "told"),
     [
-        (lambda path, classes: path.write_text("\n".join(path.read_text().splitlines()[:-1])), "9,999 rows"),
-        (lambda path, classes: swap(path, 3, "2,10"), "row 2: label '10'"),
-        (lambda path, classes: swap(path, 3, "2,-1"), "row 2: label '-1'"),
-        (lambda path, classes: swap(path, 3, "2,1.0"), "row 2: label '1.0'"),
-        (lambda path, classes: swap(path, 3, "7,1"), "row 2: id '7'"),
-        (lambda path, classes: swap(path, 3, f"2,{(int(classes[2]) + 1) % 10}"), "1 rows are not"),
+        (
+            lambda path, classes: path.write_text("\n".join(path.read_text().splitlines()[:-1])),
+            "9,999 rows, expected 10,000",
+        ),
+        (lambda path, classes: swap(path, 3, "2,10"), "row 2: label '10', expected 0 to 9"),
+        (lambda path, classes: swap(path, 3, "2,-1"), "row 2: label '-1', expected 0 to 9"),
+        (lambda path, classes: swap(path, 3, "2,1.0"), "row 2: label '1.0', expected 0 to 9"),
+        (lambda path, classes: swap(path, 3, "2,"), "row 2: label '', expected 0 to 9"),
+        (lambda path, classes: swap(path, 3, "7,1"), "row 2: id '7', expected 2"),
+        (
+            lambda path, classes: swap(path, 3, f"2,{(int(classes[2]) + 1) % 10}"),
+            "1 rows are not what the weights predict (first: row 2)",
+        ),
     ],
 )
 def test_a_wrong_submission_fails_and_says_where(submission, classes, change, told):
     change(submission, classes)
-    passed, text = grading.check_submission(submission, classes)
-    assert not passed and told in text
+    assert grading.check_submission(submission, classes) == (False, told)
 
 
 @pytest.mark.parametrize("content", [b"", b"\x00\xff\xfe", b"a,b\n1,2\n", b"id;pred\n0;1\n", b'id,pred\n"0,1\n'])
 def test_what_is_no_submission_is_refused(tmp_path, classes, content):
     path = tmp_path / "other.csv"
     path.write_bytes(content)
-    with pytest.raises(InputError, match=r"other\.csv: no submission"):
+    remedy = "expected a CSV with the header id,pred; `hw2 submit` writes one"
+    with pytest.raises(InputError, match=rf"other\.csv: no submission \(.+\); {remedy}$"):
         grading.check_submission(path, classes)
 
 
 def test_a_column_that_the_header_lacks_is_refused(submission, classes):
     header, *rows = submission.read_text().splitlines()
     submission.write_text("\n".join([header, *(f"x,{row}" for row in rows)]))
-    with pytest.raises(InputError, match="no submission"):
+    with pytest.raises(InputError, match=r"no submission \(rows have more fields than the header\); expected a CSV"):
         grading.check_submission(submission, classes)
 
 
@@ -135,6 +221,9 @@ def test_a_packed_submission_is_not_unpacked(submission, classes):
     [
         ("311581010", "311581011", "name and student ID"),
         ("VainF/Torch-Pruning", "Torch-Pruning", "references"),
+        ("DefangChen/SimKD", "SimKD", "references"),
+        ("陳彥儒", "", "name and student ID"),
+        ("istillation", "eaching", "methods, at most 200 words"),
         ("BasicBlock-49", "BasicBlock-50", "table and `Number of remaining parameters`"),
         ("### Methods\n", "### Methods\n" + "word " * 100, "methods, at most 200 words"),
     ],
