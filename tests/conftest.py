@@ -1,14 +1,19 @@
 """Fixtures: the data set, a few of its images, and a project folder of the test's own."""
 
 import shutil
+import threading
 
 import pytest
 import torch
 from helpers import tiny_network
+from tqdm import tqdm
 
 from hw2 import data as source
 from hw2 import networks, recipes, replay, runs, stages, trainers
 from hw2.recipes import Fit
+
+# Its own lock is shared by forked processes: one that is killed while it holds it would stop all others.
+tqdm.set_lock(threading.RLock())
 
 FIT = Fit(epochs=1, lr=0.05, batch=64)
 SHRUNKEN = {

@@ -144,6 +144,20 @@ def test_too_many_parameters_and_too_low_an_accuracy_fail(tmp_path, submission):
     assert grading.failed(lines)
 
 
+def test_the_count_is_held_against_the_ledgers_reading_of_the_run_that_left_the_weights(tmp_path, monkeypatch, classes):
+    asked = []
+
+    def read(run, network, data):
+        asked.append(run and run.name)
+        return classes
+
+    monkeypatch.setattr(grading.runs, "read_test_set", read)
+    graded()
+    networks.save(networks.ResNet14(), tmp_path / "strange.safetensors")
+    graded(tmp_path / "strange.safetensors")
+    assert asked == [stages.delivered().name, None]
+
+
 def test_one_parameter_decides(monkeypatch):
     for count, verdict in ((100_000, grading.PASS), (100_001, grading.FAIL)):
         monkeypatch.setattr(networks, "count_parameters", lambda network, count=count: count)

@@ -6,14 +6,17 @@ import math
 import multiprocessing
 import os
 import re
+import sys
+from types import SimpleNamespace
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
-from helpers import tiny_network
+from helpers import same_bits, tiny_network
 from torch import nn
 
-from hw2 import networks, recipes, runs
+from hw2 import files, networks, recipes, runs
 from hw2.data import PROJECT
 from hw2.errors import InputError
 from hw2.recipes import Recipe
@@ -330,6 +333,22 @@ def test_the_sums_name_every_file_and_hold(project):
     assert runs.sums("cpu") == (project / "runs/SHA256SUMS").read_text()  # the sums are not of themselves
 
 
+def test_each_profile_has_sums_of_its_own_and_files_written_aside_are_left_out(project):
+    for name in ("a.b", ".hidden", "plain/.aside"):
+        files.write_bytes(project / "build/smoke/runs" / name, b"")
+    runs.write_json(project / "runs/of_the_cpu.json", {})
+    runs.ensure_sums("smoke")
+    assert check(project / "build/smoke/runs") == ["a.b"]
+    assert not (project / "runs/SHA256SUMS").exists()
+    runs.ensure_sums("cpu")
+    assert check(project / "runs") == ["of_the_cpu.json"]
+
+
+def test_json_is_written_for_readers_of_differences(project):
+    runs.write_json(project / "a.json", {"a": 1, "b": [2]})
+    assert (project / "a.json").read_text() == '{\n "a": 1,\n "b": [\n  2\n ]\n}\n'
+
+
 def test_the_sums_do_not_hang_on_the_name_of_the_folder_above(project, monkeypatch):
     hidden = project / ".hidden"
     monkeypatch.setattr(runs, "PROJECT", hidden)
@@ -358,8 +377,117 @@ def test_the_code_digest_changes_with_the_code(project):
     assert runs.code_digest() != first
 
 
+CPU = "processor\t: 0\nmodel name\t: A: fast one\nmodel name\t: another\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "name"), [(CPU, "A: fast one"), ("processor\t: 0\n", "unknown"), (None, "by platform")]
+)
+def test_the_hardware_is_the_processor_or_the_accelerator(monkeypatch, text, name):
+    read_text = runs.Path.read_text
+
+    def read(path, *words, **more):
+        if str(path) != "/proc/cpuinfo":
+            return read_text(path, *words, **more)
+        if text is None:
+            raise FileNotFoundError(path)
+        return text
+
+    monkeypatch.setattr(runs.Path, "read_text", read)
+    monkeypatch.setattr(runs.platform, "processor", lambda: "by platform")
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: f"accelerator {device.index}")
+    assert runs.environment(torch.device("cpu"))["hardware"] == name
+    assert runs.environment(torch.device("cuda", 1))["hardware"] == "accelerator 1"
+
+
+def test_the_code_is_known_by_names_and_contents_of_its_files(project):
+    for name in ("b.py", "a.py", "notes.txt"):
+        files.write_bytes(project / "hw2" / name, f"in {name}".encode())
+    told = b"a.py\0in a.py" + b"b.py\0in b.py"
+    assert runs.code_digest() == hashlib.sha256(told).hexdigest()
+
+
+def test_losses_of_the_first_steps_are_kept_in_two_columns(project):
+    with runs.new_folder(RECIPE, "cpu") as folder:
+        history = History(steps=[{"step": 0, "loss": 2.5}, {"step": 1, "loss": 0.1}])
+        runs.write_training(folder, history, METRICS, torch.device("cpu"))
+    run = runs.find(RECIPE, "cpu")
+    assert (run.folder / "steps.csv").read_text() == "step,loss\n0,2.5\n1,0.1\n"
+
+
+def test_a_runs_network_is_of_its_weights(project):
+    assert same_bits(make(network=tiny_network(3)).network(), tiny_network(3))
+
+
 def test_peak_memory_is_in_bytes():
     assert 2**26 < runs.peak_memory(torch.device("cpu")) < 2**40
+
+
+STATUS = "VmPeak:\t  900 kB\nVmHWM:\t  123 kB\nVmRSS:\t  50 kB\n"
+
+
+@pytest.mark.parametrize(
+    ("status", "system", "expected"),
+    [(STATUS, "Linux", 123 * 1024), ("", "Linux", 7 * 1024), (None, "FreeBSD", 7 * 1024), (None, "Darwin", 7)],
+)
+def test_peak_memory_is_what_the_system_says(monkeypatch, status, system, expected):
+    import resource
+
+    def read(path, *_):
+        assert str(path) == "/proc/self/status"
+        if status is None:
+            raise FileNotFoundError(path)
+        return status
+
+    def usage(who):
+        assert who == resource.RUSAGE_SELF
+        return SimpleNamespace(ru_maxrss=7)
+
+    monkeypatch.setattr(runs.Path, "read_text", read)
+    monkeypatch.setattr(runs.platform, "system", lambda: system)
+    monkeypatch.setattr(resource, "getrusage", usage)
+    assert runs.peak_memory(torch.device("cpu")) == expected
+
+
+def test_peak_memory_of_windows_is_not_known_and_an_accelerators_is_its_own(monkeypatch):
+    monkeypatch.setattr(runs.Path, "read_text", lambda *_: "")
+    monkeypatch.setitem(sys.modules, "resource", None)
+    assert runs.peak_memory(torch.device("cpu")) is None
+    monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda device: 11 if device.index == 1 else 0)
+    assert runs.peak_memory(torch.device("cuda", 1)) == 11
+
+
+def test_what_a_run_keeps_of_its_answers_is_read_as_it_was_written(project):
+    run = make()
+    logits = np.arange(500, dtype=np.float16).reshape(50, 10)
+    np.save(run.folder / "validation_logits.npy", logits)
+    np.save(run.folder / "validation_classes.npy", logits[:, 0].astype(np.uint8))
+    run.validation_logits[0] = 0  # the file stays
+    again = Run(run.folder)
+    assert again.validation_logits.numpy().tobytes() == logits.tobytes()
+    assert again.validation_classes.tolist() == [10 * row % 256 for row in range(50)]
+
+
+@pytest.mark.parametrize(
+    ("array", "told"),
+    [
+        (np.zeros((50, 10), np.float32), r"float32 \(50, 10\), expected float16 \(50, 10\)"),
+        (np.zeros((49, 10), np.float16), r"float16 \(49, 10\), expected float16 \(50, 10\)"),
+        (None, "no readable array .+; restore it with `git checkout`"),
+    ],
+)
+def test_answers_of_another_kind_are_an_error(project, array, told):
+    run = make()
+    if array is not None:
+        np.save(run.folder / "validation_logits.npy", array)
+    with pytest.raises(InputError, match=rf"/validation_logits\.npy: {told}$"):
+        _ = run.validation_logits
+
+
+def test_measured_speeds_are_those_of_runs_whatever_the_profile(project, monkeypatch):
+    monkeypatch.setenv("HW2_PROFILE", "smoke")
+    runs.write_json(project / "runs/bench.json", {"rows": [1]})
+    assert runs.bench() == {"rows": [1]}
 
 
 def test_an_empty_ledger_has_the_ledgers_columns(project):
