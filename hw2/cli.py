@@ -46,7 +46,8 @@ def train(
     stage: Annotated[
         str,
         typer.Argument(
-            help="teacher, finalists, distilled, plain, compressed, scratch, frontier, arms, ablation, an arm, or all"
+            help="teacher, finalists, distilled, plain, compressed, scratch, unpruned, frontier, arms, ablation, "
+            "an arm, or all"
         ),
     ],
     profile: Profile = None,
@@ -101,6 +102,7 @@ def train(
         "distilled": lambda: [stages.distilled(chosen, one, device, temperature, alpha)],
         "compressed": lambda: [stages.compressed(chosen, one, device, share(), iterations or 1, growing)],
         "scratch": lambda: [stages.scratch(chosen, one, device)],
+        "unpruned": lambda: [stages.unpruned(chosen, one, device)],
         "all": lambda: [run for number in walks for run in stages.walk(chosen, number, device)],
         **{name: lambda name=name: [stages.arm(name, chosen, one, device)] for name in recipes.ARMS},
         **{name: lambda name=name: [stages.ablated(name, chosen, one, device)] for name in recipes.ABLATION},

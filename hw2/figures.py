@@ -115,7 +115,7 @@ def curves(data: dict) -> Figure:
     for epoch, text in data.get("marks", []):
         for ax in (left, right):
             ax.axvline(epoch, color=GREY, lw=1, ls="--")
-        right.annotate(text, (epoch, 0.03), xycoords=("data", "axes fraction"), xytext=(4, 0),
+        right.annotate(text, (epoch, 0.94), xycoords=("data", "axes fraction"), xytext=(4, 0),
                        textcoords="offset points", color=GREY, fontsize=9)  # fmt: skip
     left.set(xlabel="epoch", ylabel="loss", title="Loss")
     right.set(xlabel="epoch", ylabel="validation accuracy", title="Accuracy on the validation split")

@@ -19,6 +19,7 @@ NETWORKS = {
     "distilled": "ResNet-14, distilled",
     "compressed": "pruned and fine-tuned",
     "scratch": "the same widths from scratch",
+    "unpruned": "ResNet-14, trained as long",
 }
 #: profile -> network -> where its mean over seeds is judged, and the accuracy that we aimed at before training
 AIMS = {
@@ -34,7 +35,13 @@ PHASES = (
     ("BatchNorm recalibrated", "recalibrated", "recalibrated_without_sparse_learning"),
     ("fine-tuned", "fine_tuned", None),
 )
-PAIRS = (("distilled", "plain"), ("compressed", "distilled"), ("compressed", "plain"), ("compressed", "scratch"))
+PAIRS = (
+    ("distilled", "plain"),
+    ("compressed", "distilled"),
+    ("compressed", "plain"),
+    ("compressed", "scratch"),
+    ("compressed", "unpruned"),
+)
 
 
 def seeds(stage: str) -> list[Run]:

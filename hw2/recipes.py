@@ -362,6 +362,11 @@ def scratch(profile: str, seed: int, parent: dict) -> StudentRecipe:
     return StudentRecipe(stage="scratch", seed=seed, widths=NARROW, **_taught_as(parent), **numbers)
 
 
+def unpruned(profile: str, seed: int, parent: dict) -> StudentRecipe:
+    """The other control: `scratch` at ResNet-14's own widths, for what the removed channels are worth."""
+    return replace(scratch(profile, seed, parent), stage="unpruned", widths=None)
+
+
 def _taught_as(parent: dict) -> dict:
     return {name: parent[name] for name in ("teacher", "temperature", "alpha")}
 
@@ -446,6 +451,7 @@ def estimate(profile: str, seeds: int = 1) -> str:
         "plain": seeds * trained(student),
         "compressed": seeds * trained(small),
         "scratch": seeds * trained(scratched),
+        "unpruned": seeds * trained(scratched),
     }
     lines = [f"{name:20} {value / 60:8.0f} min" for name, value in seconds.items()]
     total = f"{'in all':20} {sum(seconds.values()) / 60:8.0f} min on two cores; an accelerator takes a small part of it"

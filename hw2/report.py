@@ -71,6 +71,7 @@ def context() -> dict:
         "trials": trials,
         "arms": comparisons.arm_table().to_dict("records"),
         "scratch_epochs": stages.scratch().recipe["fit"]["epochs"],
+        "unpruned": stages.unpruned(),
         "finalists": comparisons.finalist_table().to_dict("records"),
         "ablation": ablation.table().to_dict("records"),
         "ablation_note": ablation.note(),

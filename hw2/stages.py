@@ -172,10 +172,19 @@ def plain(profile: str | None = None, seed: int = 0, device: str = "auto") -> Ru
 
 def scratch(profile: str | None = None, seed: int = 0, device: str = "auto") -> Run:
     """The control without pruning: the pruned network's widths, trained from random weights for as long."""
+    return _as_long(recipes.scratch, profile, seed, device)
+
+
+def unpruned(profile: str | None = None, seed: int = 0, device: str = "auto") -> Run:
+    """The control at full size: ResNet-14, trained from random weights for as long as the pruned network."""
+    return _as_long(recipes.unpruned, profile, seed, device)
+
+
+def _as_long(make: Callable, profile: str | None, seed: int, device: str) -> Run:
     origin = teacher(profile, device=device)
     parent = distilled(profile, seed, device)
     return _load_or_train(
-        lambda name: recipes.scratch(name, seed, parent.recipe),
+        lambda name: make(name, seed, parent.recipe),
         lambda recipe, name, where: trainers.student(recipe, name, where, origin),
         profile,
         device,
@@ -323,6 +332,7 @@ def walk(profile: str | None = None, seed: int = 0, device: str = "auto") -> lis
         compressed(profile, seed, device),
         plain(profile, seed, device),
         scratch(profile, seed, device),
+        unpruned(profile, seed, device),
     ]
     if seed == 0:
         deliver(found[2])

@@ -19,7 +19,7 @@ from hw2 import ablation, networks, outcomes, plots, pruning, runs, stages
 compressed, distilled = stages.compressed(), stages.distilled()
 recipe = compressed.recipe
 print(f"ratio {recipe['ratio']}, regulariser {recipe['reg']:g}")
-print(f"{recipe['sparse']['epochs']} epochs of sparse learning, {recipe['fit']['epochs']} of fine-tuning")
+print(f"epochs: {recipe['sparse']['epochs']} of sparse learning, {recipe['fit']['epochs']} of fine-tuning")
 
 # %% [markdown]
 # ## What is left

@@ -18,8 +18,8 @@ plots.show("arms")
 # Is one network better than another? Differences in percentage points, paired by seed, with 95 % intervals that tell of
 # other seeds. `only one right`: test images that only the first, and only the second network gets right, for seed 0; `p` is
 # McNemar's, which tells of other images. The pruned network goes on from the distilled one and has trained for longer
-# than it or the ResNet-14 alone: a lead over these may tell of that as much as of anything else. Against the last one, the same
-# widths trained from random weights for as long as the whole chain, it has no such advantage.
+# than it or the ResNet-14 alone: a lead over these may tell of that as much as of anything else. Against the last two, trained
+# from random weights for as long as the whole chain, at the pruned widths and at ResNet-14's own, it has no such advantage.
 
 # %%
 outcomes.pair_table().set_index("difference")

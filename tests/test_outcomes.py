@@ -22,12 +22,14 @@ def chain(monkeypatch):
         "distilled": [run("distilled", seed, 0.91, 0.82) for seed in range(3)],
         "compressed": [run("compressed", seed, 0.95 + seed / 100, 0.945) for seed in range(3)],
         "scratch": [run("scratch", 0, 0.94, 0.94)],
+        "unpruned": [run("unpruned", 0, 0.96, 0.95)],
     }
     answers = {
         "plain-0": [0, 9, 9, 9],
         "distilled-0": [9, 1, 2, 3],
         "compressed-0": [9, 1, 2, 3],
         "scratch-0": [0, 1, 2, 3],
+        "unpruned-0": [0, 1, 2, 3],
     }
     monkeypatch.setattr(outcomes, "seeds", lambda stage: found[stage])
     monkeypatch.setattr(outcomes, "answers", lambda folder: torch.tensor(answers[folder]))

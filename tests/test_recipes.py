@@ -122,7 +122,7 @@ def test_the_estimate_adds_up(profile):
     head, *stages, total, disk = recipes.estimate(profile).splitlines()
     minutes = [int(line.split(" min")[0].split()[-1]) for line in [*stages, total]]
     assert head == f"profile {profile}, 1 seed"
-    assert len(stages) == 11
+    assert len(stages) == 12
     assert minutes[-1] == pytest.approx(sum(minutes[:-1]), abs=6)  # each is rounded
     assert "MB" in disk
 
@@ -130,7 +130,7 @@ def test_the_estimate_adds_up(profile):
 def test_more_seeds_take_more_time_in_the_students_lines_alone():
     once, twice = (recipes.estimate("full", seeds).splitlines() for seeds in (1, 2))
     assert {line.split()[0] for line, other in zip(once, twice, strict=True) if line != other} == {
-        "profile", "distilled", "plain", "compressed", "scratch", "in"
+        "profile", "distilled", "plain", "compressed", "scratch", "unpruned", "in"
     }  # fmt: skip
 
 

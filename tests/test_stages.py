@@ -41,6 +41,7 @@ def test_the_second_walk_loads_everything_and_changes_nothing(store, no_training
         "compressed/smoke-s0",
         "plain/smoke-s0",
         "scratch/smoke-s0",
+        "unpruned/smoke-s0",
     ]
     assert contents(store) == before
 
@@ -55,7 +56,7 @@ def test_the_walk_reads_the_test_set_once_for_each_run(store, few, no_training):
 
 
 def test_the_runs_hang_together(store, no_training):
-    teacher, distilled, compressed, plain, _ = stages.walk()
+    teacher, distilled, compressed, plain, *_ = stages.walk()
     assert distilled.recipe["teacher"] == compressed.recipe["teacher"] == teacher.digest
     assert compressed.recipe["parent"] == distilled.digest
     temperature, alpha = stages.chosen()
@@ -303,10 +304,11 @@ def test_an_unknown_arm_of_the_ablation_is_an_error():
         stages.ablated("unpruned")
 
 
-def test_the_control_from_scratch_sees_as_many_images_as_the_whole_chain(store, no_training):
-    chain, control = [stages.distilled(), stages.compressed()], stages.scratch()
+@pytest.mark.parametrize(("stage", "like"), [("scratch", 1), ("unpruned", 0)])
+def test_a_control_from_scratch_sees_as_many_images_as_the_whole_chain(store, no_training, stage, like):
+    chain, control = [stages.distilled(), stages.compressed()], getattr(stages, stage)()
     assert len(control.history) == sum(len(run.history) for run in chain)
-    assert control.network().widths == chain[1].network().widths and control.test_accuracy is not None
+    assert control.network().widths == chain[like].network().widths and control.test_accuracy is not None
     assert [control.recipe[key] for key in ("teacher", "temperature", "alpha")] == [
         chain[0].recipe[key] for key in ("teacher", "temperature", "alpha")
     ]
