@@ -5,7 +5,7 @@ BIN := .venv/bin
 READY := .venv/.ready
 
 .DELETE_ON_ERROR:
-.PHONY: help setup report test lab smoke reproduce torture replay clean
+.PHONY: help setup report test extras coverage mutants lab smoke reproduce torture replay clean
 
 help:
 	@echo "make report     run the four notebooks; write figures/, report.md, submission.csv; print the grade"
@@ -13,6 +13,8 @@ help:
 	@echo "make lab        open the notebooks in JupyterLab"
 	@echo "make smoke      the whole walk on a tiny subset, in build/smoke"
 	@echo "make reproduce  train everything again (PROFILE=cpu or full)"
+	@echo "make coverage   the tests again, failing where they leave more than 5 % of the branches of hw2/ untried"
+	@echo "make mutants    mistakes made on purpose in grading, distillation and runs: does a test see each?"
 	@echo "make torture    kill, fill the disk under, and feed mutated files to everything: an hour or two"
 	@echo "make replay     train the first steps of every run again, evaluate its weights: are they as recorded?"
 	@echo "make setup      environment in .venv and data set; the others call it first"
@@ -37,6 +39,17 @@ test: setup
 	$(BIN)/ruff format --check
 	$(BIN)/python -m pytest --nbval --nbval-current-env --nbval-cell-timeout=600 tests notebooks
 
+extras: setup
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-build-isolation -e '.[torture]'
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-build-isolation -e '.[fuzz]' || \
+		echo "atheris cannot be installed here: hypothesis takes its place"
+
+coverage: extras
+	$(BIN)/python -m pytest --cov --cov-report=term-missing:skip-covered --cov-fail-under=95 tests
+
+mutants: extras
+	$(BIN)/python tests/torture/mutants.py --keep
+
 lab: setup
 	$(BIN)/jupyter lab notebooks
 
@@ -54,12 +67,10 @@ reproduce: setup
 replay: setup
 	$(BIN)/hw2 replay --all
 
-torture: setup
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-build-isolation -e '.[torture]' || \
-		echo "atheris cannot be installed here: hypothesis takes its place"
-	$(BIN)/python tests/torture/faults.py
-	$(BIN)/python tests/torture/fuzz.py
+torture: extras
+	$(BIN)/python tests/torture/faults.py --keep
+	$(BIN)/python tests/torture/fuzz.py --keep
 
 clean:
-	rm -rf .venv build cache *.egg-info .ruff_cache .pytest_cache .coverage
+	rm -rf .venv build cache mutants *.egg-info .ruff_cache .pytest_cache .coverage
 	find . \( -path ./runs -o -path ./data -o -path ./.git \) -prune -o \( -name __pycache__ -o -name .ipynb_checkpoints \) -type d -prune -exec rm -rf {} +

@@ -10,6 +10,7 @@ import io
 import multiprocessing
 import statistics
 import tempfile
+import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
@@ -25,6 +26,8 @@ from tqdm import tqdm
 from hw2 import distillation, networks, runs, training
 from hw2.networks import ResNet14
 from hw2.workloads import COMPRESSED, IMAGES, Case, growth, speeds, timed, train
+
+PAUSE = 0.2  # seconds: the threads of ONNX Runtime spin for a while after their work and would slow the case after it
 
 
 @dataclass(frozen=True)
@@ -44,6 +47,7 @@ def measure(cases: list[Case], repeats: int) -> list[Row]:
     values = {case.name: [] for case in cases}
     for _ in tqdm(range(repeats + 1), desc="rounds", unit="round", leave=False):
         for case in cases:
+            time.sleep(PAUSE)
             count, seconds = case.run()
             value = {"ms": 1000 * seconds / count, "s": seconds}.get(case.unit, count / seconds)
             values[case.name].append(value)

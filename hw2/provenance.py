@@ -1,4 +1,4 @@
-"""Where things come from: figure -> notebook cell -> runs -> command; and the delivered network's model card."""
+"""Where things come from: figure -> notebook cell -> runs -> command; what the model card says; what was tried."""
 
 from __future__ import annotations
 
@@ -23,6 +23,25 @@ FOLDERS = {
     "ablation": tuple(recipes.ABLATION),
     "frontier": ("frontier-*",),
     "all": tuple(NETWORKS),
+}
+
+#: kinds of campaigns of `make torture`: what is tried, what a campaign fails without, the script that does it
+CAMPAIGNS = {
+    "kills": (
+        "SIGKILL at a random moment",
+        "no half file is taken for a whole one; the work begun again ends with the bits of undisturbed work",
+        "faults.py kills",
+    ),
+    "full disk": ("a full disk", "a clear error or the result; nothing half, nothing lost", "faults.py full"),
+    "read-only": (
+        "a folder that cannot be written",
+        "a clear error or the result; nothing lost",
+        "faults.py read-only",
+    ),
+    "two processes": ("two processes at one work, one killed or none", "the same bits", "faults.py two"),
+    "clock": ("a clock that jumps by up to 400 days", "the same bits", "faults.py clock"),
+    "inputs": ("mutated files, for each reader", "nothing but the project's own error; bounded memory", "fuzz.py"),
+    "bombs": ("small files that claim to be huge", "refused, or read in bounded memory", "fuzz.py bombs"),
 }
 
 
@@ -59,3 +78,14 @@ def card() -> dict:
     run = stages.delivered()
     arms = json.loads(drawn("reliability")["json"])["arms"]
     return {"sha256": runs.sha256(run.weights), "calibration_error": arms[-1]["error"]}
+
+
+def trust_table() -> pd.DataFrame:
+    """What `make torture` tried, by kind, from runs/torture.json."""
+    rows, found = [], runs.read_json(runs.root() / "torture.json")["rows"]
+    for kind, (words, outcome, script) in CAMPAIGNS.items():
+        tried = {row["of"]: row["tried"] for row in found if row["kind"] == kind}
+        often = f"{len(tried)} files" if kind == "bombs" else ", ".join(f"{of} {n:,}" for of, n in tried.items())
+        again = f"python tests/torture/{script}"
+        rows.append({"tried": words, "how often": often, "outcome": outcome, "again": again})
+    return pd.DataFrame(rows)

@@ -15,8 +15,9 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from hw2 import ablation, comparisons, grading, outcomes, provenance, recipes, runs, stages
+from hw2 import ablation, comparisons, grading, outcomes, provenance, recipes, replay, runs, stages
 from hw2.data import PROJECT
+from hw2.files import write_bytes
 from hw2.measures import spread, wilson
 from hw2.outcomes import NETWORKS, delivered_classes, seeds
 from hw2.plots import FIGURES, drawn
@@ -105,14 +106,21 @@ def text(template: str, values: dict) -> str:
 
 
 def readme() -> str:
-    """README.md with its result, the one place there where numbers of runs stand, made anew."""
-    old = (PROJECT / "README.md").read_text("utf-8")
-    start, end = "<!-- result -->\n", "<!-- /result -->"
+    """README.md with its result and its table of trust made anew: nowhere else in it do numbers of runs stand."""
+    words = (PROJECT / "README.md").read_text("utf-8")
+    trust = text("trust.md.j2", {"rows": provenance.trust_table().to_dict("records"), "replay": replay})
+    for name, made in (("result", _result()), ("trust", trust)):
+        start, end = words.index(f"<!-- {name} -->\n"), words.index(f"<!-- /{name} -->")
+        words = words[:start] + f"<!-- {name} -->\n" + made + words[end:]
+    return words
+
+
+def _result() -> str:
     run, group = stages.delivered(), seeds("compressed")
     metrics, environment = run.metrics, run.environment
     low, high = wilson(metrics["test_correct"], metrics["test_total"])
     minutes = sum(found.metrics["wall_s"] for found in (stages.teacher(), stages.distilled(), run)) / 60
-    result = (
+    return (
         f"**Result:** {metrics['parameters']:,} parameters, "
         f"**{metrics['test_correct'] / metrics['test_total']:.2%} test accuracy** "
         f"(95 % interval {low:.2%} to {high:.2%}; "
@@ -121,7 +129,6 @@ def readme() -> str:
         f"Trained in {minutes:.0f} minutes on {environment['hardware']}, {environment['threads']} threads "
         f"(`runs/{run.name}`), each recipe's test set read once.\n"
     )
-    return old[: old.index(start) + len(start)] + result + old[old.index(end) :]
 
 
 def files() -> dict[str, bytes]:
@@ -140,10 +147,7 @@ def write(folder: Path | None = None) -> Path:
     for name, content in files().items():
         path = folder / name
         if not path.is_file() or path.read_bytes() != content:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-            aside.write_bytes(content)
-            aside.replace(path)
+            write_bytes(path, content)
     return folder
 
 

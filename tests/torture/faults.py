@@ -1,11 +1,11 @@
 """Kills at random moments, a full disk, a read-only folder, two processes on one run, a clock that jumps.
 
-    python tests/torture/faults.py [--times 20] [--seed 0] [CAMPAIGN...]
+    python tests/torture/faults.py [--times 20] [--seed 0] [--keep] [CAMPAIGN...]
 
 The shrunken smoke profile of the tests does the work in a process of its own, which is forked, so that each one is
 past its imports. Whatever befalls it, every file that a reader would take for whole is whole; and when the work is
 begun again and let be, it ends with the files of undisturbed work, bit for bit. One line a campaign; exit status 1
-where one fails.
+where one fails. `--keep` puts what was told into runs/torture.json, from which README's table is made.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ import sqlalchemy
 import torch
 import torch_pruning  # noqa: F401 (here and not in each process)
 import torchvision
-from helpers import tiny_network
+from helpers import keep_torture, tiny_network
 
 import conftest
 from hw2 import data as source
@@ -348,7 +348,7 @@ def check_whole(case: Case, folder: Path) -> None:
 # --- the campaigns ----------------------------------------------------------------------------------------------------
 
 
-def kills(bench: Bench, name: str, times: int) -> str:
+def kills(bench: Bench, name: str, times: int) -> tuple[int, str]:
     """SIGKILL, half at a random time, half up to 3 ms after a random change of the folder has begun."""
     case, killed, halves, restarts = bench.case(name), 0, 0, 0
     while killed < times:
@@ -373,7 +373,7 @@ def kills(bench: Bench, name: str, times: int) -> str:
             check_whole(case, folder)
         restarts += 1
         bench.end(case, folder)
-    return f"{killed} kills, {halves} left half files aside; {restarts} works ended with the bits of undisturbed work"
+    return killed, f"{halves} kills left half files aside; {restarts} works ended with the bits of undisturbed work"
 
 
 def hurt_then_end(bench: Bench, name: str, times: int, hurts: list[Callable]) -> tuple[int, int, int]:
@@ -392,7 +392,7 @@ def hurt_then_end(bench: Bench, name: str, times: int, hurts: list[Callable]) ->
     return times, errors, results
 
 
-def full_disk(bench: Bench, name: str, times: int) -> str:
+def full_disk(bench: Bench, name: str, times: int) -> tuple[int, str]:
     """Either no file can grow beyond a size, which breaks writes off in the middle; or files can no longer be begun."""
 
     def largest(size: int, folder: Path) -> None:
@@ -415,7 +415,7 @@ def full_disk(bench: Bench, name: str, times: int) -> str:
     hurts = [partial(largest, size) if n % 2 else partial(full, bench.random.randrange(case.events))
              for n, size in enumerate(sizes)]  # fmt: skip
     tried, errors, results = hurt_then_end(bench, name, times, hurts)
-    return f"{tried} full disks: {errors} clear errors, {results} results; nothing half, all ended with space again"
+    return tried, f"{errors} clear errors, {results} results; nothing half, all ended with space again"
 
 
 def bind_permissions() -> None:
@@ -436,7 +436,7 @@ def mend(folder: Path) -> None:
         path.chmod(0o755)
 
 
-def read_only(bench: Bench, name: str, times: int) -> str:
+def read_only(bench: Bench, name: str, times: int) -> tuple[int, str]:
     """Every folder of the project, or a part of them."""
 
     def close(share: float, folder: Path) -> None:
@@ -450,10 +450,10 @@ def read_only(bench: Bench, name: str, times: int) -> str:
     tried, errors, results = hurt_then_end(bench, name, times, [partial(close, share) for share in shares])
     if not errors:
         raise Failure("a read-only folder was no hindrance: the campaign tries nothing")
-    return f"{tried} read-only folders: {errors} clear errors, {results} results; all ended when writable again"
+    return tried, f"{errors} clear errors, {results} results; all ended when writable again"
 
 
-def two_processes(bench: Bench, name: str, times: int) -> str:
+def two_processes(bench: Bench, name: str, times: int) -> tuple[int, str]:
     """Both at the same work at once; in every second round one of them is killed."""
     case, killed = bench.case(name), 0
     for number in range(times):
@@ -471,10 +471,10 @@ def two_processes(bench: Bench, name: str, times: int) -> str:
             raise Failure(told["trace"])
         bench.check(case, folder)
         bench.end(case, folder)
-    return f"{times} pairs at one work, one of {killed} killed: both, or the other, ended with the same bits"
+    return times, f"of {killed} pairs one was killed: both, or the other, ended with the same bits"
 
 
-def clock(bench: Bench, name: str, times: int) -> str:
+def clock(bench: Bench, name: str, times: int) -> tuple[int, str]:
     """Python's clock and the database's jump by up to a year at each look; or stay off, after a kill."""
 
     def jumping(offset: Callable[[], float], folder: Path) -> None:
@@ -504,7 +504,7 @@ def clock(bench: Bench, name: str, times: int) -> str:
         bench.done(case.work, folder, hurt=later)
         bench.check(case, folder)
         shutil.rmtree(folder)
-    return f"{times} clocks jumped, about a kill: the same bits"
+    return times, "jumps about a kill: the same bits"
 
 
 CAMPAIGNS = {
@@ -521,6 +521,7 @@ def main() -> int:
     parser.add_argument("campaigns", nargs="*", metavar="CAMPAIGN", help=f"beginnings of: {'; '.join(CAMPAIGNS)}")
     parser.add_argument("--times", type=int, default=20, help="kills a campaign; of the others, half as many rounds")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--keep", action="store_true", help="write what was tried into runs/torture.json")
     asked = parser.parse_args()
     torch.set_num_threads(1)
     failed = False
@@ -531,7 +532,10 @@ def main() -> int:
                 continue
             started = time.monotonic()
             try:
-                told = campaign(bench, name, asked.times if campaign is kills else -(-asked.times // 2))
+                tried, told = campaign(bench, name, asked.times if campaign is kills else -(-asked.times // 2))
+                if asked.keep:
+                    keep_torture({"kind": label.partition(",")[0], "of": name, "tried": tried, "told": told})
+                told = f"{tried} tried, {told}"
             except Failure as error:
                 failed, told = True, f"FAILED: {error}"
             print(f"{label}: {told} ({time.monotonic() - started:.0f} s)", flush=True)

@@ -1,9 +1,10 @@
 """Mutated files against every reader: nothing but InputError comes out, and memory stays bounded.
 
-    python tests/torture/fuzz.py [--inputs 100000] [--seconds 3600] [READER...]
+    python tests/torture/fuzz.py [--inputs 100000] [--seconds 3600] [--keep] [READER...]
 
-Coverage-guided by atheris where it is installed (`pip install .[torture]`), else drawn by hypothesis. One line a
-reader; what one did not survive is kept in build/torture, and the exit status is 1.
+Coverage-guided by atheris where it is installed (`pip install .[fuzz]`), else drawn by hypothesis. One line a
+reader; what one did not survive is kept in build/torture, and the exit status is 1. `--keep` puts what
+was told into runs/torture.json, from which README's table is made.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ with atheris.instrument_imports(include=INSTRUMENTED) if atheris and __name__ ==
     import numpy as np
     import pytest
     import torch
-    from helpers import tiny_network
+    from helpers import keep_torture, tiny_network
     from hypothesis import HealthCheck, Phase, given, settings
     from hypothesis import strategies as st
     from PIL import Image
@@ -364,8 +365,8 @@ def told_number(name: str, text: str) -> int:
     return int((re.findall(rf"{name}:?\s+(\d+)", text) or [0])[-1])
 
 
-def campaign(reader: Reader, path: Path, inputs: int, seconds: float) -> tuple[bool, str]:
-    """Whether the reader survived all inputs, and what was tried."""
+def campaign(reader: Reader, path: Path, inputs: int, seconds: float) -> tuple[bool, int, str]:
+    """Whether the reader survived all inputs, how many were tried, and what came of them."""
 
     def work() -> None:
         print("before", peak(), flush=True)
@@ -381,13 +382,13 @@ def campaign(reader: Reader, path: Path, inputs: int, seconds: float) -> tuple[b
         engine = f"atheris, {told_number('cov', text)} edges"
     else:
         tried, most, engine = told_number("tried", text), told_number("peak", text), "hypothesis"
-    told = f"{tried:,} mutated inputs ({engine})"
+    more = f"{(most - before) >> 20:,} MiB more"
     if status or most - before > reader.bound:
         lines = [line for line in text.splitlines() if not line.startswith("#")]
-        return False, f"FAILED at {told}, {(most - before) >> 20:,} MiB more\n" + "\n".join(lines[-40:])
+        return False, tried, f"FAILED ({engine}), {more}\n" + "\n".join(lines[-40:])
     if tried < inputs:
-        return False, f"FAILED: no more than {told} in {seconds} s"
-    return True, f"{told}: only InputError came out, at most {(most - before) >> 20:,} MiB more"
+        return False, tried, f"FAILED ({engine}): no more in {seconds} s"
+    return True, tried, f"only InputError came out ({engine}), at most {more}"
 
 
 def explode(reader: Reader, path: Path, content: bytes) -> tuple[bool, str]:
@@ -411,11 +412,20 @@ def main() -> int:
     parser.add_argument("readers", nargs="*", metavar="READER", help="default: all, and the bombs")
     parser.add_argument("--inputs", type=int, default=100_000, help="of each reader")
     parser.add_argument("--seconds", type=int, default=3600, help="at most, for each reader")
+    parser.add_argument("--keep", action="store_true", help="write what was tried into runs/torture.json")
     asked = parser.parse_args()
     torch.set_num_threads(1)
     KEPT.mkdir(parents=True, exist_ok=True)
     shared = Path("/dev/shm")  # a file in memory where there is such a folder
     survived = True
+
+    def tell(well: bool, kind: str, of: str, tried: int, told: str, words: str) -> None:
+        nonlocal survived
+        survived &= well
+        print(words, flush=True)
+        if asked.keep and well:
+            keep_torture({"kind": kind, "of": of, "tried": tried, "told": told})
+
     with pytest.MonkeyPatch.context() as patch, tempfile.TemporaryDirectory(
         prefix="hw2-fuzz-", dir=shared if shared.is_dir() else None
     ) as folder:  # fmt: skip
@@ -426,13 +436,12 @@ def main() -> int:
         for name, reader in known.items():
             if name in chosen:
                 started = time.monotonic()
-                well, told = campaign(reader, Path(folder) / reader.file, asked.inputs, asked.seconds)
-                survived &= well
-                print(f"{name}: {told} ({time.monotonic() - started:.0f} s)", flush=True)
+                well, tried, told = campaign(reader, Path(folder) / reader.file, asked.inputs, asked.seconds)
+                words = f"{name}: {tried:,} mutated inputs, {told} ({time.monotonic() - started:.0f} s)"
+                tell(well, "inputs", name, tried, told, words)
         for label, (name, content) in bombs().items() if "bombs" in chosen else ():
             well, told = explode(known[name], Path(folder) / known[name].file, content)
-            survived &= well
-            print(f"bomb, {label}, {told}", flush=True)
+            tell(well, "bombs", label, 1, told, f"bomb, {label}, {told}")
     return int(not survived)
 
 
