@@ -7,6 +7,7 @@ import multiprocessing
 import os
 import re
 import sys
+from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
 
 import numpy as np
@@ -202,7 +203,9 @@ def test_a_reading_that_differs_from_the_recorded_one_is_an_error(project, few):
     assert counts[one] != counts[other]
     runs.read_test_set(run, constant(one), few)
     before = (project / "runs/test_ledger.csv").read_bytes()
-    with pytest.raises(InputError, match=rf"plain/cpu-s3: {counts[other]} test images correct.*says {counts[one]}"):
+    told = f"{counts[other]} test images correct, but the ledger's reading says {counts[one]}"
+    remedy = "restore the run and the ledger with `git checkout`"
+    with pytest.raises(InputError, match=f"^plain/cpu-s3: {told}; {remedy}$"):
         runs.read_test_set(run, constant(other), few)
     assert (project / "runs/test_ledger.csv").read_bytes() == before
     assert run.metrics["test_correct"] == counts[one]
@@ -214,6 +217,39 @@ def test_every_recipe_has_a_row_of_its_own(project, few):
         runs.read_test_set(run, tiny_network(), few)
     assert runs.ledger("cpu").recipe.tolist() == [first.digest, second.digest]
     assert runs.ledger("smoke").empty
+
+
+def test_readings_stay_in_the_profile_of_the_run_with_the_time_in_utc(project, few):
+    first, second = make(profile="smoke"), make(Recipe(stage="plain", seed=4), profile="smoke")
+    for run in (first, second):
+        runs.read_test_set(run, tiny_network(), few)
+    ledger = runs.ledger("smoke")
+    assert ledger.recipe.tolist() == [first.digest, second.digest]
+    now = datetime.now(UTC)
+    for when in ledger.when:
+        assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\+00:00", when)
+        assert timedelta(seconds=-1) < now - datetime.fromisoformat(when) < timedelta(minutes=5)
+    assert "test_ledger.csv" in check(project / "build/smoke/runs")
+    assert not (project / "runs").exists()
+    assert runs.of_weights(first.weights, "smoke") == first and runs.of_weights(first.weights, "cpu") is None
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("a,b\n1,2,3\n", "no readable CSV (rows have more fields than the header); restore it with `git checkout`"),
+        ("a,b,c\n", "columns a,b,c, expected a,b"),
+        ("a,b\n1,\n", "a row lacks a value; restore it with `git checkout`"),
+        ("a,b\n1,x\n", "a column of numbers holds something else; restore it with `git checkout`"),
+        ("a,b\n1,True\n", "a column of numbers holds something else; restore it with `git checkout`"),
+    ],
+)
+def test_a_table_that_is_none_is_told_in_full(project, text, told):
+    path = project / "table.csv"
+    path.write_text(text)
+    with pytest.raises(InputError) as error:
+        runs.read_csv(path, ("a", "b"))
+    assert str(error.value) == f"{path}: {told}"
 
 
 def test_a_run_trained_again_gets_its_recorded_reading_without_a_new_row(project, few):
