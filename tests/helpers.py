@@ -36,7 +36,8 @@ def unlike_sums():
 def pytest_words():
     """Flags and folders of `make test`'s call of pytest; the flags that pyproject.toml adds to every call."""
     makefile, options = (PROJECT / "Makefile").read_text(), (PROJECT / "pyproject.toml").read_text()
-    (called,) = re.findall(r"-m pytest (.*)", makefile)
+    (recipe,) = re.findall(r"^test:.*\n((?:\t.*\n)+)", makefile, re.MULTILINE)
+    (called,) = re.findall(r"-m pytest (.*)", recipe)
     return called.split(), tomllib.loads(options)["tool"]["pytest"]["ini_options"]["addopts"].split()
 
 

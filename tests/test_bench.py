@@ -2,6 +2,8 @@
 
 import dataclasses
 import json
+import os
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -60,6 +62,81 @@ def test_pytorchs_own_batch_norm_is_what_the_comparison_uses():
     own = workloads.original(tiny_network())
     kinds = {type(module) for module in own.modules() if isinstance(module, torch.nn.BatchNorm2d)}
     assert kinds == {torch.nn.BatchNorm2d}
+
+
+class Inline:
+    """A pool of processes that does the work in this one."""
+
+    def __init__(self, *_, **__):
+        pass
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        pass
+
+    def submit(self, work, *words):
+        return SimpleNamespace(result=lambda: work(*words))
+
+    def map(self, work, values):
+        return map(work, values)
+
+
+def test_the_parts_of_a_bench_are_put_together(monkeypatch, tmp_path):
+    """Without the hours of training: each part is one case, and processes are this one."""
+    trained = []
+
+    def train(make, count=1000, **_):
+        trained.append((make().widths, count))
+        return count, 2.0
+
+    monkeypatch.setattr(bench, "train", train)
+    monkeypatch.setattr(bench, "timed", lambda work: 1.0)
+    monkeypatch.setattr(bench, "PAUSE", 0)
+    monkeypatch.setattr(bench, "ProcessPoolExecutor", Inline)
+
+    def speeds(folder):
+        for name in ("compressed.onnx", "int8.onnx"):
+            (folder / name).write_bytes(bytes(1000))
+        return [Case("work", lambda: (10, 2.0))]
+
+    monkeypatch.setattr(bench, "speeds", speeds)
+    monkeypatch.setattr(bench, "growth", lambda folder: [Case("more", lambda: (1, 3.0), "s")])
+    found = bench.bench(4)
+    rows = {row["name"]: row for row in found["rows"]}
+    assert (rows["work"]["median"], rows["work"]["repeats"], rows["more"]["repeats"]) == (5.0, 4, 2)
+    assert rows["matrix product, float32"]["median"] == pytest.approx(5 * 2 * 2048**3 / 1e9)
+    share = rows["compressed, plain training, arithmetic"]
+    assert share["median"] == pytest.approx(500 * bench.flops(ResNet14(COMPRESSED)) / 1e9)
+    assert share["ratio"] == pytest.approx(share["median"] / rows["matrix product, float32"]["median"])
+    assert rows["compressed, ONNX, int8"]["median"] == 0.001
+    assert rows["ResNet-50, weights on disk"]["median"] == pytest.approx(94.4, abs=0.1)
+    assert rows["imports alone, peak memory of training"]["median"] > 10
+    assert {widths for widths, _ in trained} == {networks.WIDTHS, COMPRESSED}
+    assert found["packages"].keys() == {"torch", "torchvision", "torch-pruning", "onnxruntime"}
+    assert found["hardware"].endswith(f"{os.cpu_count()} cores, {torch.get_num_threads()} threads")
+
+
+def test_cases_of_growth_do_what_they_are_named_after(monkeypatch, tmp_path):
+    done = []
+    monkeypatch.setattr(workloads, "train", lambda make, count: done.append(count) or (count, 1.0))
+    monkeypatch.setattr(workloads.networks, "teacher", tiny_network)
+    monkeypatch.setattr(
+        workloads.distillation, "build_cache", lambda teacher, images, rows, views, *_: done.append((len(rows), views))
+    )
+    monkeypatch.setattr(workloads.tuning, "search", lambda recipe, *_: done.append(recipe.temperatures))
+    cases = {case.name: case for case in workloads.growth(tmp_path)}
+    assert [case.ratio_to for case in cases.values()].count(None) == 3
+    for name in ("images trained on: 2,048", "views of soft targets: 4", "settings tried: 2"):
+        cases[name].run()
+    assert done == [2048, (512, 4), (1, 2)]
+
+
+def test_two_students_side_by_side_are_told_as_one_rate(monkeypatch):
+    monkeypatch.setattr(workloads, "ProcessPoolExecutor", Inline)
+    monkeypatch.setattr(workloads, "train", lambda *_, **__: (64, 2.0 + torch.get_num_threads()))
+    assert workloads.side_by_side(64) == (128, 3.0)
 
 
 def test_what_is_committed_is_whole():

@@ -216,6 +216,13 @@ def test_what_is_no_submission_is_refused(tmp_path, classes, content):
         grading.check_submission(path, classes)
 
 
+def test_a_header_is_told_as_far_as_a_line_goes(tmp_path, classes):
+    path = tmp_path / "other.csv"
+    path.write_text(f"a,{'b' * 100}\n")
+    with pytest.raises(InputError, match=rf"no submission \(header 'a,{'b' * 78}'\); expected"):
+        grading.check_submission(path, classes)
+
+
 def test_a_column_that_the_header_lacks_is_refused(submission, classes):
     header, *rows = submission.read_text().splitlines()
     submission.write_text("\n".join([header, *(f"x,{row}" for row in rows)]))
@@ -249,6 +256,14 @@ def test_a_report_that_lacks_a_part_fails_that_part(tmp_path, old, new, checked)
     found, _ = graded(text=tmp_path / "report.md")
     found.pop("test accuracy at least 92.4%")
     assert [line.checked for line in found.values() if line.verdict == grading.FAIL] == [checked]
+
+
+@pytest.mark.parametrize(("more", "verdict"), [(0, grading.PASS), (1, grading.FAIL)])
+def test_one_word_decides(tmp_path, more, verdict):
+    text = (PROJECT / "report.md").read_text("utf-8")
+    words = grading.WORDS + more - len(grading.methods_section(text).split())
+    (tmp_path / "report.md").write_text(text.replace("### Methods\n", "### Methods\n" + "word " * words), "utf-8")
+    assert graded(text=tmp_path / "report.md")[0]["methods, at most 200 words"].verdict == verdict
 
 
 @pytest.fixture(scope="module")

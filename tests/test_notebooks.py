@@ -11,6 +11,7 @@ from nbval.plugin import find_comment_markers
 
 from hw2 import notebooks, plots, report
 from hw2.data import PROJECT
+from hw2.errors import InputError
 
 PATHS = notebooks.paths()
 
@@ -62,6 +63,36 @@ def problems(notebook, script) -> list[str]:
     if script != notebooks.script(notebook):
         found.append("the script beside it is not its own")
     return found
+
+
+def made(path, *cells):
+    nbformat.write(nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in cells]), path)
+    return path
+
+
+ONCE = """
+import sys
+from pathlib import Path
+if not Path("done").exists():
+    Path("done").touch()
+    print("as if something were trained", file=sys.stderr)
+"""
+
+
+def test_a_notebook_that_trained_is_run_again_and_shows_results_alone(tmp_path, monkeypatch):
+    path = made(tmp_path / "01_first.ipynb", ONCE, "1 + 1")
+    monkeypatch.setattr(notebooks, "FOLDER", tmp_path)
+    notebooks.main()
+    found = read(path)
+    assert [cell.execution_count for cell in found.cells] == [1, 2]
+    assert found.cells[1].outputs[0].data == {"text/plain": "2"}
+    assert problems(found, script(path)) == []
+
+
+def test_a_notebook_that_always_warns_is_an_error(tmp_path):
+    path = made(tmp_path / "01_first.ipynb", "import sys\nprint('one', 'two', file=sys.stderr, sep='\\n')")
+    with pytest.raises(InputError, match=r"01_first\.ipynb: a cell shows more than its result: two"):
+        notebooks.execute(path)
 
 
 def test_there_are_four_notebooks_and_nothing_that_nbval_runs_beside_them():
