@@ -25,7 +25,7 @@ FOLDERS = {
     "all": tuple(NETWORKS),
 }
 
-#: kinds of campaigns of `make torture`: what is tried, what a campaign fails without, the script that does it
+#: kinds of campaigns of `make torture` and `make mutants`: what is tried, what a campaign fails without, its script
 CAMPAIGNS = {
     "kills": (
         "SIGKILL at a random moment",
@@ -42,6 +42,11 @@ CAMPAIGNS = {
     "clock": ("a clock that jumps by up to 400 days", "the same bits", "faults.py clock"),
     "inputs": ("mutated files, for each reader", "nothing but the project's own error; bounded memory", "fuzz.py"),
     "bombs": ("small files that claim to be huge", "refused, or read in bounded memory", "fuzz.py bombs"),
+    "mutants": (
+        "a mistake made on purpose in one line of the code",
+        "a test sees 85 % of them or more; tests/torture/survivors.csv says why it does not see the others",
+        "mutants.py",
+    ),
 }
 
 
@@ -81,11 +86,15 @@ def card() -> dict:
 
 
 def trust_table() -> pd.DataFrame:
-    """What `make torture` tried, by kind, from runs/torture.json."""
+    """What `make torture` and `make mutants` tried, by kind, from runs/torture.json."""
     rows, found = [], runs.read_json(runs.root() / "torture.json")["rows"]
     for kind, (words, outcome, script) in CAMPAIGNS.items():
-        tried = {row["of"]: row["tried"] for row in found if row["kind"] == kind}
-        often = f"{len(tried)} files" if kind == "bombs" else ", ".join(f"{of} {n:,}" for of, n in tried.items())
+        tried = [row for row in found if row["kind"] == kind]
+        often = ", ".join(f"{row['of']} {row['tried']:,}" for row in tried)
+        if kind == "bombs":
+            often = f"{len(tried)} files"
+        elif kind == "mutants":
+            often = ", ".join(f"{row['of']} {row['tried']}: {row['told']}" for row in tried)
         again = f"python tests/torture/{script}"
         rows.append({"tried": words, "how often": often, "outcome": outcome, "again": again})
     return pd.DataFrame(rows)

@@ -1,7 +1,11 @@
 """What sums results up is computed right."""
 
+import math
+from fractions import Fraction
+
 import pytest
 import torch
+from scipy import stats
 
 from hw2 import measures
 
@@ -25,6 +29,31 @@ def test_full_confidence_belongs_to_the_last_bin():
 def test_wilson_agrees_with_a_published_example():
     # Newcombe (1998), table I, method 3: 81 of 263 gives 0.2553 to 0.3662.
     assert measures.wilson(81, 263) == pytest.approx((0.2553, 0.3662), abs=5e-5)
+
+
+@pytest.mark.parametrize(("correct", "total"), [(0, 10), (1, 7), (81, 263), (9391, 10_000), (10_000, 10_000)])
+def test_wilson_is_scipys(correct, total):
+    expected = stats.binomtest(correct, total).proportion_ci(method="wilson")
+    assert measures.wilson(correct, total) == pytest.approx((expected.low, expected.high), rel=1e-6, abs=1e-9)
+
+
+@pytest.mark.parametrize(("first", "second"), [(0, 0), (1, 0), (3, 9), (130, 120), (187, 90)])
+def test_mcnemars_p_is_scipys_and_that_of_a_sum_of_integers(first, second):
+    one = torch.arange(first + second + 5) < first
+    other = (torch.arange(first + second + 5) >= first) & (torch.arange(first + second + 5) < first + second)
+    count, least = first + second, min(first, second)
+    tail = Fraction(2 * sum(math.comb(count, number) for number in range(least + 1)), 2**count)
+    p = measures.mcnemar(one, other)[2]
+    assert p == pytest.approx(float(min(tail, Fraction(1))), rel=1e-9)
+    if count:
+        assert p == pytest.approx(stats.binomtest(first, count).pvalue, rel=1e-9)
+
+
+def test_a_paired_interval_is_scipys():
+    values, others = [0.91, 0.93, 0.92, 0.95], [0.90, 0.94, 0.90, 0.91]
+    interval = stats.ttest_rel(values, others).confidence_interval(0.95)
+    mean = sum(a - b for a, b in zip(values, others, strict=True)) / 4
+    assert measures.paired(values, others) == pytest.approx((mean, interval.low, interval.high), rel=1e-9)
 
 
 def test_a_paired_interval_agrees_with_students_own_example():

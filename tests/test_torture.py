@@ -1,5 +1,6 @@
 """The campaigns of `make torture`, each for a moment, so that they stay alive."""
 
+import json
 import os
 import re
 import subprocess
@@ -12,6 +13,8 @@ TORTURE = Path(__file__).parent / "torture"
 sys.path.insert(0, str(TORTURE))
 
 import fuzz  # noqa: E402
+
+from hw2 import runs  # noqa: E402
 
 
 def test_killed_work_ends_with_the_same_bits():
@@ -58,6 +61,21 @@ def test_half_a_file_under_its_final_name_is_caught():
     )  # fmt: skip
     assert done.returncode == 1, done.stdout + done.stderr
     assert "FAILED: out/report.md is half" in done.stdout
+
+
+def test_what_was_kept_is_every_campaign_at_full_length(readers):
+    """README's table is made of these: none may be missing, too short, or of a campaign that is gone."""
+    told = subprocess.run(
+        [sys.executable, "-c", "import json, faults; print(json.dumps(list(faults.CAMPAIGNS)))"],
+        capture_output=True, text=True, timeout=300, check=True, env=os.environ | {"PYTHONPATH": str(TORTURE)},
+    )  # fmt: skip
+    found = {(row["kind"], row["of"]): row["tried"] for row in runs.read_json(runs.root() / "torture.json")["rows"]}
+    expected = {tuple(label.split(", ")): 10 for label in json.loads(told.stdout)}
+    expected |= {(kind, name): 20 for kind, name in expected if kind == "kills"}
+    expected |= {("inputs", name): 100_000 for name in readers} | {("bombs", label): 1 for label in fuzz.bombs()}
+    expected |= {("mutants", name): 100 for name in ("distillation", "grading", "runs")}
+    assert found.keys() == expected.keys()
+    assert [key for key, least in expected.items() if found[key] < least] == []
 
 
 @pytest.fixture
