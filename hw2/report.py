@@ -5,6 +5,7 @@ Nothing is typed here that a run could say. Only notebook 04 and `hw2 report` wr
 
 from __future__ import annotations
 
+import hashlib
 import io
 import os
 import platform
@@ -80,6 +81,7 @@ def context() -> dict:
         "frontier": ablation.frontier_table().to_dict("records"),
         "frontier_note": ablation.frontier_note(),
         "sources": provenance.figure_table().to_dict("records"),
+        "store": hashlib.sha256(runs.sums(run.profile).encode()).hexdigest(),
         "ledger": [row | {"current": row["recipe"] in used} for row in runs.ledger(run.profile).to_dict("records")],
         "minutes": {
             name: found.metrics["wall_s"] / 60

@@ -272,6 +272,9 @@ def worst_trial(path):
         ("teacher/cpu-s0/metrics.json", field("test_correct", more), "arms", "figures/arms.json"),
         ("tuning/trials.csv", worst_trial, "tuning", "figures/tuning.json"),
         ("test_ledger.csv", cell(1, 3, more), None, "report.md"),
+        # What no figure and no table shows: the report names the sums that it was made from.
+        ("labels/cpu-s3/history.csv", cell(2, 2, lambda loss: loss * 0.99), None, "report.md"),
+        ("labels/cpu-s3/steps.csv", cell(5, 1, lambda loss: loss * 0.99), None, "report.md"),
         ("bench.json", digit(r'"median": \d'), "speed", "figures/speed.json"),
     ],
 )
