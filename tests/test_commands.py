@@ -9,7 +9,7 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from hw2 import bench, cli, recipes, replay, report, runs, stages, training, tuning
+from hw2 import bench, cli, networks, pruning, recipes, replay, report, runs, stages, training, tuning
 from hw2.errors import InputError
 
 
@@ -43,14 +43,13 @@ def test_every_stage_tells_its_runs(store, monkeypatch, stage):
 
 
 @pytest.mark.parametrize(
-    ("words", "stage", "parameters"),
-    [(("--ratio", "0.5"), "compressed-0.5", 44_370), (("--budget", 100_000), "compressed-0.25", 98_998)],
+    ("words", "ratio", "parameters"), [(("--ratio", "0.5"), 0.5, 44_370), (("--budget", 100_000), None, 98_998)]
 )
-def test_pruning_goes_by_ratio_or_budget(store, words, stage, parameters):
+def test_pruning_goes_by_ratio_or_budget(store, words, ratio, parameters):
     _, (line,) = called("train", "compressed", *words)
     name, told = line.split("/smoke-s0: ")
     assert told.startswith(f"{parameters:,} parameters, ")
-    assert name == stage or "--budget" in words
+    assert name == f"compressed-{ratio or pruning.ratio_for(networks.WIDTHS, parameters):g}"
 
 
 def test_the_search_is_told_trial_by_trial_with_its_finalists(store):
