@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from unittest.mock import patch
@@ -32,7 +33,10 @@ PAUSE = 0.2  # seconds: the threads of ONNX Runtime spin for a while after their
 
 @dataclass(frozen=True)
 class Row:
-    """`ratio`: the median over the rounds of this row's value divided by the value of the row `ratio_to`."""
+    """`ratio`: the median over the rounds of this row's value divided by the value of the row `ratio_to`.
+
+    `ratio_low` and `ratio_high`: the smallest and the largest over the rounds; None where they were not kept.
+    """
 
     name: str
     unit: str
@@ -40,6 +44,8 @@ class Row:
     repeats: int
     ratio_to: str | None = None
     ratio: float | None = None
+    ratio_low: float | None = None
+    ratio_high: float | None = None
 
 
 def measure(cases: list[Case], repeats: int) -> list[Row]:
@@ -53,11 +59,12 @@ def measure(cases: list[Case], repeats: int) -> list[Row]:
             values[case.name].append(value)
     rows = []
     for case in cases:
-        mine, ratio = values[case.name][1:], None
+        mine, told = values[case.name][1:], ()
         if case.ratio_to:
             pairs = zip(mine, values[case.ratio_to][1:], strict=True)
-            ratio = statistics.median(value / other for value, other in pairs)
-        rows.append(Row(case.name, case.unit, statistics.median(mine), repeats, case.ratio_to, ratio))
+            ratios = [value / other for value, other in pairs]
+            told = (statistics.median(ratios), min(ratios), max(ratios))
+        rows.append(Row(case.name, case.unit, statistics.median(mine), repeats, case.ratio_to, *told))
     return rows
 
 
@@ -70,7 +77,7 @@ def flops(network: nn.Module) -> int:
 
 def roofline() -> list[Case]:
     """The machine's matrix product, and training beside it: the share of its rate that training reaches."""
-    side, product = 2048, "matrix product, float32"
+    side = 2048
     one, other = torch.ones(side, side), torch.ones(side, side)
 
     def multiply() -> tuple[float, float]:
@@ -86,9 +93,9 @@ def roofline() -> list[Case]:
         return run
 
     return [
-        Case(product, multiply, "GFLOP/s"),
-        Case("ResNet-14, plain training, arithmetic", arithmetic(networks.WIDTHS), "GFLOP/s", product),
-        Case("compressed, plain training, arithmetic", arithmetic(COMPRESSED), "GFLOP/s", product),
+        Case(runs.PRODUCT, multiply, "GFLOP/s"),
+        Case("ResNet-14, plain training, arithmetic", arithmetic(networks.WIDTHS), "GFLOP/s", runs.PRODUCT),
+        Case("compressed, plain training, arithmetic", arithmetic(COMPRESSED), "GFLOP/s", runs.PRODUCT),
     ]
 
 
@@ -119,7 +126,7 @@ def sizes(folder: Path) -> list[Row]:
 
 
 def bench(repeats: int = 5) -> dict:
-    """{"hardware": ..., "rows": [...]}: see `Row`."""
+    """A sitting, {"when": ..., "hardware": ..., "packages": ..., "rows": [...]}: see `Row`."""
     environment = runs.environment(torch.device("cpu"))
     silent = partial(tqdm, disable=True)
     with (
@@ -133,7 +140,8 @@ def bench(repeats: int = 5) -> dict:
     hardware = f"{environment['hardware']}, {environment['cores']} cores, {environment['threads']} threads"
     packages = {name: environment["packages"][name] for name in ("torch", "torchvision", "torch-pruning")}
     packages["onnxruntime"] = importlib.metadata.version("onnxruntime")
-    return {"hardware": hardware, "packages": packages, "rows": [asdict(row) for row in rows]}
+    when = datetime.now(UTC).isoformat(timespec="minutes")
+    return {"when": when, "hardware": hardware, "packages": packages, "rows": [asdict(row) for row in rows]}
 
 
 def table(result: dict) -> str:
@@ -141,6 +149,8 @@ def table(result: dict) -> str:
     text = io.StringIO()
     print(result["hardware"], file=text)
     for row in result["rows"]:
-        ratio = f"  {row['ratio']:6.2f} x {row['ratio_to']}" if row["ratio_to"] else ""
+        ratio = ""
+        if row["ratio_to"]:
+            ratio = f"  {row['ratio']:6.2f} ({row['ratio_low']:.2f} to {row['ratio_high']:.2f}) x {row['ratio_to']}"
         print(f"{row['name']:44} {row['median']:12,.2f} {row['unit']:9}{ratio}", file=text)
     return text.getvalue().rstrip()

@@ -94,6 +94,8 @@ def context() -> dict:
         "baseline": grading.BASELINE,
         "ratio": recipes.RATIO,
         "bench": runs.bench(),
+        "sittings": runs.sittings(),
+        "product": runs.PRODUCT,
     }
 
 

@@ -57,9 +57,9 @@ plots.show("phases")
 plots.show("norms")
 
 # %%
-rows = {row["name"]: row for row in runs.bench()["rows"]}
-ratio = rows["ResNet-14, sparse learning"]["ratio"]
-print(f"with the regulariser training runs at {ratio:.0%} of its plain speed, as `hw2 bench` measured it")
+for sitting in runs.sittings():
+    ratio = {row["name"]: row for row in sitting["rows"]}["ResNet-14, sparse learning"]["ratio"]
+    print(f"{sitting['when']}: with the regulariser training ran at {ratio:.0%} of its plain speed (`hw2 bench`)")
 
 # %% [markdown]
 # Epoch by epoch: sparse learning up to the dashed line, fine-tuning after it. The dip is not the pruning but the learning

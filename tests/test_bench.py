@@ -21,6 +21,7 @@ def test_ratios_are_medians_of_ratios_within_a_round():
     first, second = bench.measure(cases, 3)
     assert (first.median, first.ratio, first.repeats) == (6.0, None, 3)
     assert (second.median, second.ratio_to, second.ratio) == (4.0, "slow", 2.0)  # of 1/4, 2/1 and 6/3, not 4 / 6
+    assert (second.ratio_low, second.ratio_high, first.ratio_low) == (0.25, 2.0, None)
 
 
 @pytest.mark.parametrize(("unit", "value"), [("images/s", 5.0), ("ms", 200.0), ("s", 2.0), ("GFLOP/s", 5.0)])
@@ -139,18 +140,27 @@ def test_two_students_side_by_side_are_told_as_one_rate(monkeypatch):
     assert workloads.side_by_side(64) == (128, 3.0)
 
 
-def test_what_is_committed_is_whole():
-    found = runs.bench()
+@pytest.mark.parametrize("number", range(len(runs.sittings())))
+def test_what_is_committed_is_whole(number):
+    found = runs.sittings()[number]
+    assert json.loads(json.dumps(found)) == found and found.keys() == {"when", "hardware", "packages", "rows"}
     names = [row["name"] for row in found["rows"]]
-    assert len(names) == len(set(names)) and found["hardware"]
+    assert len(names) == len(set(names)) and names == [row["name"] for row in runs.bench()["rows"]]
+    assert found["hardware"] == runs.bench()["hardware"]  # the report names one
     for row in found["rows"]:
         assert row.keys() == {field.name for field in dataclasses.fields(bench.Row)}
         assert row["median"] > 0 and row["repeats"] >= 1
         assert (row["ratio"] is None) == (row["ratio_to"] is None)
         assert row["ratio_to"] is None or row["ratio_to"] in names
-    assert json.loads(json.dumps(found)) == found
-    text = bench.table(found)
-    assert all(name in text for name in names)
+        if row["ratio_low"] is not None:
+            assert row["ratio_low"] <= row["ratio"] <= row["ratio_high"]
+
+
+def test_the_table_names_every_row_and_every_range():
+    rows = [bench.Row("one", "s", 2.0, 3), bench.Row("other", "s", 4.0, 3, "one", 2.0, 1.5, 2.5)]
+    lines = bench.table({"hardware": "a machine", "rows": [dataclasses.asdict(row) for row in rows]}).splitlines()
+    assert lines[0] == "a machine" and lines[1].split() == ["one", "2.00", "s"]
+    assert lines[2].split() == ["other", "4.00", "s", "2.00", "(1.50", "to", "2.50)", "x", "one"]
 
 
 def test_the_figure_shows_what_was_measured():

@@ -95,13 +95,14 @@ def test_a_submission_is_written_where_it_is_asked_for(monkeypatch, tmp_path):
 
 
 def test_measured_speeds_are_shown_and_kept_where_that_is_asked_for(project, monkeypatch):
-    row = {"name": "work", "unit": "ms", "median": 2.5, "repeats": 3, "ratio_to": None, "ratio": None}
+    row = {"name": runs.PRODUCT, "unit": "GFLOP/s", "median": 2.5, "repeats": 3, "ratio_to": None, "ratio": None}
     found = {"hardware": "a machine", "rows": [row]}
     monkeypatch.setattr(bench, "bench", lambda repeats: {**found, "repeats": repeats})
     assert called("bench", "--repeats", 3) == (0, bench.table(found).splitlines())
     assert not (project / "runs").exists()
     status, lines = called("bench", "--json", "--keep")
     assert status == 0 and json.loads("\n".join(lines)) == runs.bench() == {**found, "repeats": 5}
+    assert called("bench", "--keep")[0] == 0 and runs.sittings() == 2 * [{**found, "repeats": 5}]
     assert "bench.json" in (project / "runs/SHA256SUMS").read_text()
 
 

@@ -522,8 +522,11 @@ def test_answers_of_another_kind_are_an_error(project, array, told):
 
 def test_measured_speeds_are_those_of_runs_whatever_the_profile(project, monkeypatch):
     monkeypatch.setenv("HW2_PROFILE", "smoke")
-    runs.write_json(project / "runs/bench.json", {"rows": [1]})
-    assert runs.bench() == {"rows": [1]}
+    with pytest.raises(InputError, match=r"bench\.json: no speeds"):
+        runs.bench()
+    slow, fast = ({"rows": [{"name": runs.PRODUCT, "median": rate}, {"name": "work", "median": 9}]} for rate in (1, 2))
+    runs.write_json(project / "runs/bench.json", {"sittings": [slow, fast, slow]})
+    assert (runs.sittings(), runs.bench()) == ([slow, fast, slow], fast)
 
 
 def test_an_empty_ledger_has_the_ledgers_columns(project):
