@@ -6,7 +6,6 @@ import os
 import pickle
 import subprocess
 import sys
-import time
 
 import pytest
 import torch
@@ -38,9 +37,10 @@ def test_help_answers_at_once():
     hw2("--help")  # warm
     seconds = []
     for _ in range(3):
-        started = time.perf_counter()
+        started = os.times()
         done = hw2("--help")
-        seconds.append(time.perf_counter() - started)
+        ended = os.times()  # of the processor: other tests run beside this one
+        seconds.append(ended.children_user + ended.children_system - started.children_user - started.children_system)
     assert done.returncode == 0
     for command in ("data", "train", "tune", "report", "grade", "submit", "predict"):
         assert command in done.stdout
