@@ -34,7 +34,7 @@ report: setup
 	$(BIN)/python -m hw2.notebooks
 	$(BIN)/hw2 grade
 
-# Each file of tests, and each notebook, runs whole in one of two processes; more would want more memory than laptops have.
+# Each file of tests, and each notebook, runs whole in one of two processes.
 # Threads that wait leave the cores to the other process.
 test: export OMP_WAIT_POLICY = passive
 test: setup

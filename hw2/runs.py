@@ -259,9 +259,10 @@ def bench() -> dict:
     def rate(sitting: dict) -> float:
         return {row["name"]: row["median"] for row in sitting["rows"]}[PRODUCT]
 
-    if not sittings():
+    found = sittings()
+    if not found:
         raise InputError(f"{root() / 'bench.json'}: no speeds; measure them by `hw2 bench --keep`")
-    return max(sittings(), key=rate)
+    return max(found, key=rate)
 
 
 def environment(device: torch.device) -> dict:
