@@ -89,9 +89,11 @@ def teacher(stem: str = "imagenet") -> nn.Module:
     `stem="small"` puts a 3x3 convolution of stride 1 for the 7x7 of stride 2 and its max-pool: 23,520,842 parameters
     and about 13 times the cost on 28 x 28 images. Residual branches start at zero (Goyal et al. 2017).
     """
-    if stem not in ("imagenet", "small"):
-        raise InputError(f"stem {stem!r}: expected 'imagenet' or 'small'")
+    if stem not in ("imagenet", "stride1", "small"):
+        raise InputError(f"stem {stem!r}: expected 'imagenet', 'stride1' or 'small'")
     network = resnet50(num_classes=len(CLASSES), zero_init_residual=True)
+    if stem == "stride1":
+        network.conv1.stride = (1, 1)
     if stem == "small":
         network.conv1 = nn.Conv2d(3, 64, 3, 1, 1, bias=False)
         network.maxpool = nn.Identity()

@@ -87,7 +87,7 @@ def teacher(recipe: recipes.TeacherRecipe, name: str, where: torch.device, weigh
     else:
         torch.manual_seed(recipe.seed)
         network, history = fit(networks.teacher(recipe.stem), recipe, recipe.fit, where, "teacher",
-                                channels_last=False)  # fmt: skip
+                                channels_last=recipe.stem == "stride1")  # fmt: skip
     cached = runs.cache(recipe)
     cached.mkdir(parents=True, exist_ok=True)
     networks.save(network, cached / "model.safetensors")
