@@ -86,8 +86,9 @@ class ResNet14(nn.Module):
 def teacher(stem: str = "imagenet") -> nn.Module:
     """Torchvision's ResNet-50 with a 10-way `fc`: 23,528,522 parameters.
 
-    `stem="small"` puts a 3x3 convolution of stride 1 for the 7x7 of stride 2 and its max-pool: 23,520,842 parameters
-    and about 13 times the cost on 28 x 28 images. Residual branches start at zero (Goyal et al. 2017).
+    `stem="stride1"` takes the stride from `conv1`, so that 14 x 14 and not 7 x 7 pixels enter the blocks: the same
+    parameters at 2.6 times the cost. `stem="small"` puts a 3x3 convolution of stride 1 for the 7x7 of stride 2 and its
+    max-pool: 23,520,842 parameters and about 13 times the cost on 28 x 28 images. Residual branches start at zero (Goyal et al. 2017).
     """
     if stem not in ("imagenet", "stride1", "small"):
         raise InputError(f"stem {stem!r}: expected 'imagenet', 'stride1' or 'small'")

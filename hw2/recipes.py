@@ -199,8 +199,8 @@ NUMBERS = {
     # Two cores: the teacher gets few epochs and ends below what the student reaches alone. A short trial may flatter
     # such a teacher, which knows more than a student that has only begun: hence the finalists.
     "cpu": {
-        "common": {"views": 12},
-        "teacher": {"stem": "stride1", "fit": Fit(epochs=20, lr=0.1, precision="bfloat16")},
+        "common": {"views": 6},
+        "teacher": {"fit": Fit(epochs=6, lr=0.1)},
         "student": {"fit": Fit(epochs=7, lr=0.2)},
         "tuning": {
             "fit": Fit(epochs=4, lr=0.2),
