@@ -88,7 +88,8 @@ def teacher(stem: str = "imagenet") -> nn.Module:
 
     `stem="stride1"` takes the stride from `conv1`, so that 14 x 14 and not 7 x 7 pixels enter the blocks: the same
     parameters at 2.6 times the cost. `stem="small"` puts a 3x3 convolution of stride 1 for the 7x7 of stride 2 and its
-    max-pool: 23,520,842 parameters and about 13 times the cost on 28 x 28 images. Residual branches start at zero (Goyal et al. 2017).
+    max-pool: 23,520,842 parameters and about 13 times the cost on 28 x 28 images. Residual branches start at zero
+    (Goyal et al. 2017).
     """
     if stem not in ("imagenet", "stride1", "small"):
         raise InputError(f"stem {stem!r}: expected 'imagenet', 'stride1' or 'small'")

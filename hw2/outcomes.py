@@ -61,8 +61,8 @@ def seeds(stage: str) -> list[Run]:
 
 def _shared(run: Run) -> dict:
     """The part of the recipe that all seeds share."""
-    recipe = recipes.LATER | run.recipe  # seed 0's may be older than some fields
-    return {name: value for name, value in recipe.items() if name not in ("digest", "seed", "parent")}
+    recipe = recipes.asdict(recipes.parse(run.recipe))  # seed 0's may be older than some fields
+    return {name: value for name, value in recipe.items() if name not in ("seed", "parent")}
 
 
 @cache

@@ -9,15 +9,26 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, is_dataclass, replace
 
 from hw2.errors import InputError
 
 PROFILES = ("smoke", "cpu", "full")
 
 
-#: fields that recipes did not have when the first runs were made, at the values that these runs had
-LATER = {"loss": "kl", "targets": "same view", "widths": None, "iterations": 1, "growing": False}
+#: Fields with a default that the first runs' digests count at any value. Every other one came or comes later, with the
+#: default that older runs had, and counts only at another value: adding it changes no digest.
+FIRST = frozenset({
+    "images", "validation", "pad", "views", "view_seed", "stem", "weights", "temperature", "alpha", "teacher",
+    "recalibration", "batch", "warmup", "momentum", "weight_decay", "label_smoothing", "ema", "erasing", "precision",
+})  # fmt: skip
+
+
+def _counted(content: object) -> dict[str, object]:
+    """The fields of a dataclass that its digest counts, those of dataclasses inside it likewise."""
+    values = {one: getattr(content, one.name) for one in fields(content)}
+    kept = {one.name: value for one, value in values.items() if one.name in FIRST or value != one.default}
+    return {name: _counted(value) if is_dataclass(value) else value for name, value in kept.items()}
 
 
 @dataclass(frozen=True)
@@ -50,9 +61,8 @@ class Recipe:
 
     @property
     def digest(self) -> str:
-        """SHA-256 over the canonical JSON of all fields, less those of `LATER` at their defaults."""
-        fields = {name: value for name, value in asdict(self).items() if (name, value) not in LATER.items()}
-        return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()
+        """SHA-256 over the canonical JSON of all fields, less later ones (not in `FIRST`) at their defaults."""
+        return hashlib.sha256(json.dumps(_counted(self), sort_keys=True).encode()).hexdigest()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,9 +86,9 @@ class StudentRecipe(Recipe):
     temperature: float = 1.0
     alpha: float = 0.0
     teacher: str | None = None
-    loss: str = LATER["loss"]
-    targets: str = LATER["targets"]
-    widths: tuple[int, ...] | None = LATER["widths"]
+    loss: str = "kl"
+    targets: str = "same view"
+    widths: tuple[int, ...] | None = None
 
     def __post_init__(self):
         check_temperature(self.temperature)
@@ -97,8 +107,8 @@ class CompressedRecipe(StudentRecipe):
     reg: float
     ratio: float
     recalibration: int = 10000  # training images
-    iterations: int = LATER["iterations"]
-    growing: bool = LATER["growing"]
+    iterations: int = 1
+    growing: bool = False
 
     def __post_init__(self):
         super().__post_init__()
@@ -117,15 +127,22 @@ class TuningRecipe(Recipe):
     teacher: str
 
 
-def read(content: dict) -> Recipe:
-    """The recipe of a recipe.json; `InputError` where it is none or its digest is not that of its fields."""
-    fields = {name: value for name, value in content.items() if name != "digest"}
-    kind = CompressedRecipe if "parent" in fields else TeacherRecipe if "stem" in fields else StudentRecipe
+def parse(content: dict) -> Recipe:
+    """The recipe of a recipe.json, its digest unchecked; a field that the file lacks has its default."""
+    values = {name: tuple(v) if isinstance(v, list) else v for name, v in content.items() if name != "digest"}
+    kinds = {"temperatures": TuningRecipe, "parent": CompressedRecipe, "stem": TeacherRecipe, "fit": StudentRecipe}
+    kind = next((kind for name, kind in kinds.items() if name in values), Recipe)
     try:
-        fits = {name: Fit(**fields[name]) for name in ("fit", "sparse") if name in fields}
-        recipe = kind(**(fields | fits))
-        if getattr(recipe, "widths", None):
-            recipe = replace(recipe, widths=tuple(recipe.widths))
+        fits = {name: Fit(**values[name]) for name in ("fit", "sparse") if name in values}
+        return kind(**(values | fits))
+    except TypeError as error:
+        raise InputError(f"no recipe ({error}); restore recipe.json with `git checkout`") from None
+
+
+def read(content: dict) -> Recipe:
+    """`parse`; `InputError` where the recorded digest is not that of the fields."""
+    recipe = parse(content)
+    try:
         digest = recipe.digest
     except (TypeError, RecursionError) as error:
         raise InputError(f"no recipe ({error}); restore recipe.json with `git checkout`") from None
