@@ -2,9 +2,24 @@
 
 import os
 import tempfile
+from pathlib import Path
 
 # Notebook 04 writes figures, report and submission: a test run must not heal the tree that it is checking.
 os.environ["HW2_OUT"] = tempfile.mkdtemp(prefix="hw2-out-")
+
+# Nor may it train: every run that the notebooks show is committed.
+NO_TRAINING = """
+from hw2 import training
+
+def fit(*arguments, **more):
+    raise AssertionError("a notebook trained something under test")
+
+training.fit = fit
+"""
+os.environ["IPYTHONDIR"] = tempfile.mkdtemp(prefix="hw2-ipython-")
+startup = Path(os.environ["IPYTHONDIR"], "profile_default/startup/no_training.py")
+startup.parent.mkdir(parents=True)
+startup.write_text(NO_TRAINING)
 
 
 def pytest_collectstart(collector):

@@ -81,8 +81,12 @@ def context() -> dict:
         "frontier": ablation.frontier_table().to_dict("records"),
         "frontier_note": ablation.frontier_note(),
         "sources": provenance.figure_table().to_dict("records"),
-        "store": hashlib.sha256(runs.sums(run.profile).encode()).hexdigest(),
-        "ledger": [row | {"current": row["recipe"] in used} for row in runs.ledger(run.profile).to_dict("records")],
+        "store": hashlib.sha256(runs.sums_of(run.profile).encode()).hexdigest(),
+        "ledger": [
+            row | {"current": row["recipe"] in used}
+            for row in runs.ledger(run.profile).to_dict("records")
+            if Path(row["run"]).name.rpartition("-s")[0] == run.profile
+        ],
         "minutes": {
             name: found.metrics["wall_s"] / 60
             for name, found in (("teacher", parent), ("distilled", student), ("plain", control), ("compressed", run))

@@ -381,6 +381,17 @@ def sums(profile: str) -> str:
     return "".join(f"{sha256(path)}  {path.relative_to(top).as_posix()}\n" for path in sorted(kept))
 
 
+def sums_of(profile: str) -> str:
+    """The lines of `sums` for the profile's own runs and search, and for the files that all profiles share."""
+
+    def kept(name: str) -> bool:
+        stage, _, rest = name.partition("/")
+        folder = rest.partition("/")[0]
+        return not rest or profile == (folder if stage == "tuning" else folder.rpartition("-s")[0])
+
+    return "".join(line for line in sums(profile).splitlines(keepends=True) if kept(line[66:-1]))
+
+
 @contextmanager
 def changing(profile: str) -> Iterator[None]:
     """Around every change under the profile's runs: one process at a time, and SHA256SUMS of how things are then.

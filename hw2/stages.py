@@ -2,7 +2,8 @@
 
     teacher -> search, finalists -> distilled (and plain, its control) -> compressed -> the test set, read once for each
 
-Without a profile named, a stage takes the strongest that was run to its end: `full` before `cpu`.
+A chain has one profile. Without one named it is HW2_PROFILE, or else that of the delivered network: no stage asks for,
+replaces or shows a run of another.
 """
 
 from __future__ import annotations
@@ -21,46 +22,43 @@ from hw2.runs import Run
 
 
 def default_profile() -> str:
-    """The profile that is trained where no run is found: the environment variable HW2_PROFILE, or `cpu`."""
-    return recipes.check_profile(os.environ.get("HW2_PROFILE", "cpu"))
+    """HW2_PROFILE (empty counts as unset), or else the delivered network's, or `cpu` where none is delivered."""
+    if name := os.environ.get("HW2_PROFILE"):
+        return recipes.check_profile(name)
+    return _named(runs.root())[0].profile if (runs.root() / "delivered.json").is_file() else "cpu"
 
 
-def _candidates(profile: str | None) -> list[str]:
-    if profile:
-        return [recipes.check_profile(profile)]
-    return ["smoke"] if default_profile() == "smoke" else ["full", "cpu"]
+def _profile(name: str | None) -> str:
+    return recipes.check_profile(name or default_profile())
 
 
-def _load_or_train(make: Callable, train: Callable, profile: str | None, device: str) -> Run:
-    for candidate in _candidates(profile):
-        if run := runs.find(make(candidate), candidate):
-            runs.ensure_sums(candidate)
-            return run
-    chosen = profile or default_profile()
-    recipe = make(chosen)
-    with runs.lock(recipe):  # of two processes that want it, one trains
-        if not runs.find(recipe, chosen):
-            train(recipe, chosen, training.pick_device(device))
-    runs.ensure_sums(chosen)
-    return runs.find(recipe, chosen)
+def _load_or_train(recipe: recipes.Recipe, train: Callable, profile: str, device: str) -> Run:
+    """`train` is called with the recipe, the profile and the device."""
+    run = runs.find(recipe, profile)
+    if not run:
+        with runs.lock(recipe):  # of two processes that want it, one trains
+            if not runs.find(recipe, profile):
+                train(recipe, profile, training.pick_device(device))
+        run = runs.find(recipe, profile)
+    runs.ensure_sums(profile)
+    return run
 
 
 def teacher(profile: str | None = None, seed: int = 0, weights: Path | None = None, device: str = "auto") -> Run:
     """The ResNet-50 and its soft targets; `weights` is the course's resnet-50.pth, used in place of training."""
-    given = runs.sha256(Path(weights)) if weights and Path(weights).is_file() else None
-
-    def make(name: str) -> recipes.TeacherRecipe:
-        # A teacher made from the course's file stays the teacher until another one is trained in its place.
-        recorded = Run(runs.root(name) / "teacher" / f"{name}-s{seed}")
-        known = recorded.recipe["weights"] if (recorded.folder / "recipe.json").is_file() else None
-        return recipes.teacher(name, seed, given or known)
-
-    if weights and given is None:
+    profile = _profile(profile)
+    if weights and not Path(weights).is_file():
         raise InputError(f"{weights}: no such file; expected the course's resnet-50.pth")
     if weights:
         networks.load_course_teacher(weights)  # a bad file is told before anything else happens
+    # A teacher made from the course's file stays the teacher until another one is trained in its place.
+    recorded = Run(runs.root(profile) / "teacher" / f"{profile}-s{seed}")
+    known = recorded.recipe["weights"] if (recorded.folder / "recipe.json").is_file() else None
     return _load_or_train(
-        make, lambda recipe, name, where: trainers.teacher(recipe, name, where, weights), profile, device
+        recipes.teacher(profile, seed, runs.sha256(Path(weights)) if weights else known),
+        lambda recipe, name, where: trainers.teacher(recipe, name, where, weights),
+        profile,
+        device,
     )
 
 
@@ -75,36 +73,23 @@ def teacher_network(run: Run) -> nn.Module:
     return network.eval()
 
 
-def searched(profile: str | None = None, device: str = "auto", storage: str | None = None) -> tuple[str, pd.DataFrame]:
-    """The profile whose search was run to its end, and the search's trials, from runs/tuning/trials.csv.
-
-    Finalists and arms are of that profile too, or runs of two budgets would be compared.
-    """
-    parent = teacher(profile, device=device)
-    for name in (candidates := _candidates(profile)):
-        recipe = recipes.tuning(name, parent.digest)
-        folder = runs.root(name) / "tuning"
-        recorded = folder / "recipe.json"
-        if recorded.is_file() and runs.read_json(recorded).get("digest") == recipe.digest:
-            return name, runs.read_csv(folder / "trials.csv", tuning.COLUMNS)
-    name = profile or (default_profile() if default_profile() in candidates else candidates[-1])
-    recipe = recipes.tuning(name, parent.digest)
-    where = training.pick_device(device)
-    rows = tuning.search(recipe, fashion_mnist(), parent.soft_targets, where, storage)
-    folder = runs.root(name) / "tuning"
-    with runs.changing(name):
-        # An older search's recipe goes first, this one's is written last: it says that the trials are whole, and whose.
-        recorded = folder / "recipe.json"
-        recorded.unlink(missing_ok=True)
-        runs.write_csv(folder / "trials.csv", tuning.COLUMNS, rows)
-        runs.write_json(folder / "environment.json", runs.environment(where))
-        runs.write_json(recorded, {"digest": recipe.digest, **recipes.asdict(recipe)})
-    return name, runs.read_csv(folder / "trials.csv", tuning.COLUMNS)
-
-
 def tuned(profile: str | None = None, device: str = "auto", storage: str | None = None) -> pd.DataFrame:
-    """The trials of the search over temperature and alpha."""
-    return searched(profile, device, storage)[1]
+    """The trials of the search over temperature and alpha, from runs/tuning/<profile>/trials.csv."""
+    profile = _profile(profile)
+    parent = teacher(profile, device=device)
+    recipe = recipes.tuning(profile, parent.digest)
+    folder = runs.root(profile) / "tuning" / profile
+    recorded = folder / "recipe.json"
+    if not recorded.is_file() or runs.read_json(recorded).get("digest") != recipe.digest:
+        where = training.pick_device(device)
+        rows = tuning.search(recipe, fashion_mnist(), parent.soft_targets, where, storage)
+        with runs.changing(profile):
+            # An older search's recipe goes first, this one's is written last: it says that the trials are whole.
+            recorded.unlink(missing_ok=True)
+            runs.write_csv(folder / "trials.csv", tuning.COLUMNS, rows)
+            runs.write_json(folder / "environment.json", runs.environment(where))
+            runs.write_json(recorded, {"digest": recipe.digest, **recipes.asdict(recipe)})
+    return runs.read_csv(folder / "trials.csv", tuning.COLUMNS)
 
 
 def explored(profile: str, device: str, trials: int, sampler: str, pruner: str) -> pd.DataFrame:
@@ -117,12 +102,13 @@ def explored(profile: str, device: str, trials: int, sampler: str, pruner: str) 
 
 def finalists(profile: str | None = None, device: str = "auto") -> dict[tuple[float, float], list[Run]]:
     """(temperature, alpha) -> a run for each of the search's seeds: the search's finalists, trained longer."""
+    profile = _profile(profile)
     parent = teacher(profile, device=device)
-    profile, trials = searched(profile, device)
+    trials = tuned(profile, device)
 
     def one(number: int, setting: tuple[float, float], seed: int) -> Run:
         return _load_or_train(
-            lambda name: recipes.finalist(name, number, seed, parent.digest, *setting),
+            recipes.finalist(profile, number, seed, parent.digest, *setting),
             lambda recipe, name, where: trainers.student(recipe, name, where, parent, ("logits",)),
             profile,
             device,
@@ -148,12 +134,13 @@ def distilled(
     alpha: float | None = None,
 ) -> Run:
     """ResNet-14 (175,258 parameters) with the teacher's soft targets, at the tuned temperature and alpha or others."""
+    profile = _profile(profile)
     tuned_too = temperature is None and alpha is None
     parent = teacher(profile, device=device)
     best = chosen(profile, device) if temperature is None or alpha is None else (temperature, alpha)
     setting = best[0] if temperature is None else temperature, best[1] if alpha is None else alpha
     return _load_or_train(
-        lambda name: recipes.distilled(name, seed, parent.digest, *setting, tuned=tuned_too),
+        recipes.distilled(profile, seed, parent.digest, *setting, tuned=tuned_too),
         lambda recipe, name, where: trainers.student(recipe, name, where, parent),
         profile,
         device,
@@ -162,8 +149,9 @@ def distilled(
 
 def plain(profile: str | None = None, seed: int = 0, device: str = "auto") -> Run:
     """The control without distillation."""
+    profile = _profile(profile)
     return _load_or_train(
-        lambda name: recipes.plain(name, seed),
+        recipes.plain(profile, seed),
         lambda recipe, name, where: trainers.student(recipe, name, where, None),
         profile,
         device,
@@ -181,10 +169,11 @@ def unpruned(profile: str | None = None, seed: int = 0, device: str = "auto") ->
 
 
 def _as_long(make: Callable, profile: str | None, seed: int, device: str) -> Run:
+    profile = _profile(profile)
     origin = teacher(profile, device=device)
     parent = distilled(profile, seed, device)
     return _load_or_train(
-        lambda name: make(name, seed, parent.recipe),
+        make(profile, seed, parent.recipe),
         lambda recipe, name, where: trainers.student(recipe, name, where, origin),
         profile,
         device,
@@ -196,30 +185,31 @@ def _known(name: str, arms: dict[str, str]) -> None:
         raise InputError(f"arm {name!r}: expected one of {', '.join(arms)}")
 
 
-def _start(profile: str | None, device: str) -> tuple[Run, recipes.TuningRecipe, tuple[float, float], str]:
-    """What all arms start from: the teacher, the search's recipe and best setting, the profile whose search was run."""
+def _start(profile: str, device: str) -> tuple[Run, recipes.TuningRecipe, tuple[float, float]]:
+    """What all arms start from: the teacher, the search's recipe and best setting."""
     origin = teacher(profile, device=device)
-    found, trials = searched(profile, device)
-    return origin, recipes.tuning(found, origin.digest), tuning.best(trials), found
+    return origin, recipes.tuning(profile, origin.digest), tuning.best(tuned(profile, device))
 
 
 def _for_each_seed(one: Callable, names: dict[str, str], profile: str | None, device: str) -> dict[str, list[Run]]:
     """Arm -> a run for each of the arms' seeds."""
-    seeds = recipes.arm_seeds(recipes.tuning(searched(profile, device)[0], ""))
+    profile = _profile(profile)
+    seeds = recipes.arm_seeds(recipes.tuning(profile, ""))
     return {name: [one(name, profile, seed, device) for seed in seeds] for name in names}
 
 
 def arm(name: str, profile: str | None = None, seed: int = 0, device: str = "auto") -> Run:
     """One of `recipes.ARMS`, at the budget of the search's trials and the search's best setting."""
     _known(name, recipes.ARMS)
-    origin, grid, setting, found = _start(profile, device)
+    profile = _profile(profile)
+    origin, grid, setting = _start(profile, device)
     if name == "compressed_teacher":
         origin = compressed(profile, 0, device)
     keep = ("logits", "weights") if name == "vanilla" else ("logits",)  # the ablation prunes vanilla's network
     return _load_or_train(
-        lambda _: recipes.arm(name, grid, seed, *setting, origin.digest),
+        recipes.arm(name, grid, seed, *setting, origin.digest),
         lambda recipe, candidate, where: trainers.student(recipe, candidate, where, origin, keep),
-        found,
+        profile,
         device,
     )
 
@@ -239,10 +229,11 @@ def compressed(
 ) -> Run:
     """The distilled student made sparse, pruned to 85,956 parameters, recalibrated and fine-tuned with distillation."""
     recipes.check_ratio(ratio)
+    profile = _profile(profile)
     origin = teacher(profile, device=device)
     parent = distilled(profile, seed, device)
     return _load_or_train(
-        lambda name: recipes.compressed(name, seed, parent.recipe, ratio, iterations, growing),
+        recipes.compressed(profile, seed, parent.recipe, ratio, iterations, growing),
         lambda recipe, name, where: trainers.compressed(recipe, name, where, origin, parent),
         profile,
         device,
@@ -252,9 +243,10 @@ def compressed(
 def ablated(name: str, profile: str | None = None, seed: int = 0, device: str = "auto") -> Run:
     """One of `recipes.ABLATION`: all spend the same number of images, counted from the first initial weights."""
     _known(name, recipes.ABLATION)
-    origin, grid, setting, found = _start(profile, device)
+    profile = _profile(profile)
+    origin, grid, setting = _start(profile, device)
     parent = arm("vanilla", profile, seed, device)
-    recipe = recipes.ablated(name, grid, found, seed, *setting, origin.digest, parent.digest)
+    recipe = recipes.ablated(name, grid, profile, seed, *setting, origin.digest, parent.digest)
 
     def train(recipe: recipes.StudentRecipe, candidate: str, where) -> None:
         asked = origin if recipe.teacher else None
@@ -263,7 +255,7 @@ def ablated(name: str, profile: str | None = None, seed: int = 0, device: str = 
         else:
             trainers.student(recipe, candidate, where, asked, ("classes",))
 
-    return _load_or_train(lambda _: recipe, train, found, device)
+    return _load_or_train(recipe, train, profile, device)
 
 
 def ablation(profile: str | None = None, device: str = "auto") -> dict[str, list[Run]]:
@@ -273,19 +265,19 @@ def ablation(profile: str | None = None, device: str = "auto") -> dict[str, list
 
 def frontier(profile: str | None = None, device: str = "auto") -> dict[float, list[Run]]:
     """Pruning ratio -> runs: the distilled students pruned by it and fine-tuned shortly, for every seed of it."""
+    profile = _profile(profile)
     origin = teacher(profile, device=device)
-    found = distilled(profile, 0, device).profile
 
     def one(ratio: float, seed: int) -> Run:
-        parent = distilled(found, seed, device)
+        parent = distilled(profile, seed, device)
         return _load_or_train(
-            lambda name: recipes.frontier(name, seed, parent.recipe, ratio),
+            recipes.frontier(profile, seed, parent.recipe, ratio),
             lambda recipe, name, where: trainers.compressed(recipe, name, where, origin, parent, ("classes",)),
-            found,
+            profile,
             device,
         )
 
-    numbers = recipes.NUMBERS[found]["frontier"]
+    numbers = recipes.NUMBERS[profile]["frontier"]
     return {ratio: [one(ratio, seed) for seed in numbers["seeds"]] for ratio in numbers["ratios"]}
 
 
@@ -298,17 +290,24 @@ def deliver(run: Run) -> None:
             runs.write_json(path, content)
 
 
-def delivered(profile: str | None = None) -> Run:
-    """The run that runs/delivered.json names; `InputError` where its weights are not the named ones."""
-    top = runs.root(recipes.check_profile(profile or default_profile()))
+def _named(top: Path) -> tuple[Run, str]:
+    """The run that delivered.json names, and the SHA-256 of its weights."""
     named = runs.read_json(top / "delivered.json")
     if not all(isinstance(named.get(key), str) for key in ("run", "sha256")):
         raise InputError(f"{top / 'delivered.json'}: expected `run` and `sha256`; restore it with `git checkout`")
-    run = Run(top / named["run"])
+    return Run(top / named["run"]), named["sha256"]
+
+
+def delivered(profile: str | None = None) -> Run:
+    """The run that runs/delivered.json names; `InputError` where its weights are not the named ones."""
+    profile = _profile(profile)
+    run, digest = _named(runs.root(profile))
+    if run.profile != profile:
+        raise InputError(f"profile {profile}: the delivered network is {run.name}, of another profile")
     weights = run.folder / "model.safetensors"
     if not weights.is_file():
         raise InputError(f"{run.name}: the delivered network has no model.safetensors; restore it with `git checkout`")
-    if runs.sha256(weights) != named["sha256"]:
+    if runs.sha256(weights) != digest:
         raise InputError(f"{run.name}: model.safetensors is not the delivered one (SHA-256 differs); `git checkout` it")
     return run
 
@@ -326,6 +325,7 @@ def walk(profile: str | None = None, seed: int = 0, device: str = "auto") -> lis
 
     Seed 0 names the delivered network before, and comes with all arms and the frontier, whose seeds are their own.
     """
+    profile = _profile(profile)
     found = [
         teacher(profile, device=device),
         distilled(profile, seed, device),
@@ -335,7 +335,9 @@ def walk(profile: str | None = None, seed: int = 0, device: str = "auto") -> lis
         unpruned(profile, seed, device),
     ]
     if seed == 0:
-        deliver(found[2])
+        named = runs.root(profile) / "delivered.json"
+        if not named.is_file() or _named(named.parent)[0].profile == profile:  # another profile's stays delivered
+            deliver(found[2])
         arms(profile, device)
         ablation(profile, device)
         frontier(profile, device)

@@ -1,12 +1,15 @@
 """A network that trains in no time, what tests ask of two networks, and what they ask of the project's files."""
 
 import re
+import shutil
 import tomllib
+from dataclasses import asdict
 
+import pytest
 import torch
 from PIL import Image, ImageDraw
 
-from hw2 import runs
+from hw2 import recipes, runs
 from hw2.data import PROJECT
 from hw2.networks import ResNet14
 
@@ -31,6 +34,26 @@ def unlike_sums():
     recorded = (runs.root() / "SHA256SUMS").read_text().splitlines()
     names = {line[66:] for line in set(recorded) ^ set(runs.sums("cpu").splitlines())}
     return [f"runs/{name}: changed, missing or new" for name in sorted(names)]
+
+
+def land_another_chain(folder):
+    """A project of the committed runs, in `folder`, with `full`'s teacher, search and students beside them."""
+    shutil.copytree(PROJECT / "runs", folder / "runs")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(runs, "PROJECT", folder)
+        teacher = recipes.teacher("full")
+        grid = recipes.tuning("full", teacher.digest)
+        students = [recipes.plain("full", 0), recipes.distilled("full", 0, teacher.digest, 2.0, 0.9)]
+        for recipe in (teacher, *students):
+            with runs.new_folder(recipe, "full") as made:
+                for path in (runs.root() / recipe.stage / "cpu-s0").iterdir():
+                    if path.name != "recipe.json":
+                        shutil.copy(path, made)
+        shutil.copytree(runs.root() / "tuning/cpu", runs.root() / "tuning/full", dirs_exist_ok=True)
+        runs.write_json(runs.root() / "tuning/full/recipe.json", {"digest": grid.digest, **asdict(grid)})
+        with runs.changing("full"):
+            pass
+    return folder
 
 
 def pytest_words():

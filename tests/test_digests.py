@@ -25,7 +25,7 @@ def expected_recipes() -> dict[str, recipes.Recipe]:
     teacher = recipes.teacher(profile)
     grid = recipes.tuning(profile, teacher.digest)
     trials, chosen = stages.tuned(profile), stages.chosen(profile)
-    found = {"tuning": grid, f"teacher/{profile}-s0": teacher}
+    found = {f"tuning/{profile}": grid, f"teacher/{profile}-s0": teacher}
 
     def add(recipe: recipes.Recipe) -> recipes.Recipe:
         found[f"{recipe.stage}/{profile}-s{recipe.seed}"] = recipe

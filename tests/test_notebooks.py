@@ -6,10 +6,11 @@ import re
 
 import nbformat
 import pytest
-from helpers import pytest_words
+from helpers import land_another_chain, pytest_words
+from nbclient.exceptions import CellExecutionError
 from nbval.plugin import find_comment_markers
 
-from hw2 import notebooks, plots, report
+from hw2 import notebooks, plots, report, runs, training
 from hw2.data import PROJECT
 from hw2.errors import InputError
 
@@ -191,5 +192,15 @@ def test_the_gate_sees_a_softened_make_test(old, new, told):
     assert softened(words) == told
 
 
-def test_figures_report_and_submission_are_what_runs_and_code_make_now():
+def test_figures_report_and_submission_are_what_runs_and_code_make_now_whatever_another_profile_has(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setattr(runs, "PROJECT", land_another_chain(tmp_path))
+    monkeypatch.setattr(training, "fit", lambda *_, **__: pytest.fail("something was trained"))
     assert report.stale(PROJECT) == []
+
+
+def test_a_notebook_that_trains_fails_under_test(tmp_path):
+    path = made(tmp_path / "01_first.ipynb", "from hw2 import training\ntraining.fit()")
+    with pytest.raises(CellExecutionError, match="a notebook trained something under test"):
+        notebooks.run(path)

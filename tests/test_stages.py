@@ -206,13 +206,49 @@ def test_an_unknown_profile_in_the_environment_is_an_error(store, no_training, m
         stages.walk()
 
 
-def test_without_a_profile_the_strongest_finished_run_is_taken(store, no_training, monkeypatch):
+def land(recipe, profile):
+    """A finished run of another chain, as far as its name and recipe go."""
+    with runs.new_folder(recipe, profile):
+        pass
+
+
+def test_without_a_profile_the_chain_is_the_delivered_networks(store, no_training, monkeypatch):
     monkeypatch.delenv("HW2_PROFILE")
     for profile in ("cpu", "full"):
-        with runs.new_folder(recipes.plain(profile, 0), profile):
-            pass
+        land(recipes.plain(profile, 0), profile)
+    assert stages.default_profile() == "cpu"  # none is delivered yet
+    for profile in ("full", "cpu"):
+        runs.write_json(runs.root() / "delivered.json", {"run": f"compressed/{profile}-s0", "sha256": "x"})
         assert stages.plain().name == f"plain/{profile}-s0"
-    assert stages.plain("cpu").name == "plain/cpu-s0"
+    assert stages.plain("full").name == "plain/full-s0"
+
+
+@pytest.mark.parametrize("words", [{}, {"run": 3, "sha256": "x"}, {"run": "compressed/huge-s0", "sha256": "x"}])
+def test_a_delivered_network_of_no_profile_is_told(store, monkeypatch, words):
+    monkeypatch.delenv("HW2_PROFILE")
+    runs.write_json(runs.root() / "delivered.json", words)
+    with pytest.raises(InputError, match=r"delivered\.json: expected|profile 'huge'"):
+        stages.plain()
+
+
+def test_an_empty_variable_counts_as_unset(store, monkeypatch):
+    monkeypatch.setenv("HW2_PROFILE", "")
+    assert stages.default_profile() == "cpu"
+    runs.write_json(runs.root() / "delivered.json", {"run": "compressed/full-s0", "sha256": "x"})
+    assert stages.default_profile() == "full"
+
+
+def test_another_profiles_delivered_network_is_not_shown(store):
+    runs.write_json(runs.root("smoke") / "delivered.json", {"run": "compressed/cpu-s0", "sha256": "x"})
+    with pytest.raises(InputError, match="profile smoke: the delivered network is compressed/cpu-s0"):
+        stages.delivered()
+
+
+def test_a_walk_leaves_another_profiles_network_delivered(store, no_training):
+    path, words = runs.root("smoke") / "delivered.json", {"run": "compressed/cpu-s0", "sha256": "x"}
+    runs.write_json(path, words)
+    stages.walk()
+    assert runs.read_json(path) == words
 
 
 def test_the_courses_teacher_takes_the_place_of_training(store, monkeypatch):
@@ -359,20 +395,14 @@ def test_the_finalist_that_is_better_when_trained_longer_is_chosen_and_distilled
     assert stages.chosen() == second == (recipe["temperature"], recipe["alpha"])
 
 
-def test_finalists_and_arms_are_of_the_profile_whose_search_was_run(store, no_training, monkeypatch):
-    monkeypatch.delenv("HW2_PROFILE")
-    shutil.copytree(runs.root("smoke"), runs.root("cpu"))
-    for folder in list(runs.root("cpu").glob("*/smoke-s*")):
-        folder.rename(folder.with_name(folder.name.replace("smoke", "cpu")))
-    monkeypatch.setitem(recipes.NUMBERS, "cpu", SHRUNKEN)
-    # A single run of a stronger profile is there, as an interrupted walk leaves it.
-    name, _ = stages.searched()
-    stronger = recipes.arm("labels", recipes.tuning("full", "t"), 2, 1.0, 0.0, "t")
-    with runs.new_folder(stronger, "full"):
-        pass
-    assert name == "cpu"
-    assert {run.profile for group in stages.arms().values() for run in group} == {"cpu"}
-    assert {run.profile for group in stages.finalists().values() for run in group} == {"cpu"}
+def test_each_profile_has_its_own_search(store, monkeypatch):
+    top = runs.root("smoke")
+    (top / "tuning" / "smoke").rename(top / "tuning" / "full")
+    searched = []
+    monkeypatch.setattr(tuning, "search", lambda *words: searched.append(words[0].digest) or [])
+    stages.tuned()
+    assert searched == [recipes.tuning("smoke", stages.teacher().digest).digest]
+    assert (top / "tuning/smoke/recipe.json").is_file() and (top / "tuning/full/trials.csv").is_file()
 
 
 def test_of_two_processes_that_want_a_run_one_waits_and_finds_it(store, monkeypatch, capsys):
@@ -409,5 +439,5 @@ def test_trials_without_their_recipe_are_searched_again(store, monkeypatch):
     monkeypatch.setattr(runs, "write_csv", lambda path, *more: written.append(path.with_name("recipe.json").exists()))
     monkeypatch.setattr(tuning, "search", lambda *arguments: [])
     monkeypatch.setitem(recipes.NUMBERS["smoke"], "tuning", recipes.NUMBERS["smoke"]["tuning"] | {"alphas": (0.5,)})
-    stages.searched()
+    stages.tuned()
     assert written == [False]

@@ -123,7 +123,7 @@ def better(share):
         ("teacher/cpu-s0/soft_targets.npy", flip(-1, 0x01)),
         ("teacher/cpu-s0/soft_targets.json", field("views", more)),
         ("vanilla/cpu-s3/validation_logits.npy", flip(-1, 0x01)),
-        ("tuning/trials.csv", digit(r"\n.*\d")),
+        ("tuning/cpu/trials.csv", digit(r"\n.*\d")),
         ("test_ledger.csv", cell(1, 3, more)),
         ("bench.json", digit(r"\d\.\d")),
         ("delivered.json", digit(r"cpu-s\d")),
@@ -270,7 +270,7 @@ def worst_trial(path):
     [
         ("compressed/cpu-s0/history.csv", cell(2, 4, better), "compressed_curves", "figures/compressed_curves.json"),
         ("teacher/cpu-s0/metrics.json", field("test_correct", more), "arms", "figures/arms.json"),
-        ("tuning/trials.csv", worst_trial, "tuning", "figures/tuning.json"),
+        ("tuning/cpu/trials.csv", worst_trial, "tuning", "figures/tuning.json"),
         ("test_ledger.csv", cell(1, 3, more), None, "report.md"),
         # What no figure and no table shows: the report names the sums that it was made from.
         ("labels/cpu-s3/history.csv", cell(2, 2, lambda loss: loss * 0.99), None, "report.md"),
