@@ -18,8 +18,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-Profile = Annotated[Optional[str], typer.Option(help="smoke, cpu or full; default: HW2_PROFILE, or cpu")]
+Profile = Annotated[Optional[str], typer.Option(help="smoke, cpu or full; default: HW2_PROFILE, or the delivered one")]
 Device = Annotated[str, typer.Option(help="auto, cpu or cuda")]
+Replace = Annotated[bool, typer.Option("--replace", help="train in the place of another recipe's run")]
 
 
 def _profile(name: str | None) -> str:
@@ -61,6 +62,7 @@ def train(
     iterations: Annotated[Optional[int], typer.Option(min=1, help="compressed: steps of pruning")] = None,
     growing: Annotated[bool, typer.Option("--growing", help="compressed: the regulariser grows by epoch")] = False,
     estimate: Annotated[bool, typer.Option("--estimate", help="print time and disk, train nothing")] = False,
+    replace: Replace = False,
 ) -> None:
     """Train a stage and what it needs, or load it where a finished run is there."""
     from hw2 import recipes, stages
@@ -91,21 +93,21 @@ def train(
         return [run for group in groups.values() for run in group]
 
     together = {
-        "finalists": lambda: every(stages.finalists(chosen, device)),
-        "arms": lambda: every(stages.arms(chosen, device)),
-        "ablation": lambda: every(stages.ablation(chosen, device)),
-        "frontier": lambda: every(stages.frontier(chosen, device)),
+        "finalists": lambda: every(stages.finalists(chosen, device, replace)),
+        "arms": lambda: every(stages.arms(chosen, device, replace)),
+        "ablation": lambda: every(stages.ablation(chosen, device, replace)),
+        "frontier": lambda: every(stages.frontier(chosen, device, replace)),
     }
     steps = together | {
-        "teacher": lambda: [stages.teacher(chosen, one, weights, device)],
-        "plain": lambda: [stages.plain(chosen, one, device)],
-        "distilled": lambda: [stages.distilled(chosen, one, device, temperature, alpha)],
-        "compressed": lambda: [stages.compressed(chosen, one, device, share(), iterations or 1, growing)],
-        "scratch": lambda: [stages.scratch(chosen, one, device)],
-        "unpruned": lambda: [stages.unpruned(chosen, one, device)],
-        "all": lambda: [run for number in walks for run in stages.walk(chosen, number, device)],
-        **{name: lambda name=name: [stages.arm(name, chosen, one, device)] for name in recipes.ARMS},
-        **{name: lambda name=name: [stages.ablated(name, chosen, one, device)] for name in recipes.ABLATION},
+        "teacher": lambda: [stages.teacher(chosen, one, weights, device, replace)],
+        "plain": lambda: [stages.plain(chosen, one, device, replace)],
+        "distilled": lambda: [stages.distilled(chosen, one, device, temperature, alpha, replace)],
+        "compressed": lambda: [stages.compressed(chosen, one, device, share(), iterations or 1, growing, replace)],
+        "scratch": lambda: [stages.scratch(chosen, one, device, replace)],
+        "unpruned": lambda: [stages.unpruned(chosen, one, device, replace)],
+        "all": lambda: [run for number in walks for run in stages.walk(chosen, number, device, replace)],
+        **{name: lambda name=name: [stages.arm(name, chosen, one, device, replace)] for name in recipes.ARMS},
+        **{name: lambda name=name: [stages.ablated(name, chosen, one, device, replace)] for name in recipes.ABLATION},
     }
     if stage not in steps:
         raise InputError(f"stage {stage!r}: expected one of {', '.join(steps)}")
@@ -142,6 +144,7 @@ def tune(
     sampler: Annotated[str, typer.Option(help="grid; or random, tpe: an exploration that is not kept")] = "grid",
     pruner: Annotated[str, typer.Option(help="none or median: early stopping of an exploration")] = "none",
     trials: Annotated[int, typer.Option(min=1, help="of an exploration")] = 20,
+    replace: Replace = False,
 ) -> None:
     """Search temperature and alpha on the validation split."""
     from hw2 import stages, tuning
@@ -156,7 +159,7 @@ def tune(
     same = ["tune", "--profile", chosen, "--device", device, *(("--storage", storage) if storage else ())]
     stages.teacher(chosen, device=device)  # before the workers start, or each would train it
     with tuning.helpers(workers - 1, same):
-        found = stages.tuned(chosen, device, storage)
+        found = stages.tuned(chosen, device, storage, replace)
     print(found.to_string(index=False))
     for temperature, alpha in tuning.finalists(found):
         print(f"finalist: temperature {temperature:g}, alpha {alpha:g}")

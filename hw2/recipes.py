@@ -151,6 +151,22 @@ def read(content: dict) -> Recipe:
     return recipe
 
 
+def difference(old: Recipe, new: Recipe) -> str:
+    """The first field in which two recipes differ, with both values, in words."""
+
+    def flat(recipe: Recipe) -> dict[str, object]:
+        values = {}
+        for name, value in asdict(recipe).items():
+            values |= {f"{name}.{key}": v for key, v in value.items()} if isinstance(value, dict) else {name: value}
+        return values
+
+    before, after = flat(old), flat(new)
+    for name in before | after:
+        if before.get(name) != after.get(name):
+            return f"its {name} is {before.get(name)}, {after.get(name)} is asked for"
+    return "its digest is not that of its fields"
+
+
 def check_temperature(value: float) -> float:
     if not 0 < value < math.inf:
         raise InputError(f"temperature {value}: expected a number above 0; 2 to 8 is usual")

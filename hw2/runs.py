@@ -28,7 +28,7 @@ import torch
 from filelock import FileLock, Timeout
 from torch import Tensor, nn
 
-from hw2 import distillation, files, networks
+from hw2 import distillation, files, networks, recipes
 from hw2.data import PROJECT, FashionMNIST
 from hw2.errors import InputError
 from hw2.recipes import Recipe
@@ -192,9 +192,23 @@ class Run:
         return None if metrics["test_correct"] is None else metrics["test_correct"] / metrics["test_total"]
 
 
+def place(recipe: Recipe, profile: str) -> Path:
+    """The folder of a recipe's run."""
+    return root(profile) / recipe.stage / f"{profile}-s{recipe.seed}"
+
+
+def check_replaced(folder: Path, recipe: Recipe, replace: bool) -> None:
+    """`InputError` where the folder holds another recipe's run or search, unless it may be replaced."""
+    name, recorded = "/".join(folder.parts[-2:]), folder / "recipe.json"
+    if replace or not (recorded.is_file() or (folder / "metrics.json").is_file()):
+        return
+    difference = recipes.difference(recipes.parse(read_json(recorded)), recipe)
+    raise InputError(f"{name} holds another recipe's run: {difference}; --replace (replace=True) trains in its place")
+
+
 def find(recipe: Recipe, profile: str) -> Run | None:
     """The finished run of exactly this recipe, or None."""
-    run = Run(root(profile) / recipe.stage / f"{profile}-s{recipe.seed}")
+    run = Run(place(recipe, profile))
     if (run.folder / "recipe.json").is_file() and run.digest == recipe.digest:
         return run
     return None
@@ -219,7 +233,7 @@ def lock(recipe: Recipe) -> Iterator[None]:
 @contextmanager
 def new_folder(recipe: Recipe, profile: str) -> Iterator[Path]:
     """A temporary folder that becomes the run's when the block ends well; its recipe.json is written here."""
-    final = root(profile) / recipe.stage / f"{profile}-s{recipe.seed}"
+    final = place(recipe, profile)
     aside = final.with_name(f".{final.name}.{os.getpid()}.tmp")
     older = aside.with_suffix(".old")
     shutil.rmtree(aside, ignore_errors=True)

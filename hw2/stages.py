@@ -32,19 +32,30 @@ def _profile(name: str | None) -> str:
     return recipes.check_profile(name or default_profile())
 
 
-def _load_or_train(recipe: recipes.Recipe, train: Callable, profile: str, device: str) -> Run:
-    """`train` is called with the recipe, the profile and the device."""
+def _load_or_train(recipe: recipes.Recipe, train: Callable, profile: str, device: str, replace: bool) -> Run:
+    """`train` is called with the recipe, the profile and the device.
+
+    A folder that holds another recipe's run is an `InputError` that names the field, unless `replace` allows to train
+    in its place.
+    """
     run = runs.find(recipe, profile)
     if not run:
         with runs.lock(recipe):  # of two processes that want it, one trains
             if not runs.find(recipe, profile):
+                runs.check_replaced(runs.place(recipe, profile), recipe, replace)
                 train(recipe, profile, training.pick_device(device))
         run = runs.find(recipe, profile)
     runs.ensure_sums(profile)
     return run
 
 
-def teacher(profile: str | None = None, seed: int = 0, weights: Path | None = None, device: str = "auto") -> Run:
+def teacher(
+    profile: str | None = None,
+    seed: int = 0,
+    weights: Path | None = None,
+    device: str = "auto",
+    replace: bool = False,
+) -> Run:
     """The ResNet-50 and its soft targets; `weights` is the course's resnet-50.pth, used in place of training."""
     profile = _profile(profile)
     if weights and not Path(weights).is_file():
@@ -59,6 +70,7 @@ def teacher(profile: str | None = None, seed: int = 0, weights: Path | None = No
         lambda recipe, name, where: trainers.teacher(recipe, name, where, weights),
         profile,
         device,
+        replace,
     )
 
 
@@ -73,7 +85,9 @@ def teacher_network(run: Run) -> nn.Module:
     return network.eval()
 
 
-def tuned(profile: str | None = None, device: str = "auto", storage: str | None = None) -> pd.DataFrame:
+def tuned(
+    profile: str | None = None, device: str = "auto", storage: str | None = None, replace: bool = False
+) -> pd.DataFrame:
     """The trials of the search over temperature and alpha, from runs/tuning/<profile>/trials.csv."""
     profile = _profile(profile)
     parent = teacher(profile, device=device)
@@ -81,6 +95,7 @@ def tuned(profile: str | None = None, device: str = "auto", storage: str | None 
     folder = runs.root(profile) / "tuning" / profile
     recorded = folder / "recipe.json"
     if not recorded.is_file() or runs.read_json(recorded).get("digest") != recipe.digest:
+        runs.check_replaced(folder, recipe, replace)
         where = training.pick_device(device)
         rows = tuning.search(recipe, fashion_mnist(), parent.soft_targets, where, storage)
         with runs.changing(profile):
@@ -100,7 +115,9 @@ def explored(profile: str, device: str, trials: int, sampler: str, pruner: str) 
     return tuning.explore(recipe, fashion_mnist(), parent.soft_targets, where, trials, sampler, pruner)
 
 
-def finalists(profile: str | None = None, device: str = "auto") -> dict[tuple[float, float], list[Run]]:
+def finalists(
+    profile: str | None = None, device: str = "auto", replace: bool = False
+) -> dict[tuple[float, float], list[Run]]:
     """(temperature, alpha) -> a run for each of the search's seeds: the search's finalists, trained longer."""
     profile = _profile(profile)
     parent = teacher(profile, device=device)
@@ -112,6 +129,7 @@ def finalists(profile: str | None = None, device: str = "auto") -> dict[tuple[fl
             lambda recipe, name, where: trainers.student(recipe, name, where, parent, ("logits",)),
             profile,
             device,
+            replace,
         )
 
     return {
@@ -132,6 +150,7 @@ def distilled(
     device: str = "auto",
     temperature: float | None = None,
     alpha: float | None = None,
+    replace: bool = False,
 ) -> Run:
     """ResNet-14 (175,258 parameters) with the teacher's soft targets, at the tuned temperature and alpha or others."""
     profile = _profile(profile)
@@ -144,10 +163,11 @@ def distilled(
         lambda recipe, name, where: trainers.student(recipe, name, where, parent),
         profile,
         device,
+        replace,
     )
 
 
-def plain(profile: str | None = None, seed: int = 0, device: str = "auto") -> Run:
+def plain(profile: str | None = None, seed: int = 0, device: str = "auto", replace: bool = False) -> Run:
     """The control without distillation."""
     profile = _profile(profile)
     return _load_or_train(
@@ -155,20 +175,21 @@ def plain(profile: str | None = None, seed: int = 0, device: str = "auto") -> Ru
         lambda recipe, name, where: trainers.student(recipe, name, where, None),
         profile,
         device,
+        replace,
     )
 
 
-def scratch(profile: str | None = None, seed: int = 0, device: str = "auto") -> Run:
+def scratch(profile: str | None = None, seed: int = 0, device: str = "auto", replace: bool = False) -> Run:
     """The control without pruning: the pruned network's widths, trained from random weights for as long."""
-    return _as_long(recipes.scratch, profile, seed, device)
+    return _as_long(recipes.scratch, profile, seed, device, replace)
 
 
-def unpruned(profile: str | None = None, seed: int = 0, device: str = "auto") -> Run:
+def unpruned(profile: str | None = None, seed: int = 0, device: str = "auto", replace: bool = False) -> Run:
     """The control at full size: ResNet-14, trained from random weights for as long as the pruned network."""
-    return _as_long(recipes.unpruned, profile, seed, device)
+    return _as_long(recipes.unpruned, profile, seed, device, replace)
 
 
-def _as_long(make: Callable, profile: str | None, seed: int, device: str) -> Run:
+def _as_long(make: Callable, profile: str | None, seed: int, device: str, replace: bool) -> Run:
     profile = _profile(profile)
     origin = teacher(profile, device=device)
     parent = distilled(profile, seed, device)
@@ -177,6 +198,7 @@ def _as_long(make: Callable, profile: str | None, seed: int, device: str) -> Run
         lambda recipe, name, where: trainers.student(recipe, name, where, origin),
         profile,
         device,
+        replace,
     )
 
 
@@ -191,14 +213,16 @@ def _start(profile: str, device: str) -> tuple[Run, recipes.TuningRecipe, tuple[
     return origin, recipes.tuning(profile, origin.digest), tuning.best(tuned(profile, device))
 
 
-def _for_each_seed(one: Callable, names: dict[str, str], profile: str | None, device: str) -> dict[str, list[Run]]:
+def _for_each_seed(
+    one: Callable, names: dict[str, str], profile: str | None, device: str, replace: bool
+) -> dict[str, list[Run]]:
     """Arm -> a run for each of the arms' seeds."""
     profile = _profile(profile)
     seeds = recipes.arm_seeds(recipes.tuning(profile, ""))
-    return {name: [one(name, profile, seed, device) for seed in seeds] for name in names}
+    return {name: [one(name, profile, seed, device, replace) for seed in seeds] for name in names}
 
 
-def arm(name: str, profile: str | None = None, seed: int = 0, device: str = "auto") -> Run:
+def arm(name: str, profile: str | None = None, seed: int = 0, device: str = "auto", replace: bool = False) -> Run:
     """One of `recipes.ARMS`, at the budget of the search's trials and the search's best setting."""
     _known(name, recipes.ARMS)
     profile = _profile(profile)
@@ -211,12 +235,13 @@ def arm(name: str, profile: str | None = None, seed: int = 0, device: str = "aut
         lambda recipe, candidate, where: trainers.student(recipe, candidate, where, origin, keep),
         profile,
         device,
+        replace,
     )
 
 
-def arms(profile: str | None = None, device: str = "auto") -> dict[str, list[Run]]:
+def arms(profile: str | None = None, device: str = "auto", replace: bool = False) -> dict[str, list[Run]]:
     """Every arm of the study of distillation."""
-    return _for_each_seed(arm, recipes.ARMS, profile, device)
+    return _for_each_seed(arm, recipes.ARMS, profile, device, replace)
 
 
 def compressed(
@@ -226,6 +251,7 @@ def compressed(
     ratio: float = recipes.RATIO,
     iterations: int = 1,
     growing: bool = False,
+    replace: bool = False,
 ) -> Run:
     """The distilled student made sparse, pruned to 85,956 parameters, recalibrated and fine-tuned with distillation."""
     recipes.check_ratio(ratio)
@@ -237,10 +263,11 @@ def compressed(
         lambda recipe, name, where: trainers.compressed(recipe, name, where, origin, parent),
         profile,
         device,
+        replace,
     )
 
 
-def ablated(name: str, profile: str | None = None, seed: int = 0, device: str = "auto") -> Run:
+def ablated(name: str, profile: str | None = None, seed: int = 0, device: str = "auto", replace: bool = False) -> Run:
     """One of `recipes.ABLATION`: all spend the same number of images, counted from the first initial weights."""
     _known(name, recipes.ABLATION)
     profile = _profile(profile)
@@ -255,15 +282,15 @@ def ablated(name: str, profile: str | None = None, seed: int = 0, device: str = 
         else:
             trainers.student(recipe, candidate, where, asked, ("classes",))
 
-    return _load_or_train(recipe, train, profile, device)
+    return _load_or_train(recipe, train, profile, device, replace)
 
 
-def ablation(profile: str | None = None, device: str = "auto") -> dict[str, list[Run]]:
+def ablation(profile: str | None = None, device: str = "auto", replace: bool = False) -> dict[str, list[Run]]:
     """Every arm of the ablation, with the seeds of the arms that it prunes."""
-    return _for_each_seed(ablated, recipes.ABLATION, profile, device)
+    return _for_each_seed(ablated, recipes.ABLATION, profile, device, replace)
 
 
-def frontier(profile: str | None = None, device: str = "auto") -> dict[float, list[Run]]:
+def frontier(profile: str | None = None, device: str = "auto", replace: bool = False) -> dict[float, list[Run]]:
     """Pruning ratio -> runs: the distilled students pruned by it and fine-tuned shortly, for every seed of it."""
     profile = _profile(profile)
     origin = teacher(profile, device=device)
@@ -275,6 +302,7 @@ def frontier(profile: str | None = None, device: str = "auto") -> dict[float, li
             lambda recipe, name, where: trainers.compressed(recipe, name, where, origin, parent, ("classes",)),
             profile,
             device,
+            replace,
         )
 
     numbers = recipes.NUMBERS[profile]["frontier"]
@@ -320,26 +348,28 @@ def read_test_sets(found: list[Run]) -> None:
             runs.read_test_set(run, network, fashion_mnist())
 
 
-def walk(profile: str | None = None, seed: int = 0, device: str = "auto") -> list[Run]:
+def walk(profile: str | None = None, seed: int = 0, device: str = "auto", replace: bool = False) -> list[Run]:
     """All stages for one seed, then the test set read once for each.
 
     Seed 0 names the delivered network before, and comes with all arms and the frontier, whose seeds are their own.
     """
     profile = _profile(profile)
-    found = [
-        teacher(profile, device=device),
-        distilled(profile, seed, device),
-        compressed(profile, seed, device),
-        plain(profile, seed, device),
-        scratch(profile, seed, device),
-        unpruned(profile, seed, device),
+    found = [teacher(profile, device=device, replace=replace)]
+    tuned(profile, device, replace=replace)
+    finalists(profile, device, replace)
+    found += [
+        distilled(profile, seed, device, replace=replace),
+        compressed(profile, seed, device, replace=replace),
+        plain(profile, seed, device, replace=replace),
+        scratch(profile, seed, device, replace=replace),
+        unpruned(profile, seed, device, replace=replace),
     ]
     if seed == 0:
         named = runs.root(profile) / "delivered.json"
         if not named.is_file() or _named(named.parent)[0].profile == profile:  # another profile's stays delivered
             deliver(found[2])
-        arms(profile, device)
-        ablation(profile, device)
-        frontier(profile, device)
+        arms(profile, device, replace)
+        ablation(profile, device, replace)
+        frontier(profile, device, replace)
     read_test_sets(found)
     return found

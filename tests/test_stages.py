@@ -251,6 +251,43 @@ def test_a_walk_leaves_another_profiles_network_delivered(store, no_training):
     assert runs.read_json(path) == words
 
 
+def other(stage, **values):
+    """The smoke profile with other numbers for a stage."""
+    numbers = recipes.NUMBERS["smoke"]
+    return numbers | {stage: numbers[stage] | values}
+
+
+@pytest.mark.parametrize(
+    ("stage", "values", "told"),
+    [
+        (lambda **more: stages.plain(**more), ("student", {"fit": Fit(epochs=2, lr=0.05, batch=64)}),
+         "plain/smoke-s0 holds another recipe's run: its fit.epochs is 1, 2 is asked for"),
+        (lambda **more: stages.compressed(**more), ("compressed", {"reg": 0.5}),
+         "compressed/smoke-s0 holds another recipe's run: its reg is 0.01, 0.5 is asked for"),
+        (lambda **more: stages.tuned(**more), ("tuning", {"alphas": (0.5,)}),
+         "tuning/smoke holds another recipe's run: its alphas is (0.9,), (0.5,) is asked for"),
+    ],
+)  # fmt: skip
+def test_another_recipes_run_is_replaced_only_when_asked(store, monkeypatch, stage, values, told):
+    before = contents(runs.root("smoke"))
+    monkeypatch.setitem(recipes.NUMBERS, "smoke", other(values[0], **values[1]))
+    with monkeypatch.context() as patch:
+        patch.setattr(training, "fit", lambda *_, **__: pytest.fail("something was trained"))
+        with pytest.raises(InputError) as error:
+            stage()
+    assert str(error.value) == f"{told}; --replace (replace=True) trains in its place"
+    assert contents(runs.root("smoke")) == before
+    stage(replace=True)
+    monkeypatch.setattr(training, "fit", lambda *_, **__: pytest.fail("something was trained"))
+    stage()
+
+
+def test_a_run_without_its_recipe_is_not_replaced_unasked(store, no_training):
+    (stages.plain().folder / "recipe.json").unlink()
+    with pytest.raises(InputError, match=r"plain/smoke-s0/recipe\.json: no readable JSON"):
+        stages.plain()
+
+
 def test_the_courses_teacher_takes_the_place_of_training(store, monkeypatch):
     own, path = stages.teacher(), store / "resnet-50.pth"
     given = tiny_network(7)
@@ -260,7 +297,11 @@ def test_the_courses_teacher_takes_the_place_of_training(store, monkeypatch):
         raise AssertionError("something was trained")
 
     monkeypatch.setattr(training, "fit", fail)
-    run = stages.teacher(weights=path)
+    with pytest.raises(
+        InputError, match=r"teacher/smoke-s0 holds another recipe's run: its fit\.epochs is 1, 0 is asked"
+    ):
+        stages.teacher(weights=path)
+    run = stages.teacher(weights=path, replace=True)
     assert run.digest != own.digest
     assert run.recipe["weights"] == runs.sha256(path)
     assert stages.teacher_network(run).fc.weight.equal(given.fc.weight)
@@ -370,7 +411,10 @@ def test_arms_differ_in_what_they_learn(store, no_training):
 
 def test_a_fixed_teachers_targets_differ_from_the_second_view_on(store, monkeypatch):
     monkeypatch.setitem(SHRUNKEN["tuning"], "fit", Fit(epochs=2, lr=0.05, batch=64))
-    first, second = (list(stages.arm(name, seed=2).history.train_loss) for name in ("vanilla", "fixed_teacher"))
+    stages.tuned(replace=True)
+    first, second = (
+        list(stages.arm(name, seed=2, replace=True).history.train_loss) for name in ("vanilla", "fixed_teacher")
+    )
     assert first[0] == second[0] and first[1] != second[1]
 
 
@@ -391,7 +435,7 @@ def test_the_finalist_that_is_better_when_trained_longer_is_chosen_and_distilled
     score(stages.finalists()[second], 10)
     assert stages.chosen() == first
     score(stages.finalists()[second], 11)
-    recipe = stages.distilled().recipe
+    recipe = stages.distilled(replace=True).recipe
     assert stages.chosen() == second == (recipe["temperature"], recipe["alpha"])
 
 
@@ -439,5 +483,5 @@ def test_trials_without_their_recipe_are_searched_again(store, monkeypatch):
     monkeypatch.setattr(runs, "write_csv", lambda path, *more: written.append(path.with_name("recipe.json").exists()))
     monkeypatch.setattr(tuning, "search", lambda *arguments: [])
     monkeypatch.setitem(recipes.NUMBERS["smoke"], "tuning", recipes.NUMBERS["smoke"]["tuning"] | {"alphas": (0.5,)})
-    stages.tuned()
+    stages.tuned(replace=True)
     assert written == [False]
