@@ -89,18 +89,27 @@ def kd_loss(
     return (1 - alpha) * hard + alpha * SOFT_LOSSES[loss](student, teacher, labels, temperature)
 
 
+TARGETS = ("same view", "identity", "mean")
+
+
 def cached_objective(
-    cache: Tensor, temperature: float, alpha: float, loss: str = "kl", identity: bool = False
+    cache: Tensor, temperature: float, alpha: float, loss: str = "kl", targets: str = "same view"
 ) -> Objective:
     """The loss that looks a batch's teacher logits up in `cache`, (views, 60000, 10), by view and row.
 
-    With `identity` the teacher is asked about the image as it is, whatever view the student sees: a control.
+    `targets`: the logits for the view that the student sees (`same view`); for the image as it is, whatever view the
+    student sees (`identity`, a control); or their mean over all views, in float32 (`mean`: test-time augmentation of
+    the teacher). Raises `InputError` for any other.
     """
     check_temperature(temperature)
     check_alpha(alpha)
+    if targets not in TARGETS:
+        raise InputError(f"targets {targets!r}: expected one of {', '.join(TARGETS)}")
+    if targets == "mean":
+        cache = cache.float().mean(0, keepdim=True)
 
     def objective(logits: Tensor, labels: Tensor, rows: Tensor, view: int) -> Tensor:
-        teacher = cache[0 if identity else view][rows].to(logits.dtype)
+        teacher = cache[view if targets == "same view" else 0][rows].to(logits.dtype)
         return kd_loss(logits, teacher, labels, temperature, alpha, loss=loss)
 
     return objective

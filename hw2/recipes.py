@@ -78,8 +78,9 @@ class TeacherRecipe(Recipe):
 class StudentRecipe(Recipe):
     """ResNet-14, distilled from `teacher` (a recipe digest); controls without distillation have alpha 0 and none.
 
-    `loss` names the soft part (`distillation.SOFT_LOSSES`); `targets` are the teacher's answers to the view that the
-    student sees, or to the image as it is (`identity`). `widths` of the network, where they are not ResNet-14's.
+    `loss` names the soft part (`distillation.SOFT_LOSSES`). `targets` are the teacher's logits for the view that the
+    student sees (`same view`), for the image as it is (`identity`), or their mean over all cached views (`mean`).
+    `widths` of the network, where they are not ResNet-14's.
     """
 
     fit: Fit
@@ -125,6 +126,7 @@ class TuningRecipe(Recipe):
     alphas: tuple[float, ...]
     seeds: tuple[int, ...]
     teacher: str
+    targets: str = "same view"
 
 
 def parse(content: dict) -> Recipe:
@@ -260,34 +262,44 @@ NUMBERS = {
         "frontier": {"ratios": (0.1, 0.2, RATIO, 0.4, 0.5, 0.6, 0.7), "seeds": (0, 1)},
         "seeds": 3,
     },
+    # Long training with a strong teacher: 20 to 35 hours of one core, minutes on an accelerator. Arms, ablation and
+    # frontier have no numbers here yet.
     "full": {
-        "common": {"views": 8},
-        "teacher": {
-            "stem": "small",
-            "fit": Fit(epochs=60, lr=0.2, batch=256, ema=0.999, erasing=14, precision="bfloat16"),
-        },
-        "student": {"fit": Fit(epochs=150, lr=0.4, batch=256, ema=0.999, erasing=8, precision="bfloat16")},
+        "common": {"views": 12},
+        "targets": "mean",
+        "teacher": {"stem": "stride1", "fit": Fit(epochs=20, lr=0.1, precision="bfloat16")},
+        "student": {"fit": Fit(epochs=24, lr=0.2)},
         "tuning": {
-            "fit": Fit(epochs=30, lr=0.4, batch=256, ema=0.999, precision="bfloat16"),
+            "fit": Fit(epochs=4, lr=0.2),
+            "images": 15000,
             "temperatures": (1.0, 2.0, 4.0, 8.0),
             "alphas": (0.3, 0.6, 0.9, 1.0),
             "seeds": (0, 1, 2),
         },
-        "finalist": {"fit": Fit(epochs=60, lr=0.4, batch=256, ema=0.999, precision="bfloat16")},
+        "finalist": {"fit": Fit(epochs=8, lr=0.2)},
         "compressed": {
-            "sparse": Fit(epochs=40, lr=0.02, batch=256, weight_decay=0.0, precision="bfloat16"),
-            "reg": 1e-3,
-            "fit": Fit(epochs=200, lr=0.2, batch=256, ema=0.999, erasing=8, precision="bfloat16"),
+            "sparse": Fit(epochs=2, lr=0.03, weight_decay=0.0),
+            "reg": 5e-3,
+            "fit": Fit(epochs=72, lr=0.1),
         },
-        "short": {
-            "sparse": Fit(epochs=10, lr=0.02, batch=256, weight_decay=0.0, precision="bfloat16"),
-            "reg": 1e-3,
-            "fit": Fit(epochs=30, lr=0.2, batch=256, ema=0.999, precision="bfloat16"),
-        },
-        "frontier": {"ratios": (0.1, 0.2, RATIO, 0.4, 0.5, 0.6, 0.7), "seeds": (0, 1, 2)},
-        "seeds": 5,
+        "seeds": 3,
     },
 }
+
+
+def has_studies(profile: str) -> bool:
+    """Whether the profile has numbers for arms, ablation and frontier."""
+    return "short" in NUMBERS[check_profile(profile)]
+
+
+def check_studies(profile: str) -> None:
+    if not has_studies(profile):
+        raise InputError(f"profile {profile}: arms, ablation and frontier have no numbers in it; smoke and cpu have")
+
+
+def _targets(profile: str) -> dict[str, str]:
+    """What all of the profile's students with a teacher learn from, as a recipe's field."""
+    return {"targets": NUMBERS[check_profile(profile)].get("targets", "same view")}
 
 
 def _numbers(profile: str, stage: str) -> dict:
@@ -301,7 +313,7 @@ def teacher(profile: str, seed: int = 0, weights: str | None = None) -> TeacherR
 
 
 def tuning(profile: str, teacher: str) -> TuningRecipe:
-    return TuningRecipe(stage="tuning", seed=0, teacher=teacher, **_numbers(profile, "tuning"))
+    return TuningRecipe(stage="tuning", seed=0, teacher=teacher, **_targets(profile), **_numbers(profile, "tuning"))
 
 
 def distilled(
@@ -309,13 +321,13 @@ def distilled(
 ) -> StudentRecipe:
     """Settings that are not the search's get a folder of their own."""
     stage = "distilled" if tuned else f"distilled-T{temperature:g}-alpha{alpha:g}"
-    numbers = _numbers(profile, "student")
+    numbers = _numbers(profile, "student") | _targets(profile)
     return StudentRecipe(stage=stage, seed=seed, teacher=teacher, temperature=temperature, alpha=alpha, **numbers)
 
 
 def finalist(profile: str, number: int, seed: int, teacher: str, temperature: float, alpha: float) -> StudentRecipe:
     """One of the search's two finalists (`number` from 1), trained longer than a trial."""
-    numbers = _numbers(profile, "finalist")
+    numbers = _numbers(profile, "finalist") | _targets(profile)
     return StudentRecipe(
         stage=f"finalist-{number}",
         seed=seed,
@@ -358,7 +370,7 @@ def arm(name: str, grid: TuningRecipe, seed: int, temperature: float, alpha: flo
         recipe = replace(recipe, fit=replace(grid.fit, label_smoothing=0.1))
     if name in WITHOUT_TEACHER:
         return recipe
-    recipe = replace(recipe, teacher=teacher, temperature=temperature, alpha=alpha)
+    recipe = replace(recipe, teacher=teacher, temperature=temperature, alpha=alpha, targets=grid.targets)
     if name == "fixed_teacher":  # Beyer et al. (CVPR 2022) call it so
         return replace(recipe, targets="identity")
     return replace(recipe, loss=name) if name in ("kl_mean", "decoupled", "standardised") else recipe
@@ -401,7 +413,9 @@ def unpruned(profile: str, seed: int, parent: dict) -> StudentRecipe:
 
 
 def _taught_as(parent: dict) -> dict:
-    return {name: parent[name] for name in ("teacher", "temperature", "alpha")}
+    return {name: parent[name] for name in ("teacher", "temperature", "alpha")} | {
+        "targets": parent.get("targets", "same view")  # runs of before the field lack it
+    }
 
 
 def frontier(profile: str, seed: int, parent: dict, ratio: float) -> CompressedRecipe:
@@ -437,7 +451,7 @@ def ablated(
     training, sparse learning and fine-tuning together.
     """
     short = _numbers(profile, "short")
-    taught = {"teacher": teacher, "temperature": temperature, "alpha": alpha}
+    taught = {"teacher": teacher, "temperature": temperature, "alpha": alpha, "targets": grid.targets}
     if name in ("pruned_labels", "scratch_labels"):
         taught = {}
     total = grid.fit.epochs + short["sparse"].epochs + short["fit"].epochs
@@ -452,34 +466,45 @@ def ablated(
     return CompressedRecipe(stage=name, seed=seed, parent=parent, ratio=RATIO, **taught, **short)
 
 
-#: images a second on two cores, measured by the committed `cpu` runs' wall time; the small stem costs 13 times as much
+#: images a second on two cores, measured by the committed `cpu` runs' wall time
 RATES = {"teacher": 170, "soft targets": 600, "student": 780}
-SMALL_STEM = 13
+STEMS = {"imagenet": 1, "stride1": 2.6, "small": 13}  # times the cost
+#: how many times as long a teacher trains in bfloat16, by whether the processor has it (measured with stem stride1)
+BFLOAT16 = {True: 0.56, False: 0.56 * 15}
 
 
-def estimate(profile: str, seeds: int = 1) -> str:
-    """Time on two cores and disk that the walk of a profile takes for so many seeds, a line a stage."""
+def estimate(profile: str, seeds: int = 1, bfloat16: bool = True) -> str:
+    """Time on two cores and disk that the walk of a profile takes for so many seeds, a line a stage.
+
+    `bfloat16`: whether the processor has instructions for it.
+    """
     grand, grid = teacher(profile), tuning(profile, "")
     student, longer = plain(profile, 0), finalist(profile, 1, 0, "", 1.0, 0.0)
     parent = asdict(student) | {"digest": "", "teacher": ""}
     small, scratched = compressed(profile, 0, parent), scratch(profile, 0, parent)
-    slower = SMALL_STEM if grand.stem == "small" else 1
+    slower = STEMS[grand.stem]
+    trainer = slower * (BFLOAT16[bfloat16] if grand.fit.precision == "bfloat16" else 1)
     settings, arms = len(grid.temperatures) * len(grid.alphas), len(grid.seeds)
 
     def trained(recipe: Recipe) -> float:
         epochs = recipe.fit.epochs + (recipe.sparse.epochs if hasattr(recipe, "sparse") else 0)
         return recipe.images * epochs / RATES["student"]
 
-    ablation = [ablated(name, grid, profile, 0, 1.0, 0.0, "", "") for name in ABLATION]
-    edge, short = NUMBERS[profile]["frontier"], frontier(profile, 0, parent, RATIO)
     seconds = {
-        "teacher": slower * grand.images * grand.fit.epochs / RATES["teacher"],
+        "teacher": trainer * grand.images * grand.fit.epochs / RATES["teacher"],
         "soft targets": slower * (grand.images + grand.validation) * grand.views / RATES["soft targets"],
         f"tuning, {settings * arms} trials": settings * arms * trained(grid),
         "two finalists": 2 * arms * trained(longer),
-        f"{len(ARMS)} arms": len(ARMS) * arms * trained(grid),
-        "ablation": arms * sum(trained(recipe) for recipe in ablation),
-        "frontier": len(edge["ratios"]) * len(edge["seeds"]) * trained(short),
+    }
+    if has_studies(profile):
+        edge, short = NUMBERS[profile]["frontier"], frontier(profile, 0, parent, RATIO)
+        ablation = [ablated(name, grid, profile, 0, 1.0, 0.0, "", "") for name in ABLATION]
+        seconds |= {
+            f"{len(ARMS)} arms": len(ARMS) * arms * trained(grid),
+            "ablation": arms * sum(trained(recipe) for recipe in ablation),
+            "frontier": len(edge["ratios"]) * len(edge["seeds"]) * trained(short),
+        }
+    seconds |= {
         "distilled": seeds * trained(student),
         "plain": seeds * trained(student),
         "compressed": seeds * trained(small),

@@ -218,6 +218,7 @@ def _for_each_seed(
 ) -> dict[str, list[Run]]:
     """Arm -> a run for each of the arms' seeds."""
     profile = _profile(profile)
+    recipes.check_studies(profile)
     seeds = recipes.arm_seeds(recipes.tuning(profile, ""))
     return {name: [one(name, profile, seed, device, replace) for seed in seeds] for name in names}
 
@@ -227,6 +228,7 @@ def arm(name: str, profile: str | None = None, seed: int = 0, device: str = "aut
     _known(name, recipes.ARMS)
     profile = _profile(profile)
     origin, grid, setting = _start(profile, device)
+    recipes.check_studies(profile)
     if name == "compressed_teacher":
         origin = compressed(profile, 0, device)
     keep = ("logits", "weights") if name == "vanilla" else ("logits",)  # the ablation prunes vanilla's network
@@ -302,6 +304,7 @@ def frontier(profile: str | None = None, device: str = "auto", replace: bool = F
             lambda recipe, name, where: trainers.compressed(recipe, name, where, origin, parent, ("classes",)),
             profile,
             device,
+    recipes.check_studies(profile)
             replace,
         )
 
@@ -368,8 +371,9 @@ def walk(profile: str | None = None, seed: int = 0, device: str = "auto", replac
         named = runs.root(profile) / "delivered.json"
         if not named.is_file() or _named(named.parent)[0].profile == profile:  # another profile's stays delivered
             deliver(found[2])
-        arms(profile, device, replace)
-        ablation(profile, device, replace)
-        frontier(profile, device, replace)
+        if recipes.has_studies(profile):
+            arms(profile, device, replace)
+            ablation(profile, device, replace)
+            frontier(profile, device, replace)
     read_test_sets(found)
     return found

@@ -72,9 +72,7 @@ def objective(recipe: recipes.StudentRecipe, origin: Run | None, where: torch.de
         return None
     if origin.recipe["stage"] == "teacher":
         cache = origin.soft_targets.to(where)
-        return distillation.cached_objective(
-            cache, recipe.temperature, recipe.alpha, recipe.loss, recipe.targets == "identity"
-        )
+        return distillation.cached_objective(cache, recipe.temperature, recipe.alpha, recipe.loss, recipe.targets)
     network, images = origin.network().to(where).eval(), fashion_mnist().train_images.to(where)
     return distillation.live_objective(network, images, recipe.temperature, recipe.alpha, recipe.pad, recipe.view_seed)
 

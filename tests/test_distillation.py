@@ -169,9 +169,27 @@ def test_the_objective_looks_up_view_and_row():
 def test_the_control_asks_the_teacher_about_the_image_as_it_is():
     cache = torch.randn(3, 20, 10, generator=torch.Generator().manual_seed(0)).half()
     batch = torch.zeros(2, 10), torch.tensor([1, 2]), torch.tensor([4, 19])
-    always = cached_objective(cache, 4.0, 0.9, identity=True)(*batch, 2)
+    always = cached_objective(cache, 4.0, 0.9, targets="identity")(*batch, 2)
     assert always.equal(cached_objective(cache, 4.0, 0.9)(*batch, 0))
     assert not always.equal(cached_objective(cache, 4.0, 0.9)(*batch, 2))
+
+
+def test_the_mean_of_the_teachers_logits_over_all_views_is_the_same_for_every_view():
+    generator = torch.Generator().manual_seed(0)
+    cache, logits = torch.randn(3, 20, 10, generator=generator).half(), torch.randn(2, 10, generator=generator)
+    labels, rows, temperature = torch.tensor([1, 2]), torch.tensor([4, 19]), 4.0
+    mean = (cache[0, rows].double() + cache[1, rows].double() + cache[2, rows].double()) / 3
+    p, log_q = (mean / temperature).softmax(1), (logits.double() / temperature).log_softmax(1)
+    divergence = (p * (p.log() - log_q)).sum() / 2
+    expected = 0.1 * functional.cross_entropy(logits, labels) + 0.9 * temperature**2 * divergence
+    for view in range(3):
+        loss = cached_objective(cache, temperature, 0.9, targets="mean")(logits, labels, rows, view)
+        assert loss.item() == pytest.approx(expected.item(), rel=1e-5)
+
+
+def test_unknown_targets_are_an_error():
+    with pytest.raises(InputError, match="targets 'median': expected one of same view, identity, mean"):
+        cached_objective(torch.zeros(1, 1, 10), 4.0, 0.9, targets="median")
 
 
 ROWS = torch.tensor([5, 0, 17, 40, 99])

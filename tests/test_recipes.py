@@ -117,7 +117,36 @@ def test_a_teacher_from_the_courses_file_names_no_training():
     assert given.digest != recipes.teacher("full").digest
 
 
-@pytest.mark.parametrize("profile", recipes.PROFILES)
+def test_the_full_teacher_is_the_one_that_was_handed_over():
+    assert recipes.teacher("full").digest == "f18aea8f9de6a551f6d742bfc84ddc02ce407ab8bacefeb63cb87b2779fedec2"
+
+
+def test_all_of_fulls_students_with_a_teacher_learn_from_its_mean_over_the_views():
+    parent = recipes.distilled("full", 0, "t", 2.0, 0.9)
+    read = {"digest": parent.digest, **asdict(parent)}
+    taught = [parent, recipes.tuning("full", "t"), recipes.finalist("full", 1, 0, "t", 2.0, 0.9)]
+    taught += [make("full", 0, read) for make in (recipes.compressed, recipes.scratch, recipes.unpruned)]
+    assert {recipe.targets for recipe in taught} == {"mean"}
+    assert recipes.plain("full", 0).targets == recipes.distilled("cpu", 0, "t", 2.0, 0.9).targets == "same view"
+    assert taught[-2].fit.epochs == taught[-1].fit.epochs == 24 + 2 + 72
+
+
+def test_full_has_no_numbers_for_arms_ablation_and_frontier_yet():
+    with pytest.raises(InputError, match="profile full: arms, ablation and frontier have no numbers in it"):
+        recipes.check_studies("full")
+
+
+def test_the_first_field_that_differs_is_named_with_both_values():
+    other = replace(COMPRESSED, fit=replace(FIT, lr=0.2), reg=9.0)
+    assert recipes.difference(COMPRESSED, other) == "its fit.lr is 0.1, 0.2 is asked for"
+    plain = StudentRecipe(stage="compressed", seed=0, fit=FIT)
+    assert recipes.difference(plain, COMPRESSED) == "its parent is None, p is asked for"
+
+
+STUDIED = [profile for profile in recipes.PROFILES if recipes.has_studies(profile)]
+
+
+@pytest.mark.parametrize("profile", STUDIED)
 def test_the_ablations_arms_see_equally_many_images(profile):
     grid = recipes.tuning(profile, "t")
     for name in recipes.ABLATION:
@@ -138,9 +167,20 @@ def test_the_estimate_adds_up(profile):
     head, *stages, total, disk = recipes.estimate(profile).splitlines()
     minutes = [int(line.split(" min")[0].split()[-1]) for line in [*stages, total]]
     assert head == f"profile {profile}, 1 seed"
-    assert len(stages) == 12
+    assert len(stages) == 9 + 3 * recipes.has_studies(profile)
     assert minutes[-1] == pytest.approx(sum(minutes[:-1]), abs=6)  # each is rounded
     assert "MB" in disk
+
+
+def test_the_estimate_knows_the_stem_and_processors_without_bfloat16():
+    def teacher(*words):
+        (line,) = [line for line in recipes.estimate(*words).splitlines() if line.startswith("teacher")]
+        return int(line.split()[1])
+
+    assert teacher("full", 1, False) == pytest.approx(15 * teacher("full", 1, True), rel=0.01)
+    assert teacher("cpu", 1, False) == teacher("cpu", 1, True)
+    per_epoch = teacher("cpu") / 6
+    assert teacher("full", 1, True) / 20 == pytest.approx(2.6 * recipes.BFLOAT16[True] * per_epoch, rel=0.05)
 
 
 def test_more_seeds_take_more_time_in_the_students_lines_alone():
