@@ -9,7 +9,7 @@ from typing import Annotated, Optional
 
 import typer
 
-from hw2.errors import InputError
+from hw2.errors import Ended, InputError
 
 app = typer.Typer(
     help="Compress a ResNet-50 on Fashion-MNIST to 85,956 parameters, and report on it.",
@@ -65,7 +65,7 @@ def train(
     replace: Replace = False,
 ) -> None:
     """Train a stage and what it needs, or load it where a finished run is there."""
-    from hw2 import recipes, stages
+    from hw2 import recipes, runs, stages, training
 
     if ratio is not None and budget is not None:
         raise InputError("--ratio and --budget both say how much to prune: give one of them")
@@ -79,7 +79,7 @@ def train(
     one = seed or 0
     walks = range(recipes.NUMBERS[chosen]["seeds"]) if seed is None else [seed]
     if estimate:
-        print(recipes.estimate(chosen, len(walks)))
+        print(recipes.estimate(chosen, len(walks), runs.lacks_bfloat16(training.pick_device(device))))
         return
 
     def share() -> float:
@@ -130,7 +130,9 @@ def train(
             raise InputError(f"{name}: `hw2 train {stage}` takes none")
     if seed and stage in together:
         raise InputError(f"--seed: `hw2 train {stage}` trains all of its seeds; an arm alone takes a seed")
-    for run in steps[stage]():
+    with training.ending_at_an_epoch():
+        found = steps[stage]()
+    for run in found:
         test = "not read" if run.test_accuracy is None else f"{run.test_accuracy:.2%}"
         print(f"{run.name}: {run.metrics['parameters']:,} parameters, validation {run.val_accuracy:.2%}, test {test}")
 
@@ -147,7 +149,7 @@ def tune(
     replace: Replace = False,
 ) -> None:
     """Search temperature and alpha on the validation split."""
-    from hw2 import stages, tuning
+    from hw2 import stages, training, tuning
 
     chosen = _profile(profile)
     if (sampler, pruner) != ("grid", "none"):
@@ -157,8 +159,9 @@ def tune(
         print(stages.explored(chosen, device, trials, sampler, pruner).to_string(index=False))
         return
     same = ["tune", "--profile", chosen, "--device", device, *(("--storage", storage) if storage else ())]
+    same += ["--replace"] * replace
     stages.teacher(chosen, device=device)  # before the workers start, or each would train it
-    with tuning.helpers(workers - 1, same):
+    with training.ending_at_an_epoch(), tuning.helpers(workers - 1, same):
         found = stages.tuned(chosen, device, storage, replace)
     print(found.to_string(index=False))
     for temperature, alpha in tuning.finalists(found):
@@ -247,9 +250,11 @@ def replay(
     chosen = list(known.values()) if every else [known[name] for name in names or ()] or again.chain()
     failed = False
     for run in chosen:
-        problems = again.replay(run, training.pick_device(device))
+        where = training.pick_device(device)
+        problems = again.replay(run, where)
         failed |= bool(problems)
-        print(f"{run.name}: {'; '.join(problems) or 'as recorded'}", flush=True)
+        told = [*(problems or ["as recorded"]), *filter(None, [again.unchecked(run, where)])]
+        print(f"{run.name}: {'; '.join(told)}", flush=True)
     sys.exit(failed)
 
 
@@ -306,6 +311,9 @@ def main() -> None:
     except InputError as error:
         print("hw2: " + " ".join(str(error).split()), file=sys.stderr)
         sys.exit(2)
+    except Ended as error:
+        print(f"hw2: {error}", file=sys.stderr)
+        sys.exit(143)  # as SIGTERM ends a process
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         sys.exit(141)

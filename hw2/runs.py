@@ -13,6 +13,7 @@ import json
 import os
 import platform
 import shutil
+import subprocess
 import sys
 import warnings
 from collections.abc import Iterator
@@ -34,6 +35,11 @@ from hw2.errors import InputError
 from hw2.recipes import Recipe
 from hw2.training import History, predict
 
+#: variables by which the instruction set can be lowered, and the values that leave no bfloat16
+LOWERING = {
+    "ATEN_CPU_CAPABILITY": ("DEFAULT", "AVX2"),
+    "ONEDNN_MAX_CPU_ISA": ("SSE41", "AVX", "AVX2", "AVX2_VNNI", "AVX2_VNNI_2", "AVX512_CORE", "AVX512_CORE_VNNI"),
+}
 PACKAGES = ("torch", "torchvision", "torch-pruning", "numpy", "optuna")
 HISTORY = ("epoch", "lr", "train_loss", "val_loss", "val_accuracy")
 PRODUCT = "matrix product, float32"  # in `hw2 bench`: what the machine itself can do
@@ -251,11 +257,11 @@ def new_folder(recipe: Recipe, profile: str) -> Iterator[Path]:
 
 
 def write_training(folder: Path, history: History, metrics: dict, device: torch.device) -> None:
-    """history.csv, steps.csv, metrics.json and environment.json of a run."""
+    """history.csv, steps.csv, metrics.json and environment.json of a run, the last as it was at the first step."""
     write_csv(folder / "history.csv", HISTORY, history.epochs)
     write_csv(folder / "steps.csv", ("step", "loss"), history.steps)
     write_json(folder / "metrics.json", metrics)
-    write_json(folder / "environment.json", environment(device))
+    write_json(folder / "environment.json", history.environment or environment(device))
 
 
 def sittings() -> list[dict]:
@@ -280,28 +286,91 @@ def bench() -> dict:
 
 
 def environment(device: torch.device) -> dict:
-    """What a run's numbers may depend on besides its recipe."""
-    hardware = _processor()
-    if device.type == "cuda":
-        hardware = torch.cuda.get_device_name(device)
+    """What a run's numbers may depend on besides its recipe. Runs of before 2026-11-26 lack the last four entries."""
+    name, flags = _processor()
     return {
         "packages": {name: importlib.metadata.version(name) for name in PACKAGES},
         "python": platform.python_version(),
         "system": f"{platform.system()} {platform.machine()}",
         "device": device.type,
-        "hardware": hardware,
+        "hardware": torch.cuda.get_device_name(device) if device.type == "cuda" else name,
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
         "code": CODE,
+        "commit": commit(),
+        "instruction_set": torch.backends.cpu.get_cpu_capability(),
+        "flags": [flag for flag in flags if flag.startswith(("avx", "amx"))],
+        "lowered_by": {name: os.environ[name] for name in LOWERING if name in os.environ},
     }
 
 
-def _processor() -> str:
+def _processor() -> tuple[str, list[str]]:
+    """Its name and its flags, as Linux tells them."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
-        return platform.processor()
-    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "unknown")
+        return platform.processor(), []
+    told = {line.partition(":")[0].strip(): line.partition(":")[2].strip() for line in reversed(lines)}
+    return told.get("model name", "unknown"), told.get("flags", told.get("Features", "")).split()
+
+
+def lacks_bfloat16(device: torch.device) -> bool:
+    """Whether bfloat16 is emulated: on a processor without instructions for it, or where they are turned off."""
+    lowered = any(os.environ.get(name, "").upper() in LOWERING[name] for name in LOWERING)
+    return device.type == "cpu" and (lowered or not {"avx512_bf16", "amx_bf16", "bf16"} & set(_processor()[1]))
+
+
+def _git(*words: str) -> str:
+    """What git answers about the project; `InputError` where it does not."""
+    try:
+        done = subprocess.run(["git", *words], cwd=PROJECT, capture_output=True, text=True, check=False)
+    except OSError as error:
+        raise InputError(f"git: {error}; a run names the commit that it is trained from") from None
+    if done.returncode:
+        raise InputError(f"git: {(done.stderr.strip().splitlines() or ['no answer'])[-1]}; a run names its commit")
+    return done.stdout.rstrip()
+
+
+def commit() -> str | None:
+    """The commit that is checked out; None where the project is no repository."""
+    try:
+        return _git("rev-parse", "HEAD") if (PROJECT / ".git").exists() else None
+    except InputError:
+        return None
+
+
+def check_code(profile: str) -> None:
+    """`InputError` where hw2/ is not that of a commit, which a run must name; smoke runs need none.
+
+    In an unpacked archive there is no repository to ask: then the digest of the code alone names it.
+    """
+    if profile == "smoke" or not (PROJECT / ".git").exists():
+        return
+    changed = _git("status", "--porcelain", "--", "hw2").splitlines()
+    if changed or code_digest() != CODE:
+        what = changed[0][3:] if changed else "a file changed while this process ran"
+        raise InputError(f"hw2/ is not what HEAD has ({what}): commit it before training, or try it in profile smoke")
+
+
+def check_checkpoints(recipe: Recipe, replace: bool) -> None:
+    """`InputError` where another state of the code left checkpoints of this recipe; with `replace` they go."""
+    for path in sorted(cache(recipe).glob("*.pt")):
+        try:
+            made = torch.load(path, map_location="cpu", weights_only=True)["history"]["environment"]
+            told = f"was made by another state of hw2/ (commit {made['commit']})"
+            if made["code"] == CODE:
+                continue
+        except Exception:  # torch raises whatever its unpickler met
+            told = "is damaged, or older than this code"
+        if not replace:
+            raise InputError(f"{path}: this checkpoint {told}; check that out to go on, or start afresh by --replace")
+        clear(recipe)
+
+
+def clear(recipe: Recipe) -> None:
+    """Remove what only unfinished training needs; the lock and the teacher's weights stay."""
+    for path in (*cache(recipe).glob("*.pt"), *cache(recipe).glob("view-*.npy")):
+        path.unlink(missing_ok=True)
 
 
 def code_digest() -> str:

@@ -9,6 +9,7 @@ replaces or shows a run of another.
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -42,8 +43,14 @@ def _load_or_train(recipe: recipes.Recipe, train: Callable, profile: str, device
     if not run:
         with runs.lock(recipe):  # of two processes that want it, one trains
             if not runs.find(recipe, profile):
+                where = training.pick_device(device)
                 runs.check_replaced(runs.place(recipe, profile), recipe, replace)
-                train(recipe, profile, training.pick_device(device))
+                runs.check_code(profile)
+                runs.check_checkpoints(recipe, replace)
+                if recipe.fit.precision == "bfloat16" and runs.lacks_bfloat16(where):
+                    print("hw2: this processor has no bfloat16: training takes about 15 times as long", file=sys.stderr)
+                train(recipe, profile, where)
+                runs.clear(recipe)
         run = runs.find(recipe, profile)
     runs.ensure_sums(profile)
     return run
@@ -95,14 +102,16 @@ def tuned(
     folder = runs.root(profile) / "tuning" / profile
     recorded = folder / "recipe.json"
     if not recorded.is_file() or runs.read_json(recorded).get("digest") != recipe.digest:
-        runs.check_replaced(folder, recipe, replace)
         where = training.pick_device(device)
-        rows = tuning.search(recipe, fashion_mnist(), parent.soft_targets, where, storage)
+        runs.check_replaced(folder, recipe, replace)
+        runs.check_code(profile)
+        found = tuning.search(recipe, fashion_mnist(), parent.soft_targets, where, storage, replace)
         with runs.changing(profile):
             # An older search's recipe goes first, this one's is written last: it says that the trials are whole.
             recorded.unlink(missing_ok=True)
-            runs.write_csv(folder / "trials.csv", tuning.COLUMNS, rows)
-            runs.write_json(folder / "environment.json", runs.environment(where))
+            for name, (columns, rows) in found.tables.items():
+                runs.write_csv(folder / name, columns, rows)
+            runs.write_json(folder / "environment.json", found.environments)
             runs.write_json(recorded, {"digest": recipe.digest, **recipes.asdict(recipe)})
     return runs.read_csv(folder / "trials.csv", tuning.COLUMNS)
 
@@ -209,6 +218,7 @@ def _known(name: str, arms: dict[str, str]) -> None:
 
 def _start(profile: str, device: str) -> tuple[Run, recipes.TuningRecipe, tuple[float, float]]:
     """What all arms start from: the teacher, the search's recipe and best setting."""
+    recipes.check_studies(profile)
     origin = teacher(profile, device=device)
     return origin, recipes.tuning(profile, origin.digest), tuning.best(tuned(profile, device))
 
@@ -228,7 +238,6 @@ def arm(name: str, profile: str | None = None, seed: int = 0, device: str = "aut
     _known(name, recipes.ARMS)
     profile = _profile(profile)
     origin, grid, setting = _start(profile, device)
-    recipes.check_studies(profile)
     if name == "compressed_teacher":
         origin = compressed(profile, 0, device)
     keep = ("logits", "weights") if name == "vanilla" else ("logits",)  # the ablation prunes vanilla's network
@@ -295,6 +304,7 @@ def ablation(profile: str | None = None, device: str = "auto", replace: bool = F
 def frontier(profile: str | None = None, device: str = "auto", replace: bool = False) -> dict[float, list[Run]]:
     """Pruning ratio -> runs: the distilled students pruned by it and fine-tuned shortly, for every seed of it."""
     profile = _profile(profile)
+    recipes.check_studies(profile)
     origin = teacher(profile, device=device)
 
     def one(ratio: float, seed: int) -> Run:
@@ -304,7 +314,6 @@ def frontier(profile: str | None = None, device: str = "auto", replace: bool = F
             lambda recipe, name, where: trainers.compressed(recipe, name, where, origin, parent, ("classes",)),
             profile,
             device,
-    recipes.check_studies(profile)
             replace,
         )
 

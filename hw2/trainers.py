@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -28,38 +30,89 @@ def _held_out(recipe: Recipe) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def _correct(network: nn.Module, recipe: Recipe) -> int:
-    images, labels = _held_out(recipe)
-    return int((training.predict(network, images) == labels).sum())
+    return training.validate(network, *_held_out(recipe))[1]
 
 
-def _metrics(network: nn.Module, recipe: Recipe, started: float, device: torch.device, earlier: float) -> dict:
+class Clock:
+    """Seconds of the clock and of the processor since it was made."""
+
+    def __init__(self):
+        self.started, self.processor = time.monotonic(), time.process_time()
+
+    def metrics(self, histories: list[training.History]) -> dict:
+        """With what interrupted runs had spent before."""
+        wall = time.monotonic() - self.started + sum(one.earlier for one in histories)
+        processor = time.process_time() - self.processor + sum(one.earlier_processor for one in histories)
+        return {"wall_s": round(wall, 1), "processor_s": round(processor, 1)}
+
+
+def _metrics(network: nn.Module, recipe: Recipe, clock: Clock, device: torch.device, *histories) -> dict:
     return {
         "val_correct": _correct(network, recipe),
         "val_total": len(_held_out(recipe)[1]),
         "test_correct": None,
         "test_total": None,
         "parameters": networks.count_parameters(network),
-        "wall_s": round(time.monotonic() - started + earlier, 1),
+        **clock.metrics(histories),
         "peak_memory_bytes": runs.peak_memory(device),
     }
 
 
-def fit(network: nn.Module, recipe: Recipe, numbers: recipes.Fit, device: torch.device, label: str, **more):
+@dataclass(frozen=True)
+class Start:
+    """What a recipe's first training begins with: `training.fit` gets it in the run and in its replay alike."""
+
+    network: nn.Module
+    numbers: recipes.Fit
+    label: str
+    more: dict
+
+
+def prepare(
+    recipe: Recipe,
+    where: torch.device,
+    origin: Run | None = None,
+    parent: Run | None = None,
+    judge: Callable[[str, nn.Module], None] = lambda phase, network: None,
+) -> Start:
+    """`origin` is the run of the recipe's teacher, `parent` that of the network to be pruned.
+
+    `judge` is told the phases of a compression that come before its first training.
+    """
+    torch.manual_seed(recipe.seed)
+    if isinstance(recipe, recipes.TeacherRecipe):
+        network, layout = networks.teacher(recipe.stem), {"channels_last": recipe.stem == "stride1"}
+        return Start(network, recipe.fit, "teacher", layout)
+    more = {"objective": objective(recipe, origin, where), "view_count": recipe.views}
+    if not isinstance(recipe, recipes.CompressedRecipe):
+        return Start(networks.ResNet14(recipe.widths or networks.WIDTHS), recipe.fit, recipe.stage, more)
+    network = parent.network()
+    if recipe.sparse.epochs:
+        return Start(network, recipe.sparse, "sparse", more | sparse_learning(network, recipe))
+    network = pruning.prune(network, recipe.ratio)
+    judge("pruned", network)
+    pruning.recalibrate(network, calibration(recipe))
+    judge("recalibrated", network)
+    return Start(network, recipe.fit, "fine-tuning", more)
+
+
+def fit(start: Start, recipe: Recipe, device: torch.device, **more) -> tuple[nn.Module, training.History]:
     """`training.fit` with what every stage passes alike; checkpoints go into the recipe's cache unless `more` says."""
     data = fashion_mnist()
     train, validation = training.parts(data, recipe.images, recipe.validation)
+    common = {"checkpoint": runs.cache(recipe) / f"{start.label}.pt", "environment": runs.environment(device)}
     return training.fit(
-        network,
+        start.network,
         data,
         train,
         validation,
-        numbers,
+        start.numbers,
         seed=recipe.seed,
         pad=recipe.pad,
         view_seed=recipe.view_seed,
         device=device,
-        label=label,
-        **{"checkpoint": runs.cache(recipe) / f"{label}.pt"} | more,
+        label=start.label,
+        **common | start.more | more,
     )
 
 
@@ -79,13 +132,11 @@ def objective(recipe: recipes.StudentRecipe, origin: Run | None, where: torch.de
 
 def teacher(recipe: recipes.TeacherRecipe, name: str, where: torch.device, weights: Path | None = None) -> None:
     """The ResNet-50, and its soft targets for every view; `weights` is the course's file, in place of training."""
-    started, data = time.monotonic(), fashion_mnist()
+    clock, data = Clock(), fashion_mnist()
     if recipe.weights:
         network, history = networks.load_course_teacher(weights), training.History()
     else:
-        torch.manual_seed(recipe.seed)
-        network, history = fit(networks.teacher(recipe.stem), recipe, recipe.fit, where, "teacher",
-                                channels_last=recipe.stem == "stride1")  # fmt: skip
+        network, history = fit(prepare(recipe, where), recipe, where)
     cached = runs.cache(recipe)
     cached.mkdir(parents=True, exist_ok=True)
     networks.save(network, cached / "model.safetensors")
@@ -95,7 +146,7 @@ def teacher(recipe: recipes.TeacherRecipe, name: str, where: torch.device, weigh
         network, data.train_images.to(where), rows, recipe.views, recipe.pad, recipe.view_seed, cached
     )
     with runs.new_folder(recipe, name) as folder:
-        runs.write_training(folder, history, _metrics(network.cpu(), recipe, started, where, history.earlier), where)
+        runs.write_training(folder, history, _metrics(network.cpu(), recipe, clock, where, history), where)
         write_array(folder / "soft_targets.npy", targets)
         runs.write_json(
             folder / "soft_targets.json",
@@ -113,12 +164,9 @@ def student(
     recipe: recipes.StudentRecipe, name: str, where: torch.device, origin: Run | None, keep: Keep = ("weights",)
 ) -> None:
     """A ResNet-14 of the recipe's widths; `origin` is its teacher's run, `keep` as in `_finish`."""
-    started = time.monotonic()
-    torch.manual_seed(recipe.seed)
-    loss = objective(recipe, origin, where)
-    network, history = fit(networks.ResNet14(recipe.widths or networks.WIDTHS), recipe, recipe.fit, where, recipe.stage,
-                            objective=loss, view_count=recipe.views)  # fmt: skip
-    _finish(recipe, name, network, history, _metrics(network, recipe, started, where, history.earlier), where, keep)
+    clock = Clock()
+    network, history = fit(prepare(recipe, where, origin), recipe, where)
+    _finish(recipe, name, network, history, _metrics(network, recipe, clock, where, history), where, keep)
 
 
 def sparse_learning(network: networks.ResNet14, recipe: recipes.CompressedRecipe) -> dict:
@@ -146,20 +194,15 @@ def compressed(
     Where sparse learning has no epochs it is left out. With several iterations sparse learning comes before each, and
     each removes an equal part of the ratio.
     """
-    started = time.monotonic()
-    loss = objective(recipe, origin, where)
-    images = calibration(recipe)
-    phases, histories = {}, []
+    clock, images, phases, histories = Clock(), calibration(recipe), {}, []
 
     def judge(phase: str, network: nn.Module) -> None:
         phases[phase] = _correct(network, recipe)
 
-    def sparse(network: networks.ResNet14) -> None:
-        label = f"sparse-{len(histories)}" if histories else "sparse"
-        more = sparse_learning(network, recipe)
-        histories.append(
-            fit(network, recipe, recipe.sparse, where, label, objective=loss, view_count=recipe.views, **more)[1]
-        )
+    def train(start: Start) -> nn.Module:
+        network, history = fit(start, recipe, where)
+        histories.append(history)
+        return network
 
     def prune(network: networks.ResNet14, suffix: str = "", **more) -> networks.ResNet14:
         pruned = pruning.prune(network, recipe.ratio, **more)
@@ -170,25 +213,30 @@ def compressed(
 
     def between(narrower: networks.ResNet14) -> None:
         pruning.recalibrate(narrower, images)
-        sparse(narrower)
+        again = sparse_learning(narrower, recipe)
+        train(replace(start, network=narrower, label=f"sparse-{len(histories)}", more=start.more | again))
 
     network = parent.network()
     judge("distilled", network)
     norms = {"before": pruning.group_norms(network)}
     if recipe.sparse.epochs:
         prune(network, "_without_sparse_learning")
-        sparse(network)
+    start = prepare(recipe, where, origin, parent, judge)
+    if recipe.sparse.epochs:
+        network = train(start)
         judge("sparse", network)
         norms["after"] = pruning.group_norms(network)
-    pruned = prune(network, iterations=recipe.iterations, between=between)
-    network, tuned = fit(pruned, recipe, recipe.fit, where, "fine-tuning", objective=loss, view_count=recipe.views)
+        network = prune(network, iterations=recipe.iterations, between=between)
+        taught = {name: start.more[name] for name in ("objective", "view_count")}
+        start = Start(network, recipe.fit, "fine-tuning", taught)
+    network = train(start)
     judge("fine_tuned", network)
 
-    histories.append(tuned)
-    history = training.History(steps=histories[0].steps, earlier=sum(one.earlier for one in histories))
+    first = histories[0]
+    history = training.History(steps=first.steps, environment=first.environment)
     for row in (row for one in histories for row in one.epochs):
         history.epochs.append(row | {"epoch": len(history.epochs) + 1})
-    metrics = _metrics(network, recipe, started, where, history.earlier) | {"phases": phases}
+    metrics = _metrics(network, recipe, clock, where, *histories) | {"phases": phases}
     _finish(recipe, name, network, history, metrics, where, keep, norms)
 
 

@@ -9,6 +9,8 @@ from __future__ import annotations
 import copy
 import io
 import math
+import signal
+import threading
 import time
 from collections.abc import Callable, Sequence
 from contextlib import contextmanager, nullcontext
@@ -23,10 +25,9 @@ from tqdm.auto import tqdm
 
 from hw2 import views
 from hw2.data import FashionMNIST, permutation
-from hw2.errors import InputError
+from hw2.errors import Ended, InputError
 from hw2.files import write_bytes
-from hw2.kernels import fast_widths, quick, resized
-from hw2.networks import ResNet14
+from hw2.kernels import quick
 from hw2.recipes import Fit
 
 STEPS_KEPT = 20  # losses of the first steps, for replay
@@ -37,11 +38,36 @@ Objective = Callable[[Tensor, Tensor, Tensor, int], Tensor]
 
 @dataclass
 class History:
-    """Rows of history.csv and steps.csv, as dictionaries; seconds that interrupted runs had spent before this one."""
+    """Rows of history.csv and steps.csv, as dictionaries; what was there at the first step (`runs.environment`).
+
+    `earlier` and `earlier_processor` are the seconds, of the clock and of the processor, that interrupted runs had
+    spent before this one.
+    """
 
     epochs: list[dict] = field(default_factory=list)
     steps: list[dict] = field(default_factory=list)
+    environment: dict = field(default_factory=dict)
     earlier: float = 0.0
+    earlier_processor: float = 0.0
+
+
+_asked_to_end = threading.Event()
+
+
+@contextmanager
+def ending_at_an_epoch():
+    """While the block runs, SIGTERM lets the epoch (or the view of soft targets) finish and then raises `Ended`."""
+    before = signal.signal(signal.SIGTERM, lambda *_: _asked_to_end.set())
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+        _asked_to_end.clear()
+
+
+def end_if_asked(label: str) -> None:
+    if _asked_to_end.is_set():
+        raise Ended(f"{label}: ended by SIGTERM; the same command goes on from here")
 
 
 @contextmanager
@@ -102,15 +128,17 @@ def fit(
     channels_last: bool = True,
     device: torch.device | None = None,
     checkpoint: Path | None = None,
+    environment: dict | None = None,
     label: str = "training",
     stop_after: int | None = None,
     first_steps: int | None = None,
 ) -> tuple[nn.Module, History]:
     """Train `network` on the rows `train`; validate on the rows `validation` after every epoch.
 
-    Returns the network to keep (the averaged one where `recipe.ema` is set) on the CPU, and the history. `network` is
-    trained in place where neither averaging nor a CPU's padding of odd widths puts another one in its stead.
-    With `checkpoint`, training resumes from the last finished epoch in that file. `stop_after` ends it early, after
+    Returns the network to keep on the CPU, and the history: `network`, trained in place, or where `recipe.ema` is set
+    the averaged one.
+    With `checkpoint`, training resumes from the last finished epoch in that file, which keeps the `environment` of the
+    first step. `stop_after` ends it early, after
     so many epochs (the schedule stays the recipe's): for tests. So does `first_steps`, after so many steps and without
     validation, checkpoint or average: for replay. `after_epoch` is told the number of epochs
     done and the validation accuracy, and may end training by an exception of its own. With several seeds, `network` is
@@ -120,13 +148,8 @@ def fit(
     device = device or torch.device("cpu")
     objective = objective or cross_entropy(recipe.label_smoothing)
     layout = torch.channels_last if channels_last else torch.contiguous_format
-    widths = network.widths if isinstance(network, ResNet14) else None
-    # Hooks know the network that was given: it is left in its place.
-    padded = widths is not None and device.type == "cpu" and not before_epoch and not after_backward
-    if padded and fast_widths(widths) != widths:
-        network = resized(network, fast_widths(widths))
-        if checkpoint:  # its state would fit no device that does not pad
-            checkpoint = checkpoint.with_name(f"{checkpoint.stem}-padded.pt")
+    if device.type == "cuda":
+        torch.backends.cudnn.allow_tf32 = False  # float32 means float32: on by default for convolutions
     network.to(device, memory_format=layout)
     average = None
     if recipe.ema:
@@ -139,16 +162,16 @@ def fit(
         nesterov=recipe.momentum > 0,
         fused=True,
     )
-    history, done = History(), 0
+    history, done = History(environment=environment or {}), 0
     if checkpoint and checkpoint.is_file():
         state = torch.load(checkpoint, map_location=device, weights_only=True)
         network.load_state_dict(state["network"])
         optimizer.load_state_dict(state["optimizer"])
         if average:
             average.load_state_dict(state["average"])
-        history, done = History(state["epochs"], state["steps"], state["seconds"]), state["done"]
+        history, done = History(**state["history"]), state["done"]
 
-    started = time.monotonic()
+    started, processor = time.monotonic(), time.process_time()
     images, labels = data.train_images.to(device), data.train_labels.to(device)
     held_out = validation.repeat_interleave(len(seeds))
     per_epoch = math.ceil(len(train) / recipe.batch)
@@ -156,6 +179,7 @@ def fit(
     autocast = torch.autocast(device.type, torch.bfloat16) if recipe.precision == "bfloat16" else nullcontext()
     with tqdm(total=steps, initial=done * per_epoch, desc=label, unit="step", leave=False, mininterval=2) as bar:
         for epoch in range(done, min(recipe.epochs, stop_after or recipe.epochs)):
+            end_if_asked(label)
             view = epoch_view(epoch, view_count)
             seen = views.cut(images, view, pad, view_seed)
             orders = [torch.from_numpy(permutation(len(train), "shuffle", one, epoch)) for one in seeds]
@@ -190,7 +214,7 @@ def fit(
                     return network, history
             kept = average.module if average else network
             batch = max(100 // len(seeds), 1) * len(seeds)
-            val_loss, correct = evaluate(kept, images[held_out], labels[held_out], batch)
+            val_loss, correct = validate(kept, images[held_out], labels[held_out], batch)
             history.epochs.append(
                 {
                     "epoch": epoch + 1,
@@ -206,16 +230,17 @@ def fit(
             if checkpoint:
                 state = {"network": network.state_dict(), "optimizer": optimizer.state_dict(), "done": epoch + 1}
                 state |= {"average": average.state_dict() if average else {}}
-                state |= {"epochs": history.epochs, "steps": history.steps}
-                state |= {"seconds": history.earlier + time.monotonic() - started}
+                spent = {
+                    "earlier": history.earlier + time.monotonic() - started,
+                    "earlier_processor": history.earlier_processor + time.process_time() - processor,
+                }
+                state |= {"history": vars(history) | spent}
                 content = io.BytesIO()
                 torch.save(state, content)  # into a file it raises whatever its C++ meets on a full disk
                 write_bytes(checkpoint, content.getbuffer())
             if after_epoch:
                 after_epoch(epoch + 1, correct / len(held_out))
     kept = copy.deepcopy(average.module) if average else network
-    if widths and kept.widths != widths:
-        kept = resized(kept, widths)
     return kept.cpu().eval(), history
 
 
@@ -232,13 +257,28 @@ def evaluate(network: nn.Module, images: Tensor, labels: Tensor, batch: int = 10
     return functional.cross_entropy(logits, labels).item(), int((logits.argmax(1) == labels).sum())
 
 
-def predict(network: nn.Module, images: Tensor) -> Tensor:
-    """Classes (n,) of uint8 images (n, 28, 28) that do not hang on rounding.
+@torch.no_grad()
+def validate(network: nn.Module, images: Tensor, labels: Tensor, batch: int = 100) -> tuple[float, int]:
+    """Mean cross-entropy and count of correct predictions, of the network itself: nothing folded, padded or copied.
 
-    Where the two largest logits lie within `NEAR` of each other, float64 decides: float32 differs between machines,
-    numbers of threads and batch sizes by about 1e-5.
+    What training records and metrics.json counts. Near ties are settled as in `predict`. Leaves evaluation mode on.
     """
-    logits = logits_of(network, images)
+    network.eval()
+    logits = torch.cat([network(views.normalise(part)) for part in images.split(batch)])
+    classes = _settled(network, images, logits)
+    return functional.cross_entropy(logits, labels).item(), int((classes == labels).sum())
+
+
+def predict(network: nn.Module, images: Tensor) -> Tensor:
+    """Classes (n,) of uint8 images (n, 28, 28) that do not hang on rounding."""
+    return _settled(network, images, logits_of(network, images))
+
+
+def _settled(network: nn.Module, images: Tensor, logits: Tensor) -> Tensor:
+    """The logits' classes. Where the two largest lie within `NEAR` of each other, float64 decides.
+
+    float32 differs between machines, numbers of threads and batch sizes by about 1e-5.
+    """
     first, second = logits.topk(2).values.unbind(1)
     classes = logits.argmax(1)
     near = (first - second < NEAR).nonzero().flatten()

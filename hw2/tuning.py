@@ -12,7 +12,8 @@ import sys
 import time
 import warnings
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass
+from dataclasses import replace as with_values
 
 import optuna
 import pandas as pd
@@ -34,6 +35,44 @@ HEARTBEAT = 30  # seconds; a trial is taken for dead after twice as long without
 COLUMNS = ("trial", "T", "alpha", "lr", "seed", "epochs", "images", "val_correct", "state")
 
 
+@dataclass
+class Found:
+    """A finished search: rows of trials.csv in the grid's order, and what each trial recorded, by which it is replayed.
+
+    A record holds `epochs` and `steps` as in `training.History`, `environment` (`runs.environment`), `wall_s` and
+    `processor_s`.
+    """
+
+    trials: list[dict]
+    records: list[dict]
+
+    @property
+    def tables(self) -> dict[str, tuple[tuple[str, ...], list[dict]]]:
+        """File -> columns and rows."""
+
+        def of(kind: str) -> list[dict]:
+            return [{"trial": number} | row for number, record in enumerate(self.records) for row in record[kind]]
+
+        return {
+            "trials.csv": (COLUMNS, self.trials),
+            "history.csv": (("trial", *runs.HISTORY), of("epochs")),
+            "steps.csv": (("trial", "step", "loss"), of("steps")),
+        }
+
+    @property
+    def environments(self) -> dict:
+        """The different environments, and for each trial the number of its own; seconds of each trial."""
+        different = []
+        for record in self.records:
+            if record["environment"] not in different:
+                different.append(record["environment"])
+        return {
+            "environments": different,
+            "of_trials": [different.index(record["environment"]) for record in self.records],
+            **{name: [record[name] for record in self.records] for name in ("wall_s", "processor_s")},
+        }
+
+
 class Storage(RDBStorage):
     """Takes a trial for dead whose heartbeat has not changed for two intervals by this process's own steady clock.
 
@@ -53,11 +92,13 @@ class Storage(RDBStorage):
         return [trial for (trial, _), since in self._unchanged.items() if now - since > 2 * self.heartbeat_interval]
 
 
-def study(recipe: TuningRecipe, storage: str | None = None) -> optuna.Study:
-    """The recipe's study. Storage is a URL; SQLite in the cache by default.
+def study(recipe: TuningRecipe, storage: str | None = None, replace: bool = False) -> optuna.Study:
+    """The study of the recipe and of this state of the code. Storage is a URL; SQLite in the cache by default.
 
-    A trial whose worker died is taken up again after its heartbeat stops.
+    A trial whose worker died is taken up again after its heartbeat stops. Where another state of the code has begun the
+    search, that is an `InputError` unless it may be begun anew (`replace`).
     """
+    name = f"{recipe.digest}-{runs.CODE[:16]}"
     if storage is None:
         folder = runs.cache(recipe)
         folder.mkdir(parents=True, exist_ok=True)
@@ -73,9 +114,10 @@ def study(recipe: TuningRecipe, storage: str | None = None) -> optuna.Study:
                     heartbeat_interval=HEARTBEAT,
                     heartbeat_stale_trial_callback=RetryHeartbeatStaleTrialCallback(),
                 )
-            return optuna.create_study(
-                storage=database, study_name=recipe.digest, direction="maximize", load_if_exists=True
-            )
+            known = [one for one in optuna.get_all_study_names(database) if one.startswith(recipe.digest)]
+            if known and name not in known and not replace:
+                raise InputError("another state of hw2/ began this search; check that out to go on, or --replace")
+            return optuna.create_study(storage=database, study_name=name, direction="maximize", load_if_exists=True)
         except DBAPIError:  # another worker is making the tables of a new database right now
             if not attempts:
                 raise
@@ -88,27 +130,34 @@ def _tried(grid: optuna.Study, *states: TrialState) -> dict[tuple, FrozenTrial]:
     return {tuple(trial.user_attrs["setting"]): trial for trial in reversed(trials)}
 
 
-def _trial(recipe: TuningRecipe, data: FashionMNIST, cache: torch.Tensor, device: torch.device, setting: tuple, **more):
-    """Train the student of one setting (temperature, alpha, learning rate, seed): its count of correct images."""
+def _trial(
+    recipe: TuningRecipe, data: FashionMNIST, cache: torch.Tensor, device: torch.device, setting: tuple, **more
+) -> tuple[int, dict]:
+    """Train the student of one setting (temperature, alpha, learning rate, seed): correct images, and its record."""
     temperature, alpha, lr, seed = setting
+    started, processor = time.monotonic(), time.process_time()
     train, validation = training.parts(data, recipe.images, recipe.validation)
     torch.manual_seed(seed)
-    network, _ = training.fit(
+    network, history = training.fit(
         ResNet14(),
         data,
         train,
         validation,
-        replace(recipe.fit, lr=lr),
+        with_values(recipe.fit, lr=lr),
         seed=seed,
         pad=recipe.pad,
         view_count=recipe.views,
         view_seed=recipe.view_seed,
-        objective=cached_objective(cache.to(device), temperature, alpha),
+        objective=cached_objective(cache.to(device), temperature, alpha, targets=recipe.targets),
         device=device,
+        environment=runs.environment(device),
         label=f"T = {temperature:g}, alpha = {alpha:g}",
         **more,
     )
-    return training.evaluate(network, data.train_images[validation], data.train_labels[validation])[1]
+    correct = training.validate(network, data.train_images[validation], data.train_labels[validation])[1]
+    record = {name: getattr(history, name) for name in ("epochs", "steps", "environment")}
+    spent = {"wall_s": time.monotonic() - started, "processor_s": time.process_time() - processor}
+    return correct, record | {name: round(seconds, 1) for name, seconds in spent.items()}
 
 
 @contextmanager
@@ -133,9 +182,14 @@ def quiet():
 
 
 def search(
-    recipe: TuningRecipe, data: FashionMNIST, cache: torch.Tensor, device: torch.device, storage: str | None = None
-) -> list[dict]:
-    """Run what is left of the study; rows of trials.csv, in the grid's order.
+    recipe: TuningRecipe,
+    data: FashionMNIST,
+    cache: torch.Tensor,
+    device: torch.device,
+    storage: str | None = None,
+    replace: bool = False,
+) -> Found:
+    """Run what is left of the study.
 
     Several processes may search one study at once: of two trials of one setting the later one gives way.
     """
@@ -150,11 +204,13 @@ def search(
         temperature = trial.suggest_categorical("T", recipe.temperatures)
         alpha = trial.suggest_categorical("alpha", recipe.alphas)
         seed = trial.suggest_categorical("seed", recipe.seeds)
-        return _trial(recipe, data, cache, device, (temperature, alpha, recipe.fit.lr, seed))
+        correct, record = _trial(recipe, data, cache, device, (temperature, alpha, recipe.fit.lr, seed))
+        trial.set_user_attr("record", record)
+        return correct
 
     settings = list(itertools.product(recipe.seeds, recipe.temperatures, recipe.alphas))
     with quiet(), told():
-        grid = study(recipe, storage)
+        grid = study(recipe, storage, replace)
         while missing := set(settings) - _tried(grid, TrialState.COMPLETE).keys():
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", ExperimentalWarning)
@@ -175,7 +231,7 @@ def search(
             else:
                 time.sleep(1)  # another worker is at the last ones
         done = _tried(grid, TrialState.COMPLETE)
-    return [
+    rows = [
         {
             "trial": number,
             "T": temperature,
@@ -189,6 +245,7 @@ def search(
         }
         for number, (seed, temperature, alpha) in enumerate(settings)
     ]
+    return Found(rows, [done[setting].user_attrs["record"] for setting in settings])
 
 
 COMMAND = ["-m", "hw2"]
@@ -227,7 +284,7 @@ def explore(
             if trial.should_prune():
                 raise optuna.TrialPruned
 
-        return _trial(recipe, data, cache, device, (temperature, alpha, lr, 0), after_epoch=report)
+        return _trial(recipe, data, cache, device, (temperature, alpha, lr, 0), after_epoch=report)[0]
 
     with quiet():
         free = optuna.create_study(

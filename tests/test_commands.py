@@ -10,7 +10,7 @@ import torch
 from typer.testing import CliRunner
 
 from hw2 import bench, cli, networks, pruning, recipes, replay, report, runs, stages, training, tuning
-from hw2.errors import InputError
+from hw2.errors import Ended, InputError
 
 
 def called(*words):
@@ -114,6 +114,9 @@ def test_replay_fails_where_a_run_is_not_as_recorded(store, monkeypatch):
         "teacher/smoke-s0: as recorded", "distilled/smoke-s0: as recorded", f"{strange}: no; nor this"
     ]  # fmt: skip
     assert called("replay", "plain/smoke-s0") == (0, ["plain/smoke-s0: as recorded"])
+    with monkeypatch.context() as patch:
+        patch.setattr(replay, "unchecked", lambda run, device: "not checked")
+        assert called("replay", "plain/smoke-s0") == (0, ["plain/smoke-s0: as recorded; not checked"])
     assert len(called("replay", "--all")[1]) == len(replay.every())
     with pytest.raises(InputError, match="no finished run 'plain/smoke-s7'; expected one of "):
         called("replay", "plain/smoke-s7")
@@ -136,6 +139,7 @@ def ending(monkeypatch, error):
         (InputError("a\n  b"), 2, "hw2: a b\n"),
         (OSError(28, "No space left on device"), 2, "hw2: [Errno 28] No space left on device\n"),
         (BrokenPipeError(), 141, ""),
+        (Ended("plain: ended"), 143, "hw2: plain: ended\n"),
     ],
 )
 def test_what_cannot_be_done_is_told_in_one_line(monkeypatch, capsys, error, status, told):

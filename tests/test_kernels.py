@@ -98,24 +98,6 @@ def test_padding_keeps_the_function_and_can_be_taken_back(data):
     assert same_bits(kernels.resized(padded, ODD), network)
 
 
-@pytest.mark.parametrize("fit", [Fit(2, 0.002, batch=32), Fit(2, 0.002, batch=32, ema=0.5)], ids=["last", "averaged"])
-def test_training_padded_is_training_as_is_to_rounding(few, fit, monkeypatch):
-    torch.manual_seed(0)
-    network = ResNet14((4, 4, 18, 20))
-    rows = torch.arange(96), torch.arange(500, 532)
-    given = copy.deepcopy(network)
-    padded, history = training.fit(given, few, *rows, fit, seed=0)
-    assert same_bits(given, network)  # another network was trained in its stead
-    monkeypatch.setattr(training, "fast_widths", lambda widths: widths)
-    plain, expected = training.fit(copy.deepcopy(network), few, *rows, fit, seed=0)
-    assert padded.widths == plain.widths == (4, 4, 18, 20)
-    for ours, theirs in zip(padded.state_dict().values(), plain.state_dict().values(), strict=True):
-        torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-4)
-    assert [row["val_loss"] for row in history.epochs] == pytest.approx(
-        [row["val_loss"] for row in expected.epochs], rel=1e-3
-    )
-
-
 def test_padded_channels_stay_zero_in_training(few):
     torch.manual_seed(0)
     padded = kernels.resized(ResNet14((4, 4, 18, 20)), (4, 4, 24, 24))
@@ -127,17 +109,6 @@ def test_padded_channels_stay_zero_in_training(few):
         assert not torch.equal(layer.conv2.weight, before.conv2.weight)
         for value in (layer.conv2.weight, layer.bn2.weight, layer.bn2.bias, layer.conv1.weight.transpose(0, 1)):
             assert not value[width:].any() and value[:width].any()
-
-
-def test_a_padded_network_resumes_from_a_checkpoint_of_its_own(few, tmp_path):
-    rows, fit = (torch.arange(64), torch.arange(500, 516)), Fit(2, 0.01, batch=32)
-    network = ResNet14((4, 4, 18, 20))
-    whole, _ = training.fit(copy.deepcopy(network), few, *rows, fit, seed=0)
-    path = tmp_path / "training.pt"
-    training.fit(copy.deepcopy(network), few, *rows, fit, seed=0, checkpoint=path, stop_after=1)
-    resumed, history = training.fit(ResNet14((4, 4, 18, 20)), few, *rows, fit, seed=0, checkpoint=path)
-    assert same_bits(resumed, whole) and len(history.epochs) == 2
-    assert [path.name for path in tmp_path.iterdir()] == ["training-padded.pt"]
 
 
 def test_hooks_keep_the_network_that_they_know(few):

@@ -1,12 +1,13 @@
 """A run that is not what its recipe makes is found, also where all sums were updated."""
 
+import dataclasses
 import json
 import shutil
 
 import pytest
 import torch
 
-from hw2 import networks, recipes, replay, runs, stages
+from hw2 import networks, recipes, replay, runs, stages, training
 from hw2.errors import InputError
 
 CPU = torch.device("cpu")
@@ -93,3 +94,30 @@ def test_a_chain_with_a_missing_link_is_an_error(store):
 def test_the_delivered_chain_is_as_recorded():
     for run in replay.chain():
         assert replay.replay(run, CPU) == [], run.name
+
+
+@pytest.mark.parametrize(("stem", "last"), [("imagenet", False), ("stride1", True)])
+def test_a_teacher_is_prepared_in_its_stems_layout_in_training_and_replay_alike(store, monkeypatch, stem, last):
+    layouts, fit = [], training.fit
+    monkeypatch.setattr(training, "fit", lambda *w, **m: layouts.append(m["channels_last"]) or fit(*w, **m))
+    numbers = recipes.NUMBERS["smoke"]
+    monkeypatch.setitem(recipes.NUMBERS, "smoke", numbers | {"teacher": numbers["teacher"] | {"stem": stem}})
+    shutil.rmtree(stages.teacher(replace=True).folder)
+    run = stages.teacher()
+    assert replay.replay(run, CPU) == []
+    assert set(layouts) == {last}
+
+
+def test_first_steps_in_bfloat16_are_left_out_where_the_processor_lacks_it(store, monkeypatch):
+    run = stages.plain()
+    monkeypatch.setattr(runs, "lacks_bfloat16", lambda device: True)
+    assert replay.unchecked(run, CPU) == ""
+    numbers = recipes.NUMBERS["smoke"]
+    slow = dataclasses.replace(numbers["student"]["fit"], precision="bfloat16")
+    monkeypatch.setitem(recipes.NUMBERS, "smoke", numbers | {"student": {"fit": slow}})
+    run = stages.plain(seed=7)
+    assert replay.unchecked(run, CPU) == "first steps not checked: bfloat16 needs hardware that this processor lacks"
+    monkeypatch.setattr(replay, "first_losses", lambda *_: pytest.fail("trained in emulated bfloat16"))
+    assert replay.replay(run, CPU) == []
+    rewrite("history.csv", -1, 4, lambda share: share + 0.1)(run)
+    assert any("the last epoch of history.csv" in line for line in replay.replay(runs.Run(run.folder), CPU))

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import shutil
+import subprocess
 import time
 from concurrent.futures import ThreadPoolExecutor
 
@@ -135,6 +136,133 @@ def test_a_missing_run_is_trained_again_to_the_same_bits_also_after_an_interrupt
     assert (again.folder / "history.csv").read_bytes() == history
 
 
+def begun(monkeypatch, **environment):
+    """`stages.compressed(seed=1)`, interrupted in its second epoch of fine-tuning, where `environment` was recorded."""
+    stages.distilled(seed=1)
+    fit, told = training.fit, runs.environment
+
+    def interrupted(*words, label, **more):
+        if label == "fine-tuning":
+            fit(*words, label=label, **more, stop_after=1)
+            raise KeyboardInterrupt
+        return fit(*words, label=label, **more)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(training, "fit", interrupted)
+        patch.setattr(runs, "environment", lambda device: told(device) | environment)
+        with pytest.raises(KeyboardInterrupt):
+            stages.compressed(seed=1)
+    return sorted((runs.PROJECT / "cache").glob("*/*.pt"))
+
+
+def test_a_run_that_goes_on_elsewhere_records_where_it_began_and_all_its_time(store, monkeypatch):
+    assert [path.name for path in begun(monkeypatch, cores=77)] == ["fine-tuning.pt", "sparse.pt"]
+    run = stages.compressed(seed=1)
+    assert run.environment["cores"] == 77
+    assert run.metrics["processor_s"] > 0 and run.metrics["wall_s"] > 0
+
+
+def test_what_only_unfinished_training_needs_goes_with_its_end(store):
+    left = sorted(path.name for path in (store / "cache").rglob("*") if path.is_file())
+    assert {name.partition(".")[0] for name in left} <= {"lock", "model", "study", "smoke"}
+    assert stages.teacher().weights.is_file()
+
+
+def test_a_checkpoint_of_other_code_is_gone_on_with_by_no_other(store, monkeypatch):
+    begun(monkeypatch, code="another", commit="abcdef")
+    with pytest.raises(InputError, match=r"fine-tuning\.pt: this checkpoint was made by another state .* abcdef"):
+        stages.compressed(seed=1)
+    labels, fit = [], training.fit
+    monkeypatch.setattr(training, "fit", lambda *w, label, **m: labels.append(label) or fit(*w, label=label, **m))
+    assert stages.compressed(seed=1, replace=True).environment["code"] == runs.CODE
+    assert labels == ["sparse", "fine-tuning"]
+
+
+def test_a_damaged_checkpoint_is_told(store, monkeypatch):
+    path = begun(monkeypatch)[0]
+    path.write_bytes(path.read_bytes()[:-1000])
+    with pytest.raises(InputError, match=r"\.pt: this checkpoint is damaged, or older"):
+        stages.compressed(seed=1)
+
+
+def git(*words):
+    names = ["-c", "user.name=a", "-c", "user.email=a@b"]
+    subprocess.run(["git", *names, *words], cwd=runs.PROJECT, check=True, capture_output=True)
+
+
+@pytest.fixture
+def repository(store, monkeypatch):
+    """The store as a repository whose only commit has a file in hw2/, which is taken for the code that runs."""
+    (store / "hw2").mkdir()
+    (store / "hw2/a.py").write_text("x = 1\n")
+    monkeypatch.setattr(runs, "CODE", runs.code_digest())
+    git("init", "-q")
+    git("add", "hw2")
+    git("commit", "-qm", "first")
+    return store
+
+
+def test_the_commit_is_recorded(repository):
+    head = (repository / ".git" / (repository / ".git/HEAD").read_text().split()[1]).read_text().strip()
+    assert stages.plain(seed=5).environment["commit"] == head
+
+
+@pytest.mark.parametrize("name", ["hw2/a.py", "hw2/new.py"])
+def test_code_that_no_commit_has_trains_smoke_runs_only(repository, name, monkeypatch):
+    runs.check_code("full")
+    (repository / name).write_text("x = 2\n")
+    with pytest.raises(InputError, match=rf"hw2/ is not what HEAD has \({name}\)"):
+        stages.plain("cpu", 0)
+    with pytest.raises(InputError, match="hw2/ is not what HEAD has"):
+        runs.check_code("full")
+    assert stages.plain(seed=5).val_accuracy
+
+
+def test_code_that_was_changed_and_committed_while_this_process_ran_trains_nothing(repository):
+    (repository / "hw2/a.py").write_text("x = 2\n")
+    git("commit", "-qam", "second")
+    with pytest.raises(InputError, match="a file changed while this process ran"):
+        runs.check_code("full")
+
+
+def test_training_in_bfloat16_without_the_hardware_is_told_before(store, monkeypatch, capsys):
+    slow = Fit(epochs=1, lr=0.05, batch=64, precision="bfloat16")
+    monkeypatch.setitem(recipes.NUMBERS, "smoke", other("student", fit=slow))
+    for lacks in (True, False):
+        monkeypatch.setattr(runs, "lacks_bfloat16", lambda device, lacks=lacks: lacks)
+        stages.plain(seed=5 + lacks)
+        assert ("no bfloat16: training takes about 15 times" in capsys.readouterr().err) is lacks
+
+
+@pytest.mark.parametrize(
+    ("flags", "environment", "lacks"),
+    [
+        ("avx2 avx512_bf16", {}, False),
+        ("amx_bf16", {}, False),
+        ("avx2 avx512f", {}, True),
+        ("avx512_bf16", {"ONEDNN_MAX_CPU_ISA": "AVX2"}, True),
+        ("avx512_bf16", {"ATEN_CPU_CAPABILITY": "avx2"}, True),
+        ("avx512_bf16", {"ONEDNN_MAX_CPU_ISA": "AVX512_CORE_BF16"}, False),
+    ],
+)
+def test_bfloat16_needs_instructions_that_are_not_turned_off(monkeypatch, flags, environment, lacks):
+    for name in runs.LOWERING:
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(runs, "_processor", lambda: ("a processor", flags.split()))
+    assert runs.lacks_bfloat16(CPU) is lacks
+    assert not runs.lacks_bfloat16(torch.device("cuda"))
+    told = runs.environment(CPU)
+    assert (told["flags"], told["lowered_by"]) == (flags.split(), environment)
+
+
+def test_full_refuses_the_studies_that_it_has_no_numbers_for(store, no_training):
+    for stage in (stages.arms, stages.ablation, stages.frontier, lambda profile: stages.arm("labels", profile)):
+        with pytest.raises(InputError, match="profile full: arms, ablation and frontier have no numbers"):
+            stage("full")
+
+
 def test_another_ratio_is_another_run(store):
     run = stages.compressed(ratio=0.25)
     assert run.metrics["parameters"] == 98998
@@ -146,9 +274,9 @@ def test_iterations_and_a_growing_regulariser_are_other_runs(store, monkeypatch)
     trained = []
     fit = trainers.fit
 
-    def noted(network, recipe, numbers, where, label, **more):
-        trained.append((label, network.widths[2]))
-        return fit(network, recipe, numbers, where, label, **more)
+    def noted(start, *more):
+        trained.append((start.label, start.network.widths[2]))
+        return fit(start, *more)
 
     monkeypatch.setattr(trainers, "fit", noted)
     run = stages.compressed(ratio=0.5, iterations=2, growing=True)
@@ -443,7 +571,7 @@ def test_each_profile_has_its_own_search(store, monkeypatch):
     top = runs.root("smoke")
     (top / "tuning" / "smoke").rename(top / "tuning" / "full")
     searched = []
-    monkeypatch.setattr(tuning, "search", lambda *words: searched.append(words[0].digest) or [])
+    monkeypatch.setattr(tuning, "search", lambda *words: searched.append(words[0].digest) or tuning.Found([], []))
     stages.tuned()
     assert searched == [recipes.tuning("smoke", stages.teacher().digest).digest]
     assert (top / "tuning/smoke/recipe.json").is_file() and (top / "tuning/full/trials.csv").is_file()
@@ -481,7 +609,7 @@ def test_trials_without_their_recipe_are_searched_again(store, monkeypatch):
     # As a process leaves them that is killed while it writes another search's trials.
     written = []
     monkeypatch.setattr(runs, "write_csv", lambda path, *more: written.append(path.with_name("recipe.json").exists()))
-    monkeypatch.setattr(tuning, "search", lambda *arguments: [])
+    monkeypatch.setattr(tuning, "search", lambda *arguments: tuning.Found([], []))
     monkeypatch.setitem(recipes.NUMBERS["smoke"], "tuning", recipes.NUMBERS["smoke"]["tuning"] | {"alphas": (0.5,)})
     stages.tuned(replace=True)
-    assert written == [False]
+    assert written == [False] * 3

@@ -2,6 +2,8 @@
 
 import copy
 import itertools
+import os
+import signal
 
 import pytest
 import torch
@@ -10,7 +12,7 @@ from torch.nn import functional
 
 from hw2 import training, views
 from hw2.data import permutation
-from hw2.errors import InputError
+from hw2.errors import Ended, InputError
 from hw2.networks import ResNet14
 from hw2.recipes import Fit
 
@@ -58,6 +60,64 @@ def test_interrupted_training_resumes_to_the_same_bits_and_history(few, tmp_path
     assert same_bits(whole, resumed)
     assert (continued.epochs, continued.steps) == (history.epochs, history.steps)
     assert [path.name for path in checkpoint.parent.iterdir()] == ["training.pt"]
+
+
+def test_a_checkpoint_keeps_the_first_steps_environment_and_the_time_spent(few, tmp_path):
+    first, second = {"threads": 1, "code": "a"}, {"threads": 2, "code": "a"}
+    checkpoint = tmp_path / "training.pt"
+    _, begun = fit(few, checkpoint=checkpoint, stop_after=1, environment=first)
+    assert begun.environment == first and begun.earlier == begun.earlier_processor == 0
+    _, resumed = fit(few, checkpoint=checkpoint, environment=second)
+    assert resumed.environment == first
+    assert resumed.earlier > 0 and resumed.earlier_processor > 0
+
+
+def test_sigterm_ends_training_after_the_epoch_that_it_is_in(few, tmp_path):
+    checkpoint, epochs = tmp_path / "training.pt", []
+
+    def asked(epoch):
+        epochs.append(epoch)
+        if epoch == 1:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    whole, history = fit(few)
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(Ended, match="student: ended by SIGTERM"), training.ending_at_an_epoch():
+        fit(few, checkpoint=checkpoint, before_epoch=asked, label="student")
+    assert epochs == [0, 1] and signal.getsignal(signal.SIGTERM) == before
+    resumed, continued = fit(few, network=tiny_network(5), checkpoint=checkpoint)
+    assert same_bits(whole, resumed) and continued.epochs == history.epochs
+
+
+def test_sigterm_in_the_last_epoch_ends_nothing(few):
+    with training.ending_at_an_epoch():
+        _, history = fit(few, before_epoch=lambda epoch: epoch == 2 and os.kill(os.getpid(), signal.SIGTERM))
+    assert len(history.epochs) == 3
+
+
+@pytest.mark.parametrize("widths", [(4, 4, 4, 4), (4, 4, 18, 20)])
+def test_the_network_itself_is_trained_and_validated(few, widths):
+    class Counting(ResNet14):
+        def forward(self, x):
+            if x.dtype == torch.float32:  # float64 settles near ties, on a copy
+                calls.append((id(self), self.training))
+            return super().forward(x)
+
+    calls = []
+    network = Counting(widths)
+    trained, _ = fit(few, network=network)
+    assert trained is network
+    assert {one for one, _ in calls} == {id(network)} and {mode for _, mode in calls} == {True, False}
+
+
+def test_validation_counts_as_predictions_are_settled(few, undecided):
+    network, exact = undecided
+    labels = exact[:50]
+    loss, correct = training.validate(network, few.train_images[:50], labels)
+    assert correct == 50
+    with torch.no_grad():
+        logits = torch.cat([network(views.normalise(part)) for part in few.train_images[:50].split(100)])
+    assert loss == functional.cross_entropy(logits, labels).item()
 
 
 def test_finished_training_is_loaded_and_not_repeated(few, tmp_path):
@@ -130,7 +190,7 @@ def test_the_history_tells_rates_losses_and_accuracies(few):
     assert [row["epoch"] for row in history.epochs] == [1, 2, 3]
     # 100 images in batches of 32 are 4 steps an epoch.
     assert [row["lr"] for row in history.epochs] == [training.learning_rate(PLAIN, step, 12) for step in (3, 7, 11)]
-    val_loss, correct = training.evaluate(network, few.train_images[VALIDATION], few.train_labels[VALIDATION])
+    val_loss, correct = training.validate(network, few.train_images[VALIDATION], few.train_labels[VALIDATION])
     assert (history.epochs[-1]["val_loss"], history.epochs[-1]["val_accuracy"]) == (val_loss, correct / 64)
     assert [row["step"] for row in history.steps] == list(range(12))
     first = sum(row["loss"] * size for row, size in zip(history.steps, (32, 32, 32, 4), strict=False)) / 100

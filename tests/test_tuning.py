@@ -41,7 +41,7 @@ GRID = list(itertools.product(RECIPE.seeds, RECIPE.temperatures, RECIPE.alphas))
 def search(few, project, monkeypatch):
     monkeypatch.setattr(tuning, "ResNet14", tiny_network)
     cache = torch.zeros(1, 576, 10, dtype=torch.float16)
-    return lambda recipe=RECIPE: tuning.search(recipe, few, cache, torch.device("cpu"))
+    return lambda recipe=RECIPE: tuning.search(recipe, few, cache, torch.device("cpu")).trials
 
 
 @pytest.fixture
@@ -53,7 +53,7 @@ def fits(monkeypatch):
         for hook in hooks:
             hook(len(tried))
         tried.append((seed, label))
-        return network, None
+        return network, training.History()
 
     monkeypatch.setattr(training, "fit", fit)
     return tried, hooks
@@ -80,6 +80,41 @@ def test_the_search_trains_every_setting_once_and_tells_its_count(search, few):
         objective=tuning.cached_objective(torch.zeros(1, 576, 10), 4.0, 0.5),
     )  # fmt: skip
     assert rows[2]["val_correct"] == round(history.epochs[-1]["val_accuracy"] * 32)
+
+
+def test_each_trial_keeps_what_it_is_replayed_by(few, project, monkeypatch):
+    monkeypatch.setattr(tuning, "ResNet14", tiny_network)
+    cache = torch.randn(2, 576, 10).half()
+    recipe = replace(RECIPE, fit=Fit(epochs=2, lr=0.1, batch=32), views=2, targets="mean")
+    found = tuning.search(recipe, few, cache, torch.device("cpu"))
+    columns, history = found.tables["history.csv"]
+    assert columns == ("trial", *runs.HISTORY) and [row["trial"] for row in history] == [n // 2 for n in range(16)]
+    for trial, last in zip(found.trials, history[1::2], strict=True):
+        assert trial["val_correct"] == round(last["val_accuracy"] * 32)
+    _, steps = found.tables["steps.csv"]
+    for row in found.trials:
+        mine = [{"step": step["step"], "loss": step["loss"]} for step in steps if step["trial"] == row["trial"]]
+        correct, again = tuning._trial(
+            recipe, few, cache, torch.device("cpu"), (row["T"], row["alpha"], row["lr"], row["seed"])
+        )
+        assert (again["steps"], correct) == (mine, row["val_correct"])
+    environments = found.environments
+    assert environments["of_trials"] == [0] * 8 and len(environments["wall_s"]) == 8
+    assert environments["environments"] == [runs.environment(torch.device("cpu"))]
+
+
+def test_a_search_that_other_code_began_is_not_gone_on_with(search, fits, few, monkeypatch):
+    tried, hooks = fits
+    hooks.append(lambda number: number == 3 and pytest.fail("stop"))
+    with pytest.raises(pytest.fail.Exception):
+        search()
+    hooks.clear()
+    monkeypatch.setattr(runs, "CODE", "another")
+    with pytest.raises(InputError, match="another state of hw2/ began this search"):
+        search()
+    cache = torch.zeros(1, 576, 10)
+    assert settings(tuning.search(RECIPE, few, cache, torch.device("cpu"), replace=True).trials) == GRID
+    assert len(tried) == 3 + len(GRID)
 
 
 def test_a_finished_search_is_loaded(search, fits):
@@ -141,7 +176,7 @@ def logged(*args, seed, label, **more):
 
 training.fit = logged
 cache = torch.zeros(1, 60000, 10, dtype=torch.float16)
-for row in tuning.search(RECIPE, fashion_mnist(), cache, torch.device("cpu"), storage):
+for row in tuning.search(RECIPE, fashion_mnist(), cache, torch.device("cpu"), storage).trials:
     print(row["seed"], row["T"], row["alpha"], row["val_correct"])
 """
 
@@ -225,7 +260,7 @@ def test_an_exploration_draws_between_the_corners_and_stops_early(few, monkeypat
     def fit(network, *args, after_epoch, **more):
         for epoch in range(1, 4):
             after_epoch(epoch, next(accuracies) / 100)
-        return network, None
+        return network, training.History()
 
     monkeypatch.setattr(training, "fit", fit)
     table = tuning.explore(recipe, few, cache, torch.device("cpu"), 3, "random", "median")

@@ -308,16 +308,21 @@ def visible(top: Path) -> list[Path]:
     return sorted(path for path in found if path.is_file() and path.suffix != ".tmp")
 
 
+SPENT = ("wall_s", "processor_s", "peak_memory_bytes")
+
+
 def essence(folder: Path) -> dict[str, object]:
     """Name -> content of what is the same however the work went: not seconds, memory, times of day, checkpoints."""
     found = {}
     for path in visible(folder):
         name, content = path.relative_to(folder).as_posix(), path.read_bytes()
         if path.name == "metrics.json":
-            content = {k: v for k, v in json.loads(content).items() if k not in ("wall_s", "peak_memory_bytes")}
+            content = {k: v for k, v in json.loads(content).items() if k not in SPENT}
         elif path.name == "test_ledger.csv":
             content = sorted(line.partition(",")[2] for line in content.decode().splitlines())
-        elif path.suffix in (".pt", ".db", ".db-journal") or path.name in ("lock", "SHA256SUMS"):
+        elif path.parent.parent.name == "tuning" and path.name == "environment.json":
+            content = {k: v for k, v in json.loads(content).items() if k not in SPENT}
+        elif path.suffix in (".pt", ".db", ".db-journal") or re.fullmatch(r"lock|SHA256SUMS|view-\d+\.npy", path.name):
             continue
         found[name] = content
     return found
