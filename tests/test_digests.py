@@ -20,7 +20,16 @@ with (Path(__file__).parent / "digests.csv").open() as file:
 
 @cache
 def expected_recipes() -> dict[str, recipes.Recipe]:
-    """Folder under runs/ -> recipe, with the settings that the committed search chose."""
+    """Folder under runs/ -> recipe, with the settings that each profile's committed search chose."""
+    return cpu() | full()
+
+
+def full() -> dict[str, recipes.Recipe]:
+    found = [recipes.teacher("full")]
+    return {f"{recipe.stage}/full-s{recipe.seed}": recipe for recipe in found}
+
+
+def cpu() -> dict[str, recipes.Recipe]:
     profile = "cpu"
     teacher = recipes.teacher(profile)
     grid = recipes.tuning(profile, teacher.digest)
