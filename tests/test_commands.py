@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 from contextlib import contextmanager
 
 import pandas as pd
@@ -10,6 +11,7 @@ import torch
 from typer.testing import CliRunner
 
 from hw2 import bench, cli, networks, pruning, recipes, replay, report, runs, stages, training, tuning
+from hw2.data import PROJECT
 from hw2.errors import Ended, InputError
 
 
@@ -73,6 +75,17 @@ def test_an_exploration_is_shown_and_not_kept(store, monkeypatch):
     assert asked == [("smoke", "auto", 3, "random", "none")]
     with pytest.raises(InputError, match="belong to the grid"):
         called("tune", "--sampler", "random", "--workers", 2)
+
+
+def test_grading_needs_no_teacher(tmp_path, monkeypatch):
+    name = stages.delivered("cpu").name
+    shutil.copytree(PROJECT / "runs" / name, tmp_path / "runs" / name)
+    for path in ("delivered.json", "test_ledger.csv"):
+        shutil.copy(PROJECT / "runs" / path, tmp_path / "runs")
+    monkeypatch.setattr(runs, "PROJECT", tmp_path)
+    monkeypatch.setenv("HW2_OUT", str(PROJECT))
+    status, lines = called("grade")
+    assert status == 0 and lines[-1] == "8 pass, 0 fail, 1 not checkable"
 
 
 @pytest.mark.parametrize(("stale", "status"), [([], 0), (["report.md: missing", "figures/a.png: missing"], 1)])

@@ -6,8 +6,10 @@ import math
 import multiprocessing
 import os
 import re
+import subprocess
 import sys
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -544,6 +546,7 @@ def origin(folder):
     recipe = recipes.read(fields)
     assert {name for name in recipes.FIRST if hasattr(recipe, name)} <= fields.keys()
     later = {"commit", "instruction_set", "flags", "lowered_by"}  # older runs lack all of them
+    environment = environment.get("environments", [environment])[0]  # of the search's first trial
     told = environment.keys() - {"entered_by_hand"}
     assert told in (now := runs.environment(torch.device("cpu")).keys(), now - later)
     assert environment["packages"].keys() == set(runs.PACKAGES)
@@ -556,6 +559,27 @@ def test_every_committed_run_tells_its_recipe_environment_code_and_parents(folde
     there = {runs.read_json(path / "recipe.json")["digest"] for path in FOLDERS}
     _, _, parents = origin(folder)
     assert parents <= there
+
+
+def git(*words):
+    return subprocess.run(["git", *words], cwd=PROJECT, capture_output=True, check=False).stdout
+
+
+@pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: f"{folder.parent.name}/{folder.name}")
+def test_the_commit_that_a_run_names_has_the_code_that_it_names(folder):
+    told = runs.read_json(folder / "environment.json")
+    for environment in told.get("environments", [told]):
+        commit = environment.get("commit")
+        if commit is None:
+            assert "instruction_set" not in environment  # recorded before commits were
+            continue
+        listed = git("ls-tree", "--name-only", commit, "hw2/").decode().split()
+        if not listed:
+            pytest.skip(f"commit {commit} is not in this clone")
+        digest = hashlib.sha256()
+        for name in sorted(name for name in listed if name.endswith(".py")):
+            digest.update(Path(name).name.encode() + b"\0" + git("show", f"{commit}:{name}"))
+        assert environment["code"] == digest.hexdigest()
 
 
 @pytest.mark.parametrize("name", ["recipe.json", "environment.json"])
