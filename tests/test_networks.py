@@ -26,9 +26,10 @@ COMPRESSED = (11, 11, 22, 45)
         (ResNet14, 175258),
         (lambda: ResNet14(COMPRESSED), 85956),
         (networks.teacher, 23528522),
+        (lambda: networks.teacher("stride1"), 23528522),
         (lambda: networks.teacher("small"), 23520842),
     ],
-    ids=["student", "compressed", "teacher", "teacher with small stem"],
+    ids=["student", "compressed", "teacher", "teacher with stride 1", "teacher with small stem"],
 )
 def test_networks_have_the_stated_number_of_parameters(make, parameters):
     with torch.device("meta"):
@@ -50,8 +51,24 @@ def test_torchsummary_prints_the_rows_and_totals_of_the_report(capsys):
 
 
 def test_an_unknown_stem_is_an_error():
-    with pytest.raises(InputError, match="stem 'large': expected 'imagenet' or 'small'"):
+    with pytest.raises(InputError, match="stem 'large': expected 'imagenet', 'stride1' or 'small'"):
         networks.teacher("large")
+
+
+@pytest.mark.parametrize(("stem", "side"), [("imagenet", 7), ("stride1", 14), ("small", 28)])
+def test_the_stem_says_how_many_pixels_enter_the_blocks(stem, side):
+    seen = []
+    with torch.device("meta"):
+        network = networks.teacher(stem)
+        network.layer1.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].shape))
+        network(torch.zeros(2, 3, 28, 28))
+    assert seen == [(2, 64, side, side)]
+
+
+def test_the_stem_stride1_has_torchvisions_tensors():
+    with torch.device("meta"):
+        ours, theirs = networks.teacher("stride1").state_dict(), networks.teacher().state_dict()
+    assert {name: value.shape for name, value in ours.items()} == {n: value.shape for n, value in theirs.items()}
 
 
 def test_residual_branches_of_the_teacher_start_at_zero():
