@@ -31,7 +31,7 @@ setup: $(READY)
 	@$(BIN)/hw2 data
 
 report: setup
-	$(BIN)/python -m hw2.notebooks
+	$(BIN)/python -m hw2.tools.notebooks
 	$(BIN)/hw2 grade
 
 # Each file of tests, and each notebook, runs whole in one of two processes.
@@ -60,7 +60,7 @@ smoke: export HW2_PROFILE = smoke
 smoke: setup
 	rm -rf build/smoke
 	$(BIN)/hw2 train all
-	$(BIN)/python -m hw2.notebooks
+	$(BIN)/python -m hw2.tools.notebooks
 	$(BIN)/hw2 grade
 
 reproduce: setup

@@ -24,7 +24,7 @@ Replace = Annotated[bool, typer.Option("--replace", help="train in the place of 
 
 
 def _profile(name: str | None) -> str:
-    from hw2 import stages
+    from hw2.experiments import stages
 
     if name:
         os.environ["HW2_PROFILE"] = stages.recipes.check_profile(name)
@@ -65,7 +65,9 @@ def train(
     replace: Replace = False,
 ) -> None:
     """Train a stage and what it needs, or load it where a finished run is there."""
-    from hw2 import recipes, runs, stages, training
+    from hw2 import training
+    from hw2.experiments import recipes, stages
+    from hw2.experiments import store as runs
 
     if ratio is not None and budget is not None:
         raise InputError("--ratio and --budget both say how much to prune: give one of them")
@@ -149,7 +151,9 @@ def tune(
     replace: Replace = False,
 ) -> None:
     """Search temperature and alpha on the validation split."""
-    from hw2 import stages, training, tuning
+    from hw2 import training
+    from hw2.experiments import search as tuning
+    from hw2.experiments import stages
 
     chosen = _profile(profile)
     if (sampler, pruner) != ("grid", "none"):
@@ -171,7 +175,7 @@ def tune(
 @app.command()
 def report(check: Annotated[bool, typer.Option("--check", help="change nothing; exit 1 if stale")] = False) -> None:
     """Write figures/, report.md and submission.csv from runs/."""
-    from hw2 import report as writer
+    from hw2.report import write as writer
 
     if not check:
         print(f"written to {writer.write()}")
@@ -187,9 +191,10 @@ def grade(
     submission: Annotated[Optional[Path], typer.Option(help="default: submission.csv")] = None,
 ) -> None:
     """Grade by the assignment's rubric; exit 1 when something fails."""
-    from hw2 import grading, stages
+    from hw2 import grading
     from hw2.data import fashion_mnist
-    from hw2.report import output
+    from hw2.experiments import stages
+    from hw2.report.write import output
 
     profile, out = stages.default_profile(), output()
     lines, _ = grading.grade(
@@ -208,7 +213,7 @@ def grade(
 def submit(out: Annotated[Optional[Path], typer.Option(help="default: submission.csv")] = None) -> None:
     """Write the delivered network's predictions of the test images."""
     from hw2 import grading
-    from hw2 import report as writer
+    from hw2.report import write as writer
 
     path = out or writer.output() / "submission.csv"
     grading.write_submission(path, writer.delivered_classes())
@@ -224,8 +229,8 @@ def bench(
     """Measure speeds side by side on an idle machine: a quarter of an hour or so."""
     import json
 
-    from hw2 import bench as measuring
-    from hw2 import runs
+    from hw2.experiments import store as runs
+    from hw2.tools import bench as measuring
 
     found = measuring.bench(repeats)
     print(json.dumps(found, indent=1) if as_json else measuring.table(found))
@@ -241,8 +246,8 @@ def replay(
     device: Device = "auto",
 ) -> None:
     """Train the first steps of runs again and evaluate their weights: are they as recorded? Exit 1 where not."""
-    from hw2 import replay as again
     from hw2 import training
+    from hw2.experiments import replay as again
 
     known = {run.name: run for run in again.every()}
     if strange := sorted(set(names or ()) - known.keys()):
@@ -282,8 +287,9 @@ def export(
     """Write a network as an ONNX file; count the validation images that ONNX Runtime gets right with it."""
     from tempfile import TemporaryDirectory
 
-    from hw2 import inference, networks, stages, training
+    from hw2 import inference, networks, training
     from hw2.data import fashion_mnist
+    from hw2.experiments import stages
 
     path = out or Path("model.int8.onnx" if int8 else "model.onnx")
     network = networks.load(weights or stages.delivered().weights)

@@ -13,9 +13,9 @@ from tqdm.auto import tqdm
 
 from hw2 import views
 from hw2.errors import InputError
+from hw2.experiments.recipes import check_alpha, check_temperature
 from hw2.files import write_array
 from hw2.kernels import quick
-from hw2.recipes import check_alpha, check_temperature
 from hw2.training import Objective, end_if_asked, logits_of
 
 

@@ -16,8 +16,8 @@ from torch.nn import functional
 
 from hw2 import training
 from hw2.errors import InputError
+from hw2.experiments.recipes import check_alpha, check_temperature
 from hw2.networks import ResNet14
-from hw2.recipes import check_alpha, check_temperature
 from hw2.training import Objective
 
 

@@ -16,8 +16,8 @@ from torch import Tensor, nn
 
 from hw2 import views
 from hw2.errors import InputError
+from hw2.experiments.recipes import RATIO, check_iterations, check_ratio
 from hw2.networks import ResNet14, count_parameters
-from hw2.recipes import RATIO, check_iterations, check_ratio
 
 
 class Pruner(tp.pruner.GroupNormPruner):

@@ -26,9 +26,9 @@ from tqdm.auto import tqdm
 from hw2 import views
 from hw2.data import FashionMNIST, permutation
 from hw2.errors import Ended, InputError
+from hw2.experiments.recipes import Fit
 from hw2.files import write_bytes
 from hw2.kernels import quick
-from hw2.recipes import Fit
 
 STEPS_KEPT = 20  # losses of the first steps, for replay
 NEAR = 1e-3  # the two largest logits of an image: closer than rounding should decide

@@ -9,7 +9,9 @@
 # later notebooks need of the teacher is: its logits for every training image and every view.
 
 # %%
-from hw2 import data, networks, plots, stages
+from hw2 import data, networks
+from hw2.experiments import stages
+from hw2.report import plots
 
 fashion = data.fashion_mnist()
 train, validation = fashion.split

@@ -12,7 +12,9 @@
 # the augmented image that the student sees; notebook 1 shows some of them as pictures.
 
 # %%
-from hw2 import comparisons, measures, networks, plots, stages
+from hw2 import networks
+from hw2.experiments import stages
+from hw2.report import comparisons, plots, statistics as measures
 
 teacher = stages.teacher()
 print(f"student: ResNet-14, {networks.count_parameters(networks.ResNet14()):,} parameters")

@@ -14,7 +14,9 @@
 # 4. **Fine-tuning** with the same soft targets as before.
 
 # %%
-from hw2 import ablation, networks, outcomes, plots, pruning, runs, stages
+from hw2 import networks, pruning
+from hw2.experiments import stages, store as runs
+from hw2.report import ablation, outcomes, plots
 
 compressed, distilled = stages.compressed(), stages.distilled()
 recipe = compressed.recipe

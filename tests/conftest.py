@@ -9,8 +9,10 @@ from helpers import tiny_network
 from tqdm import tqdm
 
 from hw2 import data as source
-from hw2 import networks, recipes, replay, runs, stages, trainers
-from hw2.recipes import Fit
+from hw2 import networks
+from hw2.experiments import recipes, replay, stages, trainers
+from hw2.experiments import store as runs
+from hw2.experiments.recipes import Fit
 
 # Its own lock is shared by forked processes: one that is killed while it holds it would stop all others.
 tqdm.set_lock(threading.RLock())

@@ -9,8 +9,9 @@ import pytest
 import torch
 from PIL import Image, ImageDraw
 
-from hw2 import recipes, runs
 from hw2.data import PROJECT
+from hw2.experiments import recipes
+from hw2.experiments import store as runs
 from hw2.networks import ResNet14
 
 TINY = (4, 4, 4, 4)  # widths

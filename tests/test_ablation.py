@@ -4,7 +4,10 @@ from types import SimpleNamespace
 
 import pytest
 
-from hw2 import ablation, networks, pruning, recipes, runs, stages
+from hw2 import networks, pruning
+from hw2.experiments import recipes, stages
+from hw2.experiments import store as runs
+from hw2.report import ablation
 
 
 @pytest.fixture

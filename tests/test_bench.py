@@ -9,9 +9,12 @@ import pytest
 import torch
 from helpers import tiny_network
 
-from hw2 import bench, networks, plots, runs, training, workloads
+from hw2 import networks, training
+from hw2.experiments import store as runs
 from hw2.networks import ResNet14
-from hw2.workloads import COMPRESSED, Case
+from hw2.report import plots
+from hw2.tools import bench, workloads
+from hw2.tools.workloads import COMPRESSED, Case
 
 
 def test_ratios_are_medians_of_ratios_within_a_round():

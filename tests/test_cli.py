@@ -11,9 +11,10 @@ import pytest
 import torch
 from PIL import Image
 
-from hw2 import cli, networks, pictures, stages
+from hw2 import cli, networks, pictures
 from hw2.data import FILES, PROJECT, fashion_mnist
 from hw2.errors import InputError
+from hw2.experiments import stages
 
 
 def hw2(*arguments, **environment):

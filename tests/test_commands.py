@@ -10,9 +10,14 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from hw2 import bench, cli, networks, pruning, recipes, replay, report, runs, stages, training, tuning
+from hw2 import cli, networks, pruning, training
 from hw2.data import PROJECT
 from hw2.errors import Ended, InputError
+from hw2.experiments import recipes, replay, stages
+from hw2.experiments import search as tuning
+from hw2.experiments import store as runs
+from hw2.report import write as report
+from hw2.tools import bench
 
 
 def called(*words):

@@ -6,7 +6,8 @@ import pandas as pd
 import pytest
 import torch
 
-from hw2 import comparisons, recipes, stages
+from hw2.experiments import recipes, stages
+from hw2.report import comparisons
 
 
 def run(val_correct, logits=None):

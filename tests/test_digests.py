@@ -12,7 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from hw2 import recipes, runs, stages, training, tuning
+from hw2 import training
+from hw2.experiments import recipes, stages
+from hw2.experiments import search as tuning
+from hw2.experiments import store as runs
 
 with (Path(__file__).parent / "digests.csv").open() as file:
     DIGESTS = {row["name"]: row["digest"] for row in csv.DictReader(file)}

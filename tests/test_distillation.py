@@ -14,7 +14,7 @@ from torch.nn import functional
 from hw2 import distillation, training, views
 from hw2.distillation import build_cache, cached_objective, kd_loss, read_cache
 from hw2.errors import InputError
-from hw2.recipes import Recipe
+from hw2.experiments.recipes import Recipe
 
 #: what PyTorch says where a softmax is not told its dimension
 pytestmark = pytest.mark.filterwarnings("error:Implicit dimension choice")

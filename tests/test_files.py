@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from hw2 import files, networks, training
-from hw2.recipes import Fit
+from hw2.experiments.recipes import Fit
 
 resource = pytest.importorskip("resource")
 

@@ -6,8 +6,8 @@ from helpers import same_bits, tiny_network
 
 from hw2 import distillation, fused, training
 from hw2.errors import InputError
+from hw2.experiments.recipes import Fit
 from hw2.networks import ResNet14
-from hw2.recipes import Fit
 
 TRAIN, VALIDATION = torch.arange(72), torch.arange(500, 532)
 # A small learning rate: a large one blows rounding up, in this tiny network a hundredfold an epoch.

@@ -5,9 +5,12 @@ import gzip
 import pytest
 import torch
 
-from hw2 import data, grading, networks, outcomes, runs, stages, training
+from hw2 import data, grading, networks, training
 from hw2.data import PROJECT
 from hw2.errors import InputError
+from hw2.experiments import stages
+from hw2.experiments import store as runs
+from hw2.report import outcomes
 
 KEPT = {}
 

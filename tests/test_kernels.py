@@ -8,9 +8,9 @@ from helpers import same_bits
 from torch import nn
 
 from hw2 import kernels, networks, training, views
+from hw2.experiments.recipes import Fit
 from hw2.kernels import BatchNorm2d
 from hw2.networks import ResNet14
-from hw2.recipes import Fit
 
 ODD, PADDED = (11, 11, 22, 45), (11, 11, 24, 48)
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from scipy import stats
 
-from hw2 import measures
+from hw2.report import statistics as measures
 
 
 def test_the_calibration_error_is_the_mean_gap_weighed_by_the_images_of_a_bin():

@@ -10,9 +10,13 @@ from helpers import land_another_chain, pytest_words
 from nbclient.exceptions import CellExecutionError
 from nbval.plugin import find_comment_markers
 
-from hw2 import notebooks, plots, report, runs, training
+from hw2 import training
 from hw2.data import PROJECT
 from hw2.errors import InputError
+from hw2.experiments import store as runs
+from hw2.report import plots
+from hw2.report import write as report
+from hw2.tools import notebooks
 
 PATHS = notebooks.paths()
 

@@ -5,7 +5,10 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from hw2 import measures, outcomes, runs, stages
+from hw2.experiments import stages
+from hw2.experiments import store as runs
+from hw2.report import outcomes
+from hw2.report import statistics as measures
 
 
 def run(stage, seed, validation, test):

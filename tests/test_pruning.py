@@ -7,8 +7,9 @@ import torch
 from helpers import same_bits, tiny_network
 from torch import nn
 
-from hw2 import pruning, recipes, views
+from hw2 import pruning, views
 from hw2.errors import InputError
+from hw2.experiments import recipes
 from hw2.networks import WIDTHS, ResNet14, count_parameters
 
 

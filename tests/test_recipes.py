@@ -6,9 +6,9 @@ from dataclasses import asdict, dataclass, fields, replace
 
 import pytest
 
-from hw2 import recipes
 from hw2.errors import InputError
-from hw2.recipes import CompressedRecipe, Fit, Recipe, StudentRecipe
+from hw2.experiments import recipes
+from hw2.experiments.recipes import CompressedRecipe, Fit, Recipe, StudentRecipe
 
 FIT = Fit(epochs=1, lr=0.1)
 COMPRESSED = CompressedRecipe(stage="compressed", seed=0, fit=FIT, sparse=FIT, parent="p", reg=0.1, ratio=0.29)

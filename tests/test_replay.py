@@ -7,8 +7,10 @@ import shutil
 import pytest
 import torch
 
-from hw2 import networks, recipes, replay, runs, stages, training
+from hw2 import networks, training
 from hw2.errors import InputError
+from hw2.experiments import recipes, replay, stages
+from hw2.experiments import store as runs
 
 CPU = torch.device("cpu")
 

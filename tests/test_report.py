@@ -9,8 +9,10 @@ import pytest
 from helpers import blacken, unlike_sums
 from PIL import Image
 
-from hw2 import figures, grading, plots, report
+from hw2 import grading
 from hw2.data import PROJECT
+from hw2.report import figures, plots
+from hw2.report import write as report
 
 
 @pytest.fixture

@@ -9,7 +9,6 @@ import re
 import subprocess
 import sys
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -19,11 +18,13 @@ import torch
 from helpers import same_bits, tiny_network
 from torch import nn
 
-from hw2 import files, networks, recipes, runs
+from hw2 import files, networks
 from hw2.data import PROJECT
 from hw2.errors import InputError
-from hw2.recipes import Recipe
-from hw2.runs import Run
+from hw2.experiments import recipes
+from hw2.experiments import store as runs
+from hw2.experiments.recipes import Recipe
+from hw2.experiments.store import Run
 from hw2.training import History, predict
 
 RECIPE = Recipe(stage="plain", seed=3)
@@ -573,12 +574,12 @@ def test_the_commit_that_a_run_names_has_the_code_that_it_names(folder):
         if commit is None:
             assert "instruction_set" not in environment  # recorded before commits were
             continue
-        listed = git("ls-tree", "--name-only", commit, "hw2/").decode().split()
+        listed = git("ls-tree", "-r", "--name-only", commit, "hw2/").decode().split()
         if not listed:
             pytest.skip(f"commit {commit} is not in this clone")
         digest = hashlib.sha256()
         for name in sorted(name for name in listed if name.endswith(".py")):
-            digest.update(Path(name).name.encode() + b"\0" + git("show", f"{commit}:{name}"))
+            digest.update(name.removeprefix("hw2/").encode() + b"\0" + git("show", f"{commit}:{name}"))
         assert environment["code"] == digest.hexdigest()
 
 

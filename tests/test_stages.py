@@ -13,9 +13,12 @@ import torch
 from helpers import tiny_network
 
 from conftest import SHRUNKEN
-from hw2 import networks, recipes, runs, stages, trainers, training, tuning
+from hw2 import networks, training
 from hw2.errors import InputError
-from hw2.recipes import Fit
+from hw2.experiments import recipes, stages, trainers
+from hw2.experiments import search as tuning
+from hw2.experiments import store as runs
+from hw2.experiments.recipes import Fit
 
 CPU = torch.device("cpu")
 

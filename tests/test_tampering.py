@@ -15,9 +15,13 @@ import pytest
 import torch
 from helpers import blacken, pytest_words, unlike_sums
 
-from hw2 import networks, outcomes, plots, replay, report, runs, stages, training
+from hw2 import networks, training
 from hw2.data import PROJECT
 from hw2.errors import InputError
+from hw2.experiments import replay, stages
+from hw2.experiments import store as runs
+from hw2.report import outcomes, plots
+from hw2.report import write as report
 
 
 @pytest.fixture(scope="module")

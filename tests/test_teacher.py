@@ -4,8 +4,10 @@ import numpy as np
 import pytest
 import torch
 
-from hw2 import runs, stages, training, views
+from hw2 import training, views
 from hw2.data import fashion_mnist
+from hw2.experiments import stages
+from hw2.experiments import store as runs
 
 FOLDERS = sorted((runs.root() / "teacher").glob("*-s*"))
 

@@ -14,7 +14,7 @@ sys.path.insert(0, str(TORTURE))
 
 import fuzz  # noqa: E402
 
-from hw2 import runs  # noqa: E402
+from hw2.experiments import store as runs  # noqa: E402
 
 
 def test_killed_work_ends_with_the_same_bits():

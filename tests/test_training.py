@@ -13,8 +13,8 @@ from torch.nn import functional
 from hw2 import training, views
 from hw2.data import permutation
 from hw2.errors import Ended, InputError
+from hw2.experiments.recipes import Fit
 from hw2.networks import ResNet14
-from hw2.recipes import Fit
 
 TRAIN, VALIDATION = torch.arange(100), torch.arange(500, 564)
 PLAIN = Fit(epochs=3, lr=0.1, batch=32)

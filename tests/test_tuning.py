@@ -17,10 +17,12 @@ import torch
 from helpers import tiny_network
 from optuna.trial import TrialState
 
-from hw2 import runs, training, tuning
+from hw2 import training
 from hw2.data import PROJECT
 from hw2.errors import InputError
-from hw2.recipes import Fit, TuningRecipe
+from hw2.experiments import search as tuning
+from hw2.experiments import store as runs
+from hw2.experiments.recipes import Fit, TuningRecipe
 
 RECIPE = TuningRecipe(
     stage="tuning",
@@ -157,7 +159,8 @@ import sys, time
 import torch
 from pathlib import Path
 from helpers import tiny_network
-from hw2 import runs, training, tuning
+from hw2 import training
+from hw2.experiments import search as tuning, store as runs
 from hw2.data import fashion_mnist
 from test_tuning import RECIPE
 

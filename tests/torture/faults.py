@@ -49,8 +49,11 @@ from helpers import keep_torture, tiny_network
 
 import conftest
 from hw2 import data as source
-from hw2 import recipes, report, runs, stages, tuning
 from hw2.errors import InputError
+from hw2.experiments import recipes, stages
+from hw2.experiments import search as tuning
+from hw2.experiments import store as runs
+from hw2.report import write as report
 
 LIMIT = 120  # seconds that no work takes, or it hangs
 WRITING = ("open", "os.rename", "os.remove", "os.rmdir", "os.mkdir", "shutil.rmtree")  # Python's audit events

@@ -46,8 +46,11 @@ with atheris.instrument_imports(include=INSTRUMENTED) if atheris and __name__ ==
     from PIL import Image
 
     from hw2 import data as source
-    from hw2 import distillation, grading, networks, pictures, recipes, runs, tuning
+    from hw2 import distillation, grading, networks, pictures
     from hw2.errors import InputError
+    from hw2.experiments import recipes
+    from hw2.experiments import search as tuning
+    from hw2.experiments import store as runs
 
 BOUND = 256 * 2**20  # bytes that a reader may take for a small file
 LONGEST = 30  # seconds for one input

@@ -16,12 +16,15 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from hw2 import ablation, comparisons, grading, outcomes, provenance, recipes, replay, runs, stages
+from hw2 import grading
 from hw2.data import PROJECT
+from hw2.experiments import recipes, replay, stages
+from hw2.experiments import store as runs
 from hw2.files import write_bytes
-from hw2.measures import spread, wilson
-from hw2.outcomes import NETWORKS, delivered_classes, seeds
-from hw2.plots import FIGURES, drawn
+from hw2.report import ablation, comparisons, outcomes, provenance
+from hw2.report.outcomes import NETWORKS, delivered_classes, seeds
+from hw2.report.plots import FIGURES, drawn
+from hw2.report.statistics import spread, wilson
 
 
 def output(profile: str | None = None) -> Path:
@@ -106,9 +109,12 @@ def context() -> dict:
 def text(template: str, values: dict) -> str:
     """A template filled in."""
     environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("hw2"), undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True,
+        loader=jinja2.PackageLoader("hw2.report"),
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
         keep_trailing_newline=True,
-    )  # fmt: skip
+    )
     environment.filters["percent"] = lambda value, digits=2: f"{value:.{digits}%}"
     return environment.get_template(template).render(**values)
 

@@ -29,10 +29,11 @@ import torch
 from filelock import FileLock, Timeout
 from torch import Tensor, nn
 
-from hw2 import distillation, files, networks, recipes
+from hw2 import distillation, files, networks
 from hw2.data import PROJECT, FashionMNIST
 from hw2.errors import InputError
-from hw2.recipes import Recipe
+from hw2.experiments import recipes
+from hw2.experiments.recipes import Recipe
 from hw2.training import History, predict
 
 #: variables by which the instruction set can be lowered, and the values that leave no bfloat16
@@ -374,10 +375,11 @@ def clear(recipe: Recipe) -> None:
 
 
 def code_digest() -> str:
-    """SHA-256 over the package's source files."""
+    """SHA-256 over the package's source files, by their paths relative to it."""
     digest = hashlib.sha256()
-    for path in sorted((PROJECT / "hw2").glob("*.py")):
-        digest.update(path.name.encode() + b"\0" + path.read_bytes())
+    top = PROJECT / "hw2"
+    for name in sorted(path.relative_to(top).as_posix() for path in top.rglob("*.py")):
+        digest.update(name.encode() + b"\0" + (top / name).read_bytes())
     return digest.hexdigest()
 
 

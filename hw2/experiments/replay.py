@@ -13,10 +13,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from hw2 import recipes, runs, stages, trainers, training
+from hw2 import training
 from hw2.data import fashion_mnist
 from hw2.errors import InputError
-from hw2.runs import Run
+from hw2.experiments import recipes, stages, trainers
+from hw2.experiments import store as runs
+from hw2.experiments.store import Run
 
 #: Relative difference of a loss that may be rounding: at the first step, the factor at each further one, and the most.
 #: Measured against losses recorded with two threads on another machine, trained again with one thread: students 2e-6 at

@@ -6,10 +6,13 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from hw2 import measures, recipes, stages, training, tuning
+from hw2 import training
 from hw2.data import CLASSES, fashion_mnist
-from hw2.measures import rounded, spread
-from hw2.runs import Run
+from hw2.experiments import recipes, stages
+from hw2.experiments import search as tuning
+from hw2.experiments.store import Run
+from hw2.report import statistics as measures
+from hw2.report.statistics import rounded, spread
 
 
 def teacher_validation(run: Run) -> tuple[Tensor, Tensor, Tensor]:

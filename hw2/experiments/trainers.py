@@ -11,11 +11,13 @@ import numpy as np
 import torch
 from torch import nn
 
-from hw2 import distillation, networks, pruning, recipes, runs, training
+from hw2 import distillation, networks, pruning, training
 from hw2.data import fashion_mnist
+from hw2.experiments import recipes
+from hw2.experiments import store as runs
+from hw2.experiments.recipes import Recipe
+from hw2.experiments.store import Run
 from hw2.files import write_array
-from hw2.recipes import Recipe
-from hw2.runs import Run
 
 #: What a student's run holds of its network: `weights`; `logits` or `classes` that it gives the validation images.
 #: Weights that are not among it stay in the cache of where it was trained.

@@ -14,12 +14,16 @@ from functools import cache
 import torch
 from torch import Tensor
 
-from hw2 import ablation, comparisons, distillation, figures, grading, measures, pictures, runs, stages, training
-from hw2.comparisons import teacher_validation
+from hw2 import distillation, grading, pictures, training
 from hw2.data import CLASSES, FashionMNIST, fashion_mnist
-from hw2.measures import rounded
-from hw2.outcomes import NETWORKS, PHASES, at_phase, delivered_classes, seeds
-from hw2.runs import Run
+from hw2.experiments import stages
+from hw2.experiments import store as runs
+from hw2.experiments.store import Run
+from hw2.report import ablation, comparisons, figures
+from hw2.report import statistics as measures
+from hw2.report.comparisons import teacher_validation
+from hw2.report.outcomes import NETWORKS, PHASES, at_phase, delivered_classes, seeds
+from hw2.report.statistics import rounded
 
 
 @dataclass(frozen=True)

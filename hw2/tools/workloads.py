@@ -24,10 +24,11 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 from tqdm import tqdm
 
-from hw2 import distillation, inference, kernels, networks, pruning, training, tuning, views
+from hw2 import distillation, inference, kernels, networks, pruning, training, views
 from hw2.data import FashionMNIST, fashion_mnist
+from hw2.experiments import search as tuning
+from hw2.experiments.recipes import NARROW, NUMBERS, RATIO, Fit, TuningRecipe
 from hw2.networks import ResNet14
-from hw2.recipes import NARROW, NUMBERS, RATIO, Fit, TuningRecipe
 
 COMPRESSED = NARROW
 IMAGES = 1024  # of an epoch of training

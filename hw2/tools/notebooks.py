@@ -1,6 +1,6 @@
 """Execute the four notebooks so that the same input gives the same bytes, and keep each with its readable .py.
 
-`python -m hw2.notebooks` does it in place, or, where HW2_PROFILE is smoke, into build/smoke/notebooks.
+`python -m hw2.tools.notebooks` does it in place, or, where HW2_PROFILE is smoke, into build/smoke/notebooks.
 """
 
 from __future__ import annotations
@@ -15,9 +15,10 @@ import nbformat
 from nbclient import NotebookClient
 from tqdm import tqdm
 
-from hw2 import runs, stages
 from hw2.data import PROJECT
 from hw2.errors import InputError
+from hw2.experiments import stages
+from hw2.experiments import store as runs
 
 FOLDER = PROJECT / "notebooks"
 AT_ONCE = 2  # notebooks; most of a kernel's time is imports and drawing, which use one core

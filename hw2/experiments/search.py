@@ -24,12 +24,13 @@ from optuna.storages import RDBStorage, RetryHeartbeatStaleTrialCallback
 from optuna.trial import FrozenTrial, Trial, TrialState
 from sqlalchemy.exc import DBAPIError
 
-from hw2 import runs, training
+from hw2 import training
 from hw2.data import FashionMNIST
 from hw2.distillation import cached_objective
 from hw2.errors import InputError
+from hw2.experiments import store as runs
+from hw2.experiments.recipes import TuningRecipe
 from hw2.networks import ResNet14
-from hw2.recipes import TuningRecipe
 
 HEARTBEAT = 30  # seconds; a trial is taken for dead after twice as long without one
 COLUMNS = ("trial", "T", "alpha", "lr", "seed", "epochs", "images", "val_correct", "state")

@@ -9,9 +9,11 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from hw2 import measures, recipes, runs, stages
 from hw2.data import CLASSES, fashion_mnist
-from hw2.runs import Run
+from hw2.experiments import recipes, stages
+from hw2.experiments import store as runs
+from hw2.experiments.store import Run
+from hw2.report import statistics as measures
 
 NETWORKS = {
     "teacher": "ResNet-50, the teacher",

@@ -24,9 +24,10 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 from tqdm import tqdm
 
-from hw2 import distillation, networks, runs, training
+from hw2 import distillation, networks, training
+from hw2.experiments import store as runs
 from hw2.networks import ResNet14
-from hw2.workloads import COMPRESSED, IMAGES, Case, growth, speeds, timed, train
+from hw2.tools.workloads import COMPRESSED, IMAGES, Case, growth, speeds, timed, train
 
 PAUSE = 0.2  # seconds: the threads of ONNX Runtime spin for a while after their work and would slow the case after it
 

@@ -7,11 +7,12 @@ import re
 
 import pandas as pd
 
-from hw2 import recipes, runs, stages
 from hw2.data import PROJECT
 from hw2.errors import InputError
-from hw2.outcomes import NETWORKS
-from hw2.plots import FIGURES, drawn
+from hw2.experiments import recipes, stages
+from hw2.experiments import store as runs
+from hw2.report.outcomes import NETWORKS
+from hw2.report.plots import FIGURES, drawn
 
 COMMANDS = {"data": "hw2 data", "tuning": "hw2 tune", "bench": "hw2 bench --keep"}
 #: stages that are several runs' folders, or none

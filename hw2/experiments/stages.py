@@ -16,10 +16,13 @@ from pathlib import Path
 import pandas as pd
 from torch import nn
 
-from hw2 import networks, recipes, runs, trainers, training, tuning
+from hw2 import networks, training
 from hw2.data import fashion_mnist
 from hw2.errors import InputError
-from hw2.runs import Run
+from hw2.experiments import recipes, trainers
+from hw2.experiments import search as tuning
+from hw2.experiments import store as runs
+from hw2.experiments.store import Run
 
 
 def default_profile() -> str:

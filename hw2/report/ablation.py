@@ -7,9 +7,13 @@ import torch
 import torch_pruning as tp
 from safetensors.torch import save
 
-from hw2 import comparisons, grading, measures, networks, pruning, recipes, runs, stages
-from hw2.measures import rounded, spread
-from hw2.outcomes import at_phase, seeds
+from hw2 import grading, networks, pruning
+from hw2.experiments import recipes, stages
+from hw2.experiments import store as runs
+from hw2.report import comparisons
+from hw2.report import statistics as measures
+from hw2.report.outcomes import at_phase, seeds
+from hw2.report.statistics import rounded, spread
 
 TEST, LAST = "best epoch or run, by the test set", "last epoch"
 #: What others report for the test set: name, parameters, accuracy, and how epoch and run were chosen. Sources: the

@@ -1,0 +1,1 @@
+"""Measuring speed, executing the notebooks."""
