@@ -117,7 +117,7 @@ def fit(
     validation: Tensor,
     recipe: Fit,
     *,
-    seed: int | tuple[int, ...],
+    seed: int,
     pad: int = 2,
     view_count: int = 0,
     view_seed: int = 0,
@@ -138,13 +138,10 @@ def fit(
     Returns the network to keep on the CPU, and the history: `network`, trained in place, or where `recipe.ema` is set
     the averaged one.
     With `checkpoint`, training resumes from the last finished epoch in that file, which keeps the `environment` of the
-    first step. `stop_after` ends it early, after
-    so many epochs (the schedule stays the recipe's): for tests. So does `first_steps`, after so many steps and without
-    validation, checkpoint or average: for replay. `after_epoch` is told the number of epochs
-    done and the validation accuracy, and may end training by an exception of its own. With several seeds, `network` is
-    a `fused.Fused` of as many students, and the batch is every student's.
+    first step. `stop_after` ends it early, after so many epochs (the schedule stays the recipe's): for tests. So does
+    `first_steps`, after so many steps and without validation, checkpoint or average: for replay. `after_epoch` is told
+    the number of epochs done and the validation accuracy, and may end training by an exception of its own.
     """
-    seeds = (seed,) if isinstance(seed, int) else seed
     device = device or torch.device("cpu")
     objective = objective or cross_entropy(recipe.label_smoothing)
     layout = torch.channels_last if channels_last else torch.contiguous_format
@@ -173,7 +170,6 @@ def fit(
 
     started, processor = time.monotonic(), time.process_time()
     images, labels = data.train_images.to(device), data.train_labels.to(device)
-    held_out = validation.repeat_interleave(len(seeds))
     per_epoch = math.ceil(len(train) / recipe.batch)
     steps = recipe.epochs * per_epoch
     autocast = torch.autocast(device.type, torch.bfloat16) if recipe.precision == "bfloat16" else nullcontext()
@@ -182,25 +178,22 @@ def fit(
             end_if_asked(label)
             view = epoch_view(epoch, view_count)
             seen = views.cut(images, view, pad, view_seed)
-            orders = [torch.from_numpy(permutation(len(train), "shuffle", one, epoch)) for one in seeds]
-            order = train[torch.stack(orders, dim=1).flatten()].to(device)
+            order = train[torch.from_numpy(permutation(len(train), "shuffle", seed, epoch))].to(device)
             if before_epoch:
                 before_epoch(epoch)
             network.train()
             total, lr = torch.zeros((), device=device, dtype=torch.float64), 0.0
-            for part, rows in enumerate(order.split(recipe.batch * len(seeds))):
+            for part, rows in enumerate(order.split(recipe.batch)):
                 step = epoch * per_epoch + part
                 lr = optimizer.param_groups[0]["lr"] = learning_rate(recipe, step, steps)
                 inputs = views.normalise(seen[rows])
                 if recipe.erasing:
-                    for number, one in enumerate(seeds):
-                        mine = slice(number, None, len(seeds))
-                        views.erase(inputs[mine], rows[mine], recipe.erasing, one, epoch)
+                    views.erase(inputs, rows, recipe.erasing, seed, epoch)
                 optimizer.zero_grad(set_to_none=True)
                 with autocast:
                     logits = network(inputs.contiguous(memory_format=layout))
                 loss = objective(logits.float(), labels[rows], rows, view)
-                (loss * len(seeds)).backward()  # the students' mean loss: each gets the gradient of its own
+                loss.backward()
                 if after_backward:
                     after_backward()
                 optimizer.step()
@@ -213,20 +206,19 @@ def fit(
                 if first_steps == step + 1:
                     return network, history
             kept = average.module if average else network
-            batch = max(100 // len(seeds), 1) * len(seeds)
-            val_loss, correct = validate(kept, images[held_out], labels[held_out], batch)
+            val_loss, correct = validate(kept, images[validation], labels[validation])
             history.epochs.append(
                 {
                     "epoch": epoch + 1,
                     "lr": lr,
                     "train_loss": total.item() / len(order),
                     "val_loss": val_loss,
-                    "val_accuracy": correct / len(held_out),
+                    "val_accuracy": correct / len(validation),
                 }
             )
             if not math.isfinite(history.epochs[-1]["train_loss"] + val_loss):
                 raise InputError(f"{label}: the loss is not finite in epoch {epoch + 1}; lower lr ({recipe.lr}) or reg")
-            bar.set_postfix(val_accuracy=f"{correct / len(held_out):.4f}")
+            bar.set_postfix(val_accuracy=f"{correct / len(validation):.4f}")
             if checkpoint:
                 state = {"network": network.state_dict(), "optimizer": optimizer.state_dict(), "done": epoch + 1}
                 state |= {"average": average.state_dict() if average else {}}
@@ -239,7 +231,7 @@ def fit(
                 torch.save(state, content)  # into a file it raises whatever its C++ meets on a full disk
                 write_bytes(checkpoint, content.getbuffer())
             if after_epoch:
-                after_epoch(epoch + 1, correct / len(held_out))
+                after_epoch(epoch + 1, correct / len(validation))
     kept = copy.deepcopy(average.module) if average else network
     return kept.cpu().eval(), history
 
