@@ -145,9 +145,6 @@ def tune(
     device: Device = "auto",
     storage: Annotated[Optional[str], typer.Option(help="the study's database URL; default: SQLite")] = None,
     workers: Annotated[int, typer.Option(min=1, help="processes on this machine")] = 1,
-    sampler: Annotated[str, typer.Option(help="grid; or random, tpe: an exploration that is not kept")] = "grid",
-    pruner: Annotated[str, typer.Option(help="none or median: early stopping of an exploration")] = "none",
-    trials: Annotated[int, typer.Option(min=1, help="of an exploration")] = 20,
     replace: Replace = False,
 ) -> None:
     """Search temperature and alpha on the validation split."""
@@ -156,12 +153,6 @@ def tune(
     from hw2.experiments import stages
 
     chosen = _profile(profile)
-    if (sampler, pruner) != ("grid", "none"):
-        tuning.check_exploration(sampler, pruner)
-        if workers > 1 or storage:
-            raise InputError("--workers and --storage belong to the grid: an exploration is one process's and not kept")
-        print(stages.explored(chosen, device, trials, sampler, pruner).to_string(index=False))
-        return
     same = ["tune", "--profile", chosen, "--device", device, *(("--storage", storage) if storage else ())]
     same += ["--replace"] * replace
     stages.teacher(chosen, device=device)  # before the workers start, or each would train it

@@ -5,7 +5,6 @@ import os
 import shutil
 from contextlib import contextmanager
 
-import pandas as pd
 import pytest
 import torch
 from typer.testing import CliRunner
@@ -66,20 +65,6 @@ def test_the_search_is_told_trial_by_trial_with_its_finalists(store):
     assert trials[0].split() == list(tuning.COLUMNS) and len(trials) == 1 + len(stages.tuned())
     for line, (temperature, alpha) in zip(finalists, tuning.finalists(stages.tuned()), strict=True):
         assert line == f"finalist: temperature {temperature:g}, alpha {alpha:g}"
-
-
-def test_an_exploration_is_shown_and_not_kept(store, monkeypatch):
-    asked = []
-
-    def explored(*words):
-        asked.append(words)
-        return pd.DataFrame({"T": [2.5]})
-
-    monkeypatch.setattr(stages, "explored", explored)
-    assert called("tune", "--sampler", "random", "--trials", 3) == (0, ["  T", "2.5"])
-    assert asked == [("smoke", "auto", 3, "random", "none")]
-    with pytest.raises(InputError, match="belong to the grid"):
-        called("tune", "--sampler", "random", "--workers", 2)
 
 
 def test_grading_needs_no_teacher(tmp_path, monkeypatch):

@@ -252,31 +252,6 @@ def test_a_helper_that_fails_is_told(capfd):
     assert "a worker of the search ended with status 2" in capfd.readouterr().err
 
 
-def test_an_exploration_draws_between_the_corners_and_stops_early(few, monkeypatch):
-    monkeypatch.setattr(tuning, "ResNet14", tiny_network)
-    cache = torch.zeros(1, 576, 10, dtype=torch.float16)
-    recipe = replace(RECIPE, fit=Fit(epochs=3, lr=0.1, batch=32))
-    monkeypatch.setitem(tuning.PRUNERS, "median", lambda: tuning.optuna.pruners.MedianPruner(n_startup_trials=1))
-    # Every trial does worse than the one before it.
-    accuracies = iter(range(100, 0, -1))
-
-    def fit(network, *args, after_epoch, **more):
-        for epoch in range(1, 4):
-            after_epoch(epoch, next(accuracies) / 100)
-        return network, training.History()
-
-    monkeypatch.setattr(training, "fit", fit)
-    table = tuning.explore(recipe, few, cache, torch.device("cpu"), 3, "random", "median")
-    assert table.state.tolist() == ["COMPLETE", "PRUNED", "PRUNED"]
-    assert table["T"].between(2, 4).all() and table.alpha.between(0.5, 0.9).all() and table.lr.between(0.05, 0.2).all()
-
-
-@pytest.mark.parametrize(("sampler", "pruner"), [("grid", "median"), ("tpe", "hyperband"), ("best", "none")])
-def test_an_unknown_sampler_or_pruner_is_an_error(sampler, pruner):
-    with pytest.raises(InputError, match="expected one of"):
-        tuning.check_exploration(sampler, pruner)
-
-
 def trials(*rows):
     return pd.DataFrame(rows, columns=["T", "alpha", "seed", "val_correct"])
 

@@ -250,50 +250,6 @@ def search(
 
 
 COMMAND = ["-m", "hw2"]
-SAMPLERS = {"random": optuna.samplers.RandomSampler, "tpe": optuna.samplers.TPESampler}
-PRUNERS = {"none": optuna.pruners.NopPruner, "median": optuna.pruners.MedianPruner}
-
-
-def check_exploration(sampler: str, pruner: str) -> None:
-    for kind, name, known in (("sampler", sampler, SAMPLERS), ("pruner", pruner, PRUNERS)):
-        if name not in known:
-            raise InputError(f"{kind} {name!r}: expected one of {', '.join(known)} (the grid takes no pruner)")
-
-
-def explore(
-    recipe: TuningRecipe,
-    data: FashionMNIST,
-    cache: torch.Tensor,
-    device: torch.device,
-    trials: int,
-    sampler: str,
-    pruner: str,
-) -> pd.DataFrame:
-    """So many trials anywhere between the grid's corners and at other learning rates, in place of the complete grid.
-
-    Temperature and learning rate are drawn on a logarithmic scale, the latter within a factor of 2. Nothing of it is
-    kept: it tells where a grid should look.
-    """
-
-    def objective(trial: Trial) -> int:
-        temperature = trial.suggest_float("T", min(recipe.temperatures), max(recipe.temperatures), log=True)
-        alpha = trial.suggest_float("alpha", min(recipe.alphas), max(recipe.alphas))
-        lr = trial.suggest_float("lr", recipe.fit.lr / 2, recipe.fit.lr * 2, log=True)
-
-        def report(epoch: int, accuracy: float) -> None:
-            trial.report(accuracy, epoch)
-            if trial.should_prune():
-                raise optuna.TrialPruned
-
-        return _trial(recipe, data, cache, device, (temperature, alpha, lr, 0), after_epoch=report)[0]
-
-    with quiet():
-        free = optuna.create_study(
-            sampler=SAMPLERS[sampler](seed=recipe.seed), pruner=PRUNERS[pruner](), direction="maximize"
-        )
-        free.optimize(objective, n_trials=trials)
-    table = free.trials_dataframe(attrs=("number", "params", "value", "state"))
-    return table.rename(columns=lambda name: name.removeprefix("params_"))
 
 
 @contextmanager

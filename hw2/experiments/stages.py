@@ -119,14 +119,6 @@ def tuned(
     return runs.read_csv(folder / "trials.csv", tuning.COLUMNS)
 
 
-def explored(profile: str, device: str, trials: int, sampler: str, pruner: str) -> pd.DataFrame:
-    """Trials of a free search around the profile's grid (`tuning.explore`); nothing is kept."""
-    parent = teacher(profile, device=device)
-    recipe = recipes.tuning(profile, parent.digest)
-    where = training.pick_device(device)
-    return tuning.explore(recipe, fashion_mnist(), parent.soft_targets, where, trials, sampler, pruner)
-
-
 def finalists(
     profile: str | None = None, device: str = "auto", replace: bool = False
 ) -> dict[tuple[float, float], list[Run]]:
