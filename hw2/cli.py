@@ -59,8 +59,6 @@ def train(
     alpha: Annotated[Optional[float], typer.Option(help="distilled: another weight of the KL term")] = None,
     ratio: Annotated[Optional[float], typer.Option(help="compressed: share of the channels to remove")] = None,
     budget: Annotated[Optional[int], typer.Option(help="compressed: parameters to keep at most")] = None,
-    iterations: Annotated[Optional[int], typer.Option(min=1, help="compressed: steps of pruning")] = None,
-    growing: Annotated[bool, typer.Option("--growing", help="compressed: the regulariser grows by epoch")] = False,
     estimate: Annotated[bool, typer.Option("--estimate", help="print time and disk, train nothing")] = False,
     replace: Replace = False,
 ) -> None:
@@ -104,7 +102,7 @@ def train(
         "teacher": lambda: [stages.teacher(chosen, one, weights, device, replace)],
         "plain": lambda: [stages.plain(chosen, one, device, replace)],
         "distilled": lambda: [stages.distilled(chosen, one, device, temperature, alpha, replace)],
-        "compressed": lambda: [stages.compressed(chosen, one, device, share(), iterations or 1, growing, replace)],
+        "compressed": lambda: [stages.compressed(chosen, one, device, share(), replace)],
         "scratch": lambda: [stages.scratch(chosen, one, device, replace)],
         "unpruned": lambda: [stages.unpruned(chosen, one, device, replace)],
         "all": lambda: [run for number in walks for run in stages.walk(chosen, number, device, replace)],
@@ -119,13 +117,11 @@ def train(
         "--alpha": alpha,
         "--ratio": ratio,
         "--budget": budget,
-        "--iterations": iterations,
-        "--growing": growing or None,
     }
     takes = {
         "teacher": ("--weights",),
         "distilled": ("--temperature", "--alpha"),
-        "compressed": ("--ratio", "--budget", "--iterations", "--growing"),
+        "compressed": ("--ratio", "--budget"),
     }
     for name, value in given.items():
         if value is not None and name not in takes.get(stage, ()):

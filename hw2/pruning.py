@@ -7,7 +7,6 @@ statistics, which belonged to the wider network, are measured again.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from itertools import pairwise
 
 import torch
@@ -16,7 +15,7 @@ from torch import Tensor, nn
 
 from hw2 import views
 from hw2.errors import InputError
-from hw2.experiments.recipes import RATIO, check_iterations, check_ratio
+from hw2.experiments.recipes import RATIO, check_ratio
 from hw2.networks import ResNet14, count_parameters
 
 
@@ -47,14 +46,12 @@ def narrowed(widths: tuple[int, ...], ratio: float) -> tuple[int, ...]:
     return tuple(int(width * (1 - ratio)) for width in widths)
 
 
-def pruner(network: ResNet14, ratio: float, reg: float = 0.0, iterations: int = 1) -> Pruner:
+def pruner(network: ResNet14, ratio: float, reg: float = 0.0) -> Pruner:
     """A pruner by the groups' L2 norms that removes `ratio` of the channels of every group and keeps `fc`'s outputs.
 
     `reg` is the strength of the regulariser: call `regularize(network)` between backward and the optimizer's step.
-    After n of `iterations` steps n / iterations of the ratio is removed.
     """
     check_ratio(ratio)
-    check_iterations(iterations)
     device = next(network.parameters()).device
     return Pruner(
         network,
@@ -62,47 +59,29 @@ def pruner(network: ResNet14, ratio: float, reg: float = 0.0, iterations: int = 
         importance=tp.importance.GroupMagnitudeImportance(p=2),
         reg=reg,
         pruning_ratio=ratio,
-        iterative_steps=iterations,
         ignored_layers=[network.fc],
     )
 
 
-def sparse_learning(network: ResNet14, ratio: float, reg: float, epochs: int | None = None) -> dict:
-    """What `training.fit` must be given to train `network` with the regulariser.
-
-    With `epochs` its strength grows linearly, up to `reg` in the last of so many epochs.
-    """
+def sparse_learning(network: ResNet14, ratio: float, reg: float) -> dict:
+    """What `training.fit` must be given to train `network` with the regulariser."""
     regulariser = pruner(network, ratio, reg)
 
     def before_epoch(epoch: int) -> None:
         regulariser.update_regularizer()
-        if epochs:
-            regulariser.reg = reg * (epoch + 1) / epochs
 
     return {"before_epoch": before_epoch, "after_backward": lambda: regulariser.regularize(network)}
 
 
-def prune(
-    network: ResNet14,
-    ratio: float,
-    iterations: int = 1,
-    between: Callable[[ResNet14], None] | None = None,
-) -> ResNet14:
-    """A pruned copy with new, independent parameters; its widths are `narrowed`.
-
-    In several iterations `between` may train the narrower copy, in place, before each further step.
-    """
+def prune(network: ResNet14, ratio: float) -> ResNet14:
+    """A pruned copy with new, independent parameters; its widths are `narrowed`."""
     check_ratio(ratio)
     if min(narrowed(network.widths, ratio)) < 1:  # the library would leave such a group as it is, without a word
         raise InputError(f"pruning ratio {ratio}: leaves no channel of the narrowest group ({min(network.widths)})")
     narrow = ResNet14(network.widths)
     narrow.load_state_dict(network.state_dict())
     with torch.enable_grad():
-        steps = pruner(narrow, ratio, iterations=iterations)
-        for iteration in range(iterations):
-            if iteration and between:
-                between(narrow)
-            steps.step()
+        pruner(narrow, ratio).step()
     # Rebuilding proves that widths and weights are all there is to keep, and leaves no trace of the library.
     fresh = ResNet14(narrow.widths)
     fresh.load_state_dict(narrow.state_dict())

@@ -216,36 +216,3 @@ def test_the_reports_own_budget_gives_the_reports_ratio():
 def test_a_budget_that_cannot_be_met_is_an_error():
     with pytest.raises(InputError, match="budget of 100 parameters"):
         pruning.ratio_for(WIDTHS, 100)
-
-
-def test_growing_strength_rises_by_epoch_also_after_an_interruption(network):
-    hooks = pruning.sparse_learning(network, 0.5, 0.8, epochs=4)
-    pruner = hooks["after_backward"].__closure__[1].cell_contents
-    assert isinstance(pruner, pruning.Pruner)
-    strengths = []
-    for epoch in (0, 3, 1):
-        hooks["before_epoch"](epoch)
-        strengths.append(pruner.reg)
-    assert strengths == pytest.approx([0.2, 0.8, 0.4])
-
-
-def test_iterations_reach_the_widths_of_one_shot_in_equal_steps():
-    seen = []
-    network = pruning.prune(ResNet14(), recipes.RATIO, 3, lambda narrow: seen.append(narrow.widths))
-    assert network.widths == (11, 11, 22, 45)
-    assert len(seen) == 2  # between the three steps
-    assert all(network.widths[2] < two[2] < one[2] < 32 for one, two in [seen])
-
-
-def test_what_happens_between_iterations_reaches_the_pruned_network():
-    def zero(narrow):
-        for parameter in narrow.parameters():
-            parameter.data.zero_()
-
-    network = pruning.prune(tiny_network(), 0.5, 2, zero)
-    assert all((parameter == 0).all() for parameter in network.parameters())
-
-
-def test_no_iteration_is_an_error():
-    with pytest.raises(InputError, match="0 iterations"):
-        pruning.prune(tiny_network(), 0.5, 0)

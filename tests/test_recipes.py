@@ -37,7 +37,6 @@ def test_fields_that_came_later_leave_older_digests_as_they_were():
     older = {name: value for name, value in asdict(recipe).items() if name not in ("loss", "targets", "widths")}
     assert recipe.digest == hashlib.sha256(json.dumps(older, sort_keys=True).encode()).hexdigest()
     assert replace(recipe, loss="decoupled").digest != recipe.digest != replace(recipe, targets="identity").digest
-    assert replace(COMPRESSED, iterations=2).digest != COMPRESSED.digest != replace(COMPRESSED, growing=True).digest
     assert replace(recipe, widths=(11, 11, 22, 45)).digest != recipe.digest
 
 
@@ -188,6 +187,14 @@ def test_more_seeds_take_more_time_in_the_students_lines_alone():
     assert {line.split()[0] for line, other in zip(once, twice, strict=True) if line != other} == {
         "profile", "distilled", "plain", "compressed", "scratch", "unpruned", "in"
     }  # fmt: skip
+
+
+def test_a_field_that_was_given_up_is_taken_at_its_default_alone():
+    recorded = {"digest": COMPRESSED.digest, **asdict(COMPRESSED), "iterations": 1, "growing": False}
+    assert recipes.read(recorded) == COMPRESSED
+    for name, value in (("iterations", 2), ("growing", True)):
+        with pytest.raises(InputError, match=f"no recipe .*{name}"):
+            recipes.read(recorded | {name: value})
 
 
 def test_a_recipe_that_is_nested_without_end_is_none():

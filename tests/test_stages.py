@@ -273,22 +273,6 @@ def test_another_ratio_is_another_run(store):
         stages.compressed(ratio=1.0)
 
 
-def test_iterations_and_a_growing_regulariser_are_other_runs(store, monkeypatch):
-    trained = []
-    fit = trainers.fit
-
-    def noted(start, *more):
-        trained.append((start.label, start.network.widths[2]))
-        return fit(start, *more)
-
-    monkeypatch.setattr(trainers, "fit", noted)
-    run = stages.compressed(ratio=0.5, iterations=2, growing=True)
-    assert run.folder.parent.name == "compressed-0.5-2-steps-growing"
-    assert trained == [("sparse", 32), ("sparse-1", 24), ("fine-tuning", 16)]
-    assert run.history.epoch.tolist() == list(range(1, len(run.history) + 1))
-    assert recipes.read(run.recipe).iterations == 2
-
-
 def test_without_epochs_of_sparse_learning_there_is_none(store, monkeypatch):
     numbers = recipes.NUMBERS["smoke"]
     never = numbers["compressed"] | {"sparse": dataclasses.replace(numbers["compressed"]["sparse"], epochs=0)}

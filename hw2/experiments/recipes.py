@@ -24,6 +24,10 @@ FIRST = frozenset({
 })  # fmt: skip
 
 
+#: fields that recipes had and gave up, at the default that every run had; another value is refused
+RETIRED = (("iterations", 1), ("growing", False))
+
+
 def _counted(content: object) -> dict[str, object]:
     """The fields of a dataclass that its digest counts, those of dataclasses inside it likewise."""
     values = {one: getattr(content, one.name) for one in fields(content)}
@@ -98,23 +102,17 @@ class StudentRecipe(Recipe):
 
 @dataclass(frozen=True, kw_only=True)
 class CompressedRecipe(StudentRecipe):
-    """`parent` (a recipe digest) made sparse, pruned by `ratio`, recalibrated and fine-tuned by `fit`.
-
-    `iterations` steps of pruning, each after sparse learning. `growing`: its strength rises to `reg`, epoch by epoch.
-    """
+    """`parent` (a recipe digest) made sparse, pruned by `ratio`, recalibrated and fine-tuned by `fit`."""
 
     parent: str
     sparse: Fit
     reg: float
     ratio: float
     recalibration: int = 10000  # training images
-    iterations: int = 1
-    growing: bool = False
 
     def __post_init__(self):
         super().__post_init__()
         check_ratio(self.ratio)
-        check_iterations(self.iterations)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,6 +130,7 @@ class TuningRecipe(Recipe):
 def parse(content: dict) -> Recipe:
     """The recipe of a recipe.json, its digest unchecked; a field that the file lacks has its default."""
     values = {name: tuple(v) if isinstance(v, list) else v for name, v in content.items() if name != "digest"}
+    values = {name: value for name, value in values.items() if (name, value) not in RETIRED}
     kinds = {"temperatures": TuningRecipe, "parent": CompressedRecipe, "stem": TeacherRecipe, "fit": StudentRecipe}
     kind = next((kind for name, kind in kinds.items() if name in values), Recipe)
     try:
@@ -184,12 +183,6 @@ def check_alpha(value: float) -> float:
 def check_ratio(value: float) -> float:
     if not 0 <= value < 1:
         raise InputError(f"pruning ratio {value}: expected at least 0 and below 1; the report's is 0.29")
-    return value
-
-
-def check_iterations(value: int) -> int:
-    if value < 1:
-        raise InputError(f"{value} iterations: expected at least one step of pruning")
     return value
 
 
@@ -376,20 +369,15 @@ def arm(name: str, grid: TuningRecipe, seed: int, temperature: float, alpha: flo
     return replace(recipe, loss=name) if name in ("kl_mean", "decoupled", "standardised") else recipe
 
 
-def compressed(
-    profile: str, seed: int, parent: dict, ratio: float = RATIO, iterations: int = 1, growing: bool = False
-) -> CompressedRecipe:
+def compressed(profile: str, seed: int, parent: dict, ratio: float = RATIO) -> CompressedRecipe:
     """`parent` is the distilled run's recipe as read from its folder: fine-tuning keeps its teacher and settings.
 
-    Another ratio or schedule than the report's gets a folder of its own.
+    Another ratio than the report's gets a folder of its own.
     """
-    other = [f"{ratio:g}"] * (ratio != RATIO) + [f"{iterations}-steps"] * (iterations > 1) + ["growing"] * growing
     return CompressedRecipe(
-        stage="-".join(["compressed", *other]),
+        stage="compressed" if ratio == RATIO else f"compressed-{ratio:g}",
         seed=seed,
         ratio=ratio,
-        iterations=iterations,
-        growing=growing,
         parent=parent["digest"],
         **_taught_as(parent),
         **_numbers(profile, "compressed"),

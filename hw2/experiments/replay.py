@@ -100,7 +100,7 @@ def _rates(recipe: recipes.Recipe) -> list[float]:
     """The learning rate at the end of each epoch."""
     fits = [recipe.fit]
     if isinstance(recipe, recipes.CompressedRecipe):
-        fits = [recipe.sparse] * recipe.iterations + fits
+        fits = [recipe.sparse, *fits]
     images = len(training.parts(fashion_mnist(), recipe.images, recipe.validation)[0])
     rates = []
     for fit in fits:

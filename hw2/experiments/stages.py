@@ -255,8 +255,6 @@ def compressed(
     seed: int = 0,
     device: str = "auto",
     ratio: float = recipes.RATIO,
-    iterations: int = 1,
-    growing: bool = False,
     replace: bool = False,
 ) -> Run:
     """The distilled student made sparse, pruned to 85,956 parameters, recalibrated and fine-tuned with distillation."""
@@ -265,7 +263,7 @@ def compressed(
     origin = teacher(profile, device=device)
     parent = distilled(profile, seed, device)
     return _load_or_train(
-        recipes.compressed(profile, seed, parent.recipe, ratio, iterations, growing),
+        recipes.compressed(profile, seed, parent.recipe, ratio),
         lambda recipe, name, where: trainers.compressed(recipe, name, where, origin, parent),
         profile,
         device,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -173,8 +173,7 @@ def student(
 
 def sparse_learning(network: networks.ResNet14, recipe: recipes.CompressedRecipe) -> dict:
     """What `fit` must be given to train with the recipe's regulariser."""
-    epochs = recipe.sparse.epochs if recipe.growing else None
-    return pruning.sparse_learning(network, recipe.ratio, recipe.reg, epochs)
+    return pruning.sparse_learning(network, recipe.ratio, recipe.reg)
 
 
 def calibration(recipe: recipes.CompressedRecipe) -> torch.Tensor:
@@ -193,8 +192,7 @@ def compressed(
 ) -> None:
     """`parent`'s network made sparse, pruned, recalibrated, fine-tuned; metrics.json counts correct after each phase.
 
-    Where sparse learning has no epochs it is left out. With several iterations sparse learning comes before each, and
-    each removes an equal part of the ratio.
+    Where sparse learning has no epochs it is left out.
     """
     clock, images, phases, histories = Clock(), calibration(recipe), {}, []
 
@@ -206,17 +204,12 @@ def compressed(
         histories.append(history)
         return network
 
-    def prune(network: networks.ResNet14, suffix: str = "", **more) -> networks.ResNet14:
-        pruned = pruning.prune(network, recipe.ratio, **more)
+    def prune(network: networks.ResNet14, suffix: str = "") -> networks.ResNet14:
+        pruned = pruning.prune(network, recipe.ratio)
         judge(f"pruned{suffix}", pruned)
         pruning.recalibrate(pruned, images)
         judge(f"recalibrated{suffix}", pruned)
         return pruned
-
-    def between(narrower: networks.ResNet14) -> None:
-        pruning.recalibrate(narrower, images)
-        again = sparse_learning(narrower, recipe)
-        train(replace(start, network=narrower, label=f"sparse-{len(histories)}", more=start.more | again))
 
     network = parent.network()
     judge("distilled", network)
@@ -228,7 +221,7 @@ def compressed(
         network = train(start)
         judge("sparse", network)
         norms["after"] = pruning.group_norms(network)
-        network = prune(network, iterations=recipe.iterations, between=between)
+        network = prune(network)
         taught = {name: start.more[name] for name in ("objective", "view_count")}
         start = Start(network, recipe.fit, "fine-tuning", taught)
     network = train(start)
