@@ -3,18 +3,18 @@
     >>> import hw2
     >>> network = hw2.load()        # the delivered network, in evaluation mode
 
-A reader may start at `hw2.experiments.stages`, which names every training run, and follow its imports down to
-`hw2.data`.
+The method is read in this order: data, views, networks, training, distillation, pruning. `experiments` trains and keeps
+runs, from the rows of `experiments.catalogue`; `report` shows them.
 """
 
 __version__ = "1.0.0"
 
 
 def load():
-    """The delivered network (see `hw2.experiments.stages.delivered`), a `torch.nn.Module` in evaluation mode.
+    """The delivered network (`hw2.experiments.store.delivered`), a `torch.nn.Module` in evaluation mode.
 
     It maps float32 images of shape (n, 3, 28, 28), normalised as in `hw2.views.normalise`, to logits of shape (n, 10).
     """
-    from hw2.experiments import stages
+    from hw2.experiments import store
 
-    return stages.delivered().network()
+    return store.delivered().network()

@@ -24,11 +24,10 @@ Replace = Annotated[bool, typer.Option("--replace", help="train in the place of 
 
 
 def _profile(name: str | None) -> str:
-    from hw2.experiments import stages
+    from hw2.experiments.profiles import check_profile
+    from hw2.experiments.store import default_profile
 
-    if name:
-        os.environ["HW2_PROFILE"] = stages.recipes.check_profile(name)
-    return stages.default_profile()
+    return check_profile(name or default_profile())
 
 
 @app.command()
@@ -44,95 +43,43 @@ def data(root: Annotated[Optional[Path], typer.Option(help="folder of the data s
 
 @app.command()
 def train(
-    stage: Annotated[
-        str,
-        typer.Argument(
-            help="teacher, finalists, distilled, plain, compressed, scratch, unpruned, frontier, arms, ablation, "
-            "an arm, or all"
-        ),
-    ],
+    name: Annotated[str, typer.Argument(help="an experiment, a group of them, or all; --list shows them")] = "",
     profile: Profile = None,
-    seed: Annotated[Optional[int], typer.Option(min=0, max=99, help="default: 0; all: every seed")] = None,
+    seed: Annotated[Optional[int], typer.Option(min=0, max=99, help="default: every seed of the profile")] = None,
     device: Device = "auto",
     weights: Annotated[Optional[Path], typer.Option(help="teacher: the course's resnet-50.pth")] = None,
-    temperature: Annotated[Optional[float], typer.Option(help="distilled: another than the search's")] = None,
-    alpha: Annotated[Optional[float], typer.Option(help="distilled: another weight of the KL term")] = None,
-    ratio: Annotated[Optional[float], typer.Option(help="compressed: share of the channels to remove")] = None,
-    budget: Annotated[Optional[int], typer.Option(help="compressed: parameters to keep at most")] = None,
-    estimate: Annotated[bool, typer.Option("--estimate", help="print time and disk, train nothing")] = False,
+    jobs: Annotated[Optional[int], typer.Option(min=1, help="all: processes; default: one for each core")] = None,
+    estimate: Annotated[bool, typer.Option("--estimate", help="print the time that all takes, train nothing")] = False,
+    show: Annotated[bool, typer.Option("--list", help="print the experiments and what they ask")] = False,
     replace: Replace = False,
+    yes: Annotated[bool, typer.Option("--yes", help="teacher --weights: do not ask")] = False,
 ) -> None:
-    """Train a stage and what it needs, or load it where a finished run is there."""
-    from hw2 import training
-    from hw2.experiments import recipes, stages
-    from hw2.experiments import store as runs
+    """Train experiments and what they need, or load them where finished runs are there. Evaluates no test image."""
+    from hw2.errors import ending_at_an_epoch
+    from hw2.experiments import catalogue, store, train, walk
 
-    if ratio is not None and budget is not None:
-        raise InputError("--ratio and --budget both say how much to prune: give one of them")
-    if ratio is not None:
-        recipes.check_ratio(ratio)
-    if temperature is not None:
-        recipes.check_temperature(temperature)
-    if alpha is not None:
-        recipes.check_alpha(alpha)
     chosen = _profile(profile)
-    one = seed or 0
-    walks = range(recipes.NUMBERS[chosen]["seeds"]) if seed is None else [seed]
-    if estimate:
-        print(recipes.estimate(chosen, len(walks), runs.lacks_bfloat16(training.pick_device(device))))
+    if show:
+        print(catalogue.listing(chosen))
         return
-
-    def share() -> float:
-        from hw2 import networks, pruning
-
-        if budget is not None:
-            return pruning.ratio_for(networks.WIDTHS, budget)
-        return recipes.RATIO if ratio is None else ratio
-
-    def every(groups: dict) -> list:
-        return [run for group in groups.values() for run in group]
-
-    together = {
-        "finalists": lambda: every(stages.finalists(chosen, device, replace)),
-        "arms": lambda: every(stages.arms(chosen, device, replace)),
-        "ablation": lambda: every(stages.ablation(chosen, device, replace)),
-        "frontier": lambda: every(stages.frontier(chosen, device, replace)),
-    }
-    steps = together | {
-        "teacher": lambda: [stages.teacher(chosen, one, weights, device, replace)],
-        "plain": lambda: [stages.plain(chosen, one, device, replace)],
-        "distilled": lambda: [stages.distilled(chosen, one, device, temperature, alpha, replace)],
-        "compressed": lambda: [stages.compressed(chosen, one, device, share(), replace)],
-        "scratch": lambda: [stages.scratch(chosen, one, device, replace)],
-        "unpruned": lambda: [stages.unpruned(chosen, one, device, replace)],
-        "all": lambda: [run for number in walks for run in stages.walk(chosen, number, device, replace)],
-        **{name: lambda name=name: [stages.arm(name, chosen, one, device, replace)] for name in recipes.ARMS},
-        **{name: lambda name=name: [stages.ablated(name, chosen, one, device, replace)] for name in recipes.ABLATION},
-    }
-    if stage not in steps:
-        raise InputError(f"stage {stage!r}: expected one of {', '.join(steps)}")
-    given = {
-        "--weights": weights,
-        "--temperature": temperature,
-        "--alpha": alpha,
-        "--ratio": ratio,
-        "--budget": budget,
-    }
-    takes = {
-        "teacher": ("--weights",),
-        "distilled": ("--temperature", "--alpha"),
-        "compressed": ("--ratio", "--budget"),
-    }
-    for name, value in given.items():
-        if value is not None and name not in takes.get(stage, ()):
-            raise InputError(f"{name}: `hw2 train {stage}` takes none")
-    if seed and stage in together:
-        raise InputError(f"--seed: `hw2 train {stage}` trains all of its seeds; an arm alone takes a seed")
-    with training.ending_at_an_epoch():
-        found = steps[stage]()
-    for run in found:
-        test = "not read" if run.test_accuracy is None else f"{run.test_accuracy:.2%}"
-        print(f"{run.name}: {run.metrics['parameters']:,} parameters, validation {run.val_accuracy:.2%}, test {test}")
+    if estimate:
+        print(walk.estimate(chosen))
+        return
+    if weights and name != "teacher":
+        raise InputError(f"--weights: `hw2 train {name}` takes none")
+    if weights and not yes:
+        typer.confirm(walk.consequence(chosen), abort=True)
+    with ending_at_an_epoch():
+        if name == "all":
+            walk.train_all(chosen, jobs, device, replace)
+            return
+        for one in catalogue.members(name, chosen):
+            for number in catalogue.seeds(one, chosen) if seed is None else [seed]:
+                run = train.obtain(
+                    one, number, profile=chosen, device=device, replace=replace or bool(weights), weights=weights
+                )
+                print(run, flush=True)
+        store.complete_sums(chosen)
 
 
 @app.command()
@@ -140,180 +87,169 @@ def tune(
     profile: Profile = None,
     device: Device = "auto",
     storage: Annotated[Optional[str], typer.Option(help="the study's database URL; default: SQLite")] = None,
-    workers: Annotated[int, typer.Option(min=1, help="processes on this machine")] = 1,
     replace: Replace = False,
 ) -> None:
-    """Search temperature and alpha on the validation split."""
-    from hw2 import training
-    from hw2.experiments import search as tuning
-    from hw2.experiments import stages
+    """Search temperature and alpha on the validation split; several processes or machines may share a study."""
+    from hw2.errors import ending_at_an_epoch
+    from hw2.experiments import environment, search, store, train
 
     chosen = _profile(profile)
-    same = ["tune", "--profile", chosen, "--device", device, *(("--storage", storage) if storage else ())]
-    same += ["--replace"] * replace
-    stages.teacher(chosen, device=device)  # before the workers start, or each would train it
-    with training.ending_at_an_epoch(), tuning.helpers(workers - 1, same):
-        found = stages.tuned(chosen, device, storage, replace)
-    print(found.to_string(index=False))
-    for temperature, alpha in tuning.finalists(found):
-        print(f"finalist: temperature {temperature:g}, alpha {alpha:g}")
+    where = environment.pick_device(device)
+    with ending_at_an_epoch(), environment.threads(1 if where.type == "cpu" else os.cpu_count()):
+        train.obtain("teacher", profile=chosen, device=device)
+        search.obtain_trials(chosen, device, storage, replace)
+        store.complete_sums(chosen)
+    temperature, alpha = store.Settings(chosen).setting("best")
+    print(f"T = {temperature:g}, alpha = {alpha:g} has the highest mean validation accuracy")
 
 
 @app.command()
-def report(check: Annotated[bool, typer.Option("--check", help="change nothing; exit 1 if stale")] = False) -> None:
-    """Write figures/, report.md and submission.csv from runs/."""
-    from hw2.report import write as writer
+def deliver(profile: Profile = None) -> None:
+    """Name the delivered network; read the test set once for each recipe of the chain."""
+    from hw2.experiments import walk
 
+    print(walk.deliver(_profile(profile)))
+
+
+@app.command()
+def report(
+    check: Annotated[bool, typer.Option("--check", help="write nothing, name what is stale")] = False,
+    out: Annotated[Optional[Path], typer.Option(help="folder; default: the project's")] = None,
+    profile: Profile = None,
+) -> None:
+    """Write figures/, report.md, model_card.md, README's result and submission.csv from the runs."""
+    from hw2.report import write
+
+    chosen = _profile(profile)
     if not check:
-        print(f"written to {writer.write()}")
+        print(write.write(chosen, out))
         return
-    problems = writer.stale()
-    print("\n".join(problems) or "figures, report and submission are what runs and code make")
-    sys.exit(bool(problems))
+    problems = write.stale(chosen, out)
+    print("\n".join(problems) or "report, figures and submission are what the runs say")
+    raise typer.Exit(bool(problems))
+
+
+@app.command()
+def figure(
+    name: Annotated[str, typer.Argument(help="its name in figures/")],
+    out: Annotated[Optional[Path], typer.Option(help="folder; default: figures/")] = None,
+    profile: Profile = None,
+) -> None:
+    """Draw one figure from the runs."""
+    from hw2.report import write
+
+    for path in write.write_figure(name, _profile(profile), out):
+        print(path)
 
 
 @app.command()
 def grade(
-    weights: Annotated[Optional[Path], typer.Option(help="default: the delivered network")] = None,
-    submission: Annotated[Optional[Path], typer.Option(help="default: submission.csv")] = None,
+    weights: Annotated[Optional[Path], typer.Option(help="safetensors; default: the delivered network's")] = None,
+    submission: Annotated[Optional[Path], typer.Option(help="CSV; default: submission.csv")] = None,
+    profile: Profile = None,
 ) -> None:
-    """Grade by the assignment's rubric; exit 1 when something fails."""
-    from hw2 import grading
-    from hw2.data import fashion_mnist
-    from hw2.experiments import stages
-    from hw2.report.write import output
+    """The rubric, line by line; exit status 1 when something fails. Records nothing."""
+    from hw2 import data, grading
+    from hw2.experiments import store
+    from hw2.report import write
 
-    profile, out = stages.default_profile(), output()
+    chosen = _profile(profile)
+    folder = write.output(chosen)
     lines, _ = grading.grade(
-        weights or stages.delivered().weights,
-        submission or out / "submission.csv",
-        out / "report.md",
-        fashion_mnist(),
-        profile,
+        weights or store.delivered(chosen).weights,
+        submission or folder / "submission.csv",
+        folder / "report.md",
+        data.fashion_mnist(),
+        chosen,
     )
     print(grading.table(lines))
-    # Smoke runs are too short to reach any threshold: their grades are shown and not enforced.
-    sys.exit(grading.failed(lines) and profile != "smoke")
+    raise typer.Exit(grading.failed(lines) and chosen != "smoke")  # smoke networks know little
 
 
 @app.command()
-def submit(out: Annotated[Optional[Path], typer.Option(help="default: submission.csv")] = None) -> None:
-    """Write the delivered network's predictions of the test images."""
-    from hw2 import grading
-    from hw2.report import write as writer
-
-    path = out or writer.output() / "submission.csv"
-    grading.write_submission(path, writer.delivered_classes())
-    print(path)
-
-
-@app.command()
-def bench(
-    repeats: Annotated[int, typer.Option(min=1, help="rounds; every case runs once in each")] = 5,
-    as_json: Annotated[bool, typer.Option("--json", help="print JSON in place of a table")] = False,
-    keep: Annotated[bool, typer.Option("--keep", help="add to runs/bench.json, which the report shows")] = False,
+def submit(
+    weights: Annotated[Optional[Path], typer.Option(help="safetensors; default: the delivered network's")] = None,
+    out: Annotated[Path, typer.Option(help="the file to write")] = Path("submission.csv"),
+    profile: Profile = None,
 ) -> None:
-    """Measure speeds side by side on an idle machine: a quarter of an hour or so."""
-    import json
+    """Write the predictions for the test images."""
+    from hw2 import data, grading, networks, training
+    from hw2.experiments import store
 
-    from hw2.experiments import store as runs
-    from hw2.tools import bench as measuring
+    network = networks.load(weights) if weights else store.delivered(_profile(profile)).network()
+    grading.write_submission(out, training.predict(network, data.fashion_mnist().test_images))
+    print(out)
 
-    found = measuring.bench(repeats)
-    print(json.dumps(found, indent=1) if as_json else measuring.table(found))
-    if keep:
-        with runs.changing("cpu"):
-            runs.write_json(runs.root() / "bench.json", {"sittings": [*runs.sittings(), found]})
+
+@app.command()
+def predict(
+    images: Annotated[list[Path], typer.Argument(help="pictures: PNG, JPEG and the like")],
+    weights: Annotated[Optional[Path], typer.Option(help="safetensors; default: the delivered network's")] = None,
+    profile: Profile = None,
+) -> None:
+    """The three likeliest classes of pictures; a picture that cannot be read gets a line, and exit status 2."""
+    from hw2 import networks, pictures
+    from hw2.data import CLASSES
+    from hw2.experiments import store
+
+    network = networks.load(weights) if weights else store.delivered(_profile(profile)).network()
+    unread = False
+    for path in images:
+        try:
+            values = pictures.probabilities(network, pictures.read(path)[None])[0]
+        except InputError as error:
+            print(f"hw2: {error}", file=sys.stderr)
+            unread = True
+            continue
+        likeliest = values.argsort(descending=True)[:3].tolist()
+        print(f"{path}: " + ", ".join(f"{CLASSES[label]} {values[label]:.1%}" for label in likeliest))
+    raise typer.Exit(2 if unread else 0)
 
 
 @app.command()
 def replay(
-    names: Annotated[Optional[list[str]], typer.Argument(help="as in runs/; default: the delivered chain")] = None,
-    every: Annotated[bool, typer.Option("--all", help="every finished run")] = False,
+    runs: Annotated[Optional[list[str]], typer.Argument(help="such as plain/full-s0; default: the chain")] = None,
+    every: Annotated[bool, typer.Option("--all", help="every committed run")] = False,
     device: Device = "auto",
+    profile: Profile = None,
 ) -> None:
-    """Train the first steps of runs again and evaluate their weights: are they as recorded? Exit 1 where not."""
-    from hw2 import training
-    from hw2.experiments import replay as again
+    """Train the first steps of runs again and evaluate their weights: are they as recorded?"""
+    from hw2.experiments import environment, replay
 
-    known = {run.name: run for run in again.every()}
-    if strange := sorted(set(names or ()) - known.keys()):
-        raise InputError(f"no finished run {strange[0]!r}; expected one of {', '.join(known)}")
-    chosen = list(known.values()) if every else [known[name] for name in names or ()] or again.chain()
-    failed = False
-    for run in chosen:
-        where = training.pick_device(device)
-        problems = again.replay(run, where)
-        failed |= bool(problems)
-        told = [*(problems or ["as recorded"]), *filter(None, [again.unchecked(run, where)])]
-        print(f"{run.name}: {'; '.join(told)}", flush=True)
-    sys.exit(failed)
+    chosen, where = _profile(profile), environment.pick_device(device)
+    different = 0
+    for run in replay.every(chosen) if every else replay.named(runs, chosen) if runs else replay.chain(chosen):
+        problems = replay.replay(run, where)
+        different += bool(problems)
+        told = "; ".join(problems) or replay.unchecked(run, where) or "as recorded"
+        print(f"{run.name}: {told}", flush=True)
+    raise typer.Exit(bool(different))
 
 
 @app.command()
-def predict(images: Annotated[list[Path], typer.Argument(help="pictures of any size, colour or grey")]) -> None:
-    """Class and probabilities of pictures."""
-    import torch
-
-    import hw2
-    from hw2 import pictures
-    from hw2.data import CLASSES
-
-    read = torch.stack([pictures.read(path) for path in images])
-    for path, values in zip(images, pictures.probabilities(hw2.load(), read), strict=True):
-        ranked = values.argsort(descending=True)[:3].tolist()
-        print(f"{path}: " + ", ".join(f"{CLASSES[label]} {values[label]:.1%}" for label in ranked))
-
-
-@app.command()
-def export(
-    weights: Annotated[Optional[Path], typer.Option(help="default: the delivered network")] = None,
-    out: Annotated[Optional[Path], typer.Option(help="default: model.onnx; model.int8.onnx with --int8")] = None,
-    int8: Annotated[bool, typer.Option("--int8", help="8-bit integers in place of float32")] = False,
+def bench(
+    rounds: Annotated[int, typer.Option(min=1, help="counted rounds")] = 5,
+    keep: Annotated[bool, typer.Option("--keep", help="write runs/bench.json")] = False,
 ) -> None:
-    """Write a network as an ONNX file; count the validation images that ONNX Runtime gets right with it."""
-    from tempfile import TemporaryDirectory
+    """Speeds side by side, on an otherwise idle machine: about ten minutes."""
+    from hw2.tools import bench
 
-    from hw2 import inference, networks, training
-    from hw2.data import fashion_mnist
-    from hw2.experiments import stages
-
-    path = out or Path("model.int8.onnx" if int8 else "model.onnx")
-    network = networks.load(weights or stages.delivered().weights)
-    data = fashion_mnist()
-    calibration, validation = training.parts(data, 1000, 5000)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        # Written aside and renamed: a reader sees the old file or the new one.
-        with TemporaryDirectory(prefix=".export-", dir=path.parent) as aside:
-            made = Path(aside) / path.name
-            inference.export(network, made)
-            if int8:
-                inference.quantise(made, made, data.train_images[calibration])
-            made.replace(path)
-    except OSError as error:
-        raise InputError(f"{path}: cannot be written ({error}); give another file by --out") from None
-    right = inference.correct(inference.session(path), data.train_images[validation], data.train_labels[validation])
-    print(f"{path}: {path.stat().st_size:,} bytes, {right:,} of {len(validation):,} validation images correct")
+    result = bench.bench(rounds)
+    print(bench.table(result))
+    if keep:
+        bench.keep(result)
 
 
 def main() -> None:
-    """Entry point: input that cannot be used, or a disk that takes nothing, gets one line and exit status 2."""
+    """Run the command line; what a user can mend gets one line and exit status 2."""
     try:
         app()
-    except InputError as error:
-        print("hw2: " + " ".join(str(error).split()), file=sys.stderr)
-        sys.exit(2)
     except Ended as error:
         print(f"hw2: {error}", file=sys.stderr)
-        sys.exit(143)  # as SIGTERM ends a process
+        sys.exit(143)
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # what follows has no reader either
         sys.exit(141)
-    except OSError as error:  # a full disk, a folder that is read-only: what was done up to here stays
+    except (InputError, OSError) as error:
         print("hw2: " + " ".join(str(error).split()), file=sys.stderr)
         sys.exit(2)
-
-
-if __name__ == "__main__":
-    main()

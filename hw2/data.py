@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+import operator
 import os
 import shutil
-import socket
 import subprocess
+import sys
 import tempfile
+import urllib.request
 import zlib
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
@@ -39,22 +41,25 @@ FILES = {
     "t10k-labels-idx1-ubyte": ("0402a96d92fd2663957122ceb108a494c5af83dab82d92729df917d7dec38c34", (10000,)),
 }
 VALIDATION = 5000
-TIMEOUT = 30  # seconds without a byte
+TIMEOUT = 30  # seconds without a byte from a mirror
 DEBIAN_PACKAGE = "dataset-fashion-mnist"
 DEBIAN_FOLDER = Path("usr/share/datasets/fashion-mnist")
+TORCHVISION_FOLDER = Path("FashionMNIST/raw")  # where torchvision puts the files under its root
 PROJECT = Path(__file__).resolve().parent.parent
 
 
-def random_bits(count: int, *key: object) -> np.ndarray:
+def random_bits(count: int, *key: str | int) -> np.ndarray:
     """`count` uint64 values that are a pure function of `key`: the Philox counter-based generator (Salmon et al. 2011).
 
     Its raw stream, unlike NumPy's distributions or torch's generators, is promised never to change between versions.
+    Equal integers of any type, NumPy's too, give the same stream. Raises `TypeError` for a key of another type.
     """
-    seed = int.from_bytes(hashlib.sha256(repr(key).encode()).digest()[:16], "little")
+    parts = tuple(part if isinstance(part, str) else operator.index(part) for part in key)
+    seed = int.from_bytes(hashlib.sha256(repr(parts).encode()).digest()[:16], "little")
     return np.random.Philox(key=seed).random_raw(count)
 
 
-def permutation(count: int, *key: object) -> np.ndarray:
+def permutation(count: int, *key: str | int) -> np.ndarray:
     """A permutation of range(count), int64, that is a pure function of `key`."""
     return np.argsort(random_bits(count, *key), kind="stable")
 
@@ -105,14 +110,12 @@ class FashionMNIST:
 
 
 def _paths(folder: Path) -> dict[str, Path] | None:
-    """The four files in `folder`, raw before gzip, or None where one is missing."""
-    found = {}
-    for name in FILES:
-        path = next((p for p in (folder / name, folder / f"{name}.gz") if p.is_file()), None)
-        if path is None:
-            return None
-        found[name] = path
-    return found
+    """The four files in `folder` or in torchvision's layout under it, raw before gzip; None where one is missing."""
+    for place in (folder, folder / TORCHVISION_FOLDER):
+        found = {name: [p for p in (place / name, place / f"{name}.gz") if p.is_file()] for name in FILES}
+        if all(found.values()):
+            return {name: paths[0] for name, paths in found.items()}
+    return None
 
 
 def _read(folder: Path) -> FashionMNIST | None:
@@ -120,22 +123,24 @@ def _read(folder: Path) -> FashionMNIST | None:
     if paths is None:
         return None
     arrays = [torch.from_numpy(read_idx(path).copy()) for path in paths.values()]
-    return FashionMNIST(folder, arrays[0], arrays[1].long(), arrays[2], arrays[3].long())
+    where = next(iter(paths.values())).parent
+    return FashionMNIST(where, arrays[0], arrays[1].long(), arrays[2], arrays[3].long())
 
 
 def _fetch_torchvision(folder: Path) -> None:
-    """Torchvision's own mirror list, without its unpacking: `read_idx` reads gzip and checks more than MD5."""
+    """From the first of torchvision's mirrors that serves the right files."""
     from torchvision.datasets import FashionMNIST as Torchvision
-    from torchvision.datasets.utils import download_url
 
     problems = []
-    socket.setdefaulttimeout(TIMEOUT)  # torchvision gives none: a mirror that never answers would be waited for
     for mirror in Torchvision.mirrors:
         try:
-            for name, md5 in Torchvision.resources:
-                download_url(mirror + name, folder, filename=name, md5=md5)
+            for name in FILES:
+                path = folder / f"{name}.gz"
+                with urllib.request.urlopen(mirror + path.name, timeout=TIMEOUT) as answer, path.open("wb") as file:
+                    shutil.copyfileobj(answer, file)
+            _read(folder)  # raises where a file is another one
             return
-        except (OSError, RuntimeError, HTTPException) as error:
+        except (OSError, HTTPException, InputError) as error:
             problems.append(str(error) or type(error).__name__)
     raise OSError("; ".join(problems))
 
@@ -165,23 +170,28 @@ def _fetch_debian(folder: Path) -> None:
 
 
 def load(root: Path | str | None = None) -> FashionMNIST:
-    """The data set from the first place that has it; fetched into `root` (default: data/) where none has.
+    """The data set in `root`, or in the folder that the environment variable HW2_DATA names; fetched where it lacks.
 
-    Looks in `root` or the environment variable HW2_DATA, in data/, in Debian's installed package; then asks
-    torchvision's mirrors, then Debian's archive. Raises `InputError` for a damaged file, and where nothing works
-    with one text that says what was tried.
+    A named folder is the only one that is read. Without a name the data set is read from data/, then from Debian's
+    installed package, or else fetched into data/. A fetch asks torchvision's mirrors, then Debian's archive. Raises
+    `InputError` for a damaged file, and where nothing works with one text that says what was tried.
     """
     root = root or os.environ.get("HW2_DATA")
-    home = Path(root).expanduser() if root else PROJECT / "data"
-    places = dict.fromkeys([home.resolve(), PROJECT / "data", Path("/") / DEBIAN_FOLDER])
+    home = Path(root).expanduser().resolve() if root else PROJECT / "data"
+    places = [home] if root else [home, Path("/") / DEBIAN_FOLDER]
     for place in places:
         if data := _read(place):
             return data
-    tried = [f"{place} (not all four files)" for place in places]
     try:
         home.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"{home}: cannot be created ({error}); give another folder by --root or HW2_DATA") from None
+    print(f"hw2: {home} lacks Fashion-MNIST, which is fetched into it", file=sys.stderr)
+    return _fetch(home, [f"{place} (not all four files)" for place in places])
+
+
+def _fetch(home: Path, tried: list[str]) -> FashionMNIST:
+    """Fill `home` from the first source that works. `tried` are words on the places without the data set."""
     sources = {"torchvision's mirrors": _fetch_torchvision, f"Debian's package {DEBIAN_PACKAGE}": _fetch_debian}
     for source, fetch in sources.items():
         # Fetched aside and renamed file by file: a reader, or a second process, sees whole files or none.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
+import math
 from pathlib import Path
 
 import numpy as np
@@ -12,11 +12,9 @@ from torch.nn import functional
 from tqdm.auto import tqdm
 
 from hw2 import views
-from hw2.errors import InputError
-from hw2.experiments.recipes import check_alpha, check_temperature
-from hw2.files import write_array
-from hw2.kernels import quick
-from hw2.training import Objective, end_if_asked, logits_of
+from hw2.errors import InputError, end_if_asked
+from hw2.files import read_array, write_array
+from hw2.training import Objective, logits_of
 
 
 def soft_targets(logits: Tensor, temperature: float) -> Tensor:
@@ -103,39 +101,13 @@ def cached_objective(
     """
     check_temperature(temperature)
     check_alpha(alpha)
-    if targets not in TARGETS:
-        raise InputError(f"targets {targets!r}: expected one of {', '.join(TARGETS)}")
+    check_targets(targets)
     if targets == "mean":
         cache = cache.float().mean(0, keepdim=True)
 
     def objective(logits: Tensor, labels: Tensor, rows: Tensor, view: int) -> Tensor:
         teacher = cache[view if targets == "same view" else 0][rows].to(logits.dtype)
         return kd_loss(logits, teacher, labels, temperature, alpha, loss=loss)
-
-    return objective
-
-
-def live_objective(
-    teacher: nn.Module,
-    images: Tensor,
-    temperature: float,
-    alpha: float,
-    pad: int = 2,
-    view_seed: int = 0,
-) -> Objective:
-    """`cached_objective` with the teacher itself, asked about every batch: any number of views, at the teacher's cost.
-
-    `images` are the whole set, uint8 (n, 28, 28), on the teacher's device.
-    """
-    check_temperature(temperature)
-    check_alpha(alpha)
-    asked = quick(teacher)
-    seen = lru_cache(maxsize=1)(lambda view: views.cut(images, view, pad, view_seed))
-
-    def objective(logits: Tensor, labels: Tensor, rows: Tensor, view: int) -> Tensor:
-        with torch.no_grad():
-            answer = asked(views.normalise(seen(view)[rows]))
-        return kd_loss(logits, answer, labels, temperature, alpha)
 
     return objective
 
@@ -161,17 +133,21 @@ def build_cache(
     return np.stack([np.load(folder / f"view-{index}.npy") for index in range(view_count)])
 
 
-def read_array(path: Path, remedy: str) -> np.ndarray:
-    """An array mapped into memory, so that a header which claims more than the file holds makes room for nothing."""
-    try:
-        return np.lib.format.open_memmap(path, mode="c")  # what a reader writes stays in its own memory
-    except Exception as error:  # NumPy parses the header as Python and raises whatever that met
-        raise InputError(f"{path}: no readable array ({' '.join(str(error).split())}); {remedy}") from None
-
-
 def read_cache(path: Path) -> Tensor:
     """The soft targets of a teacher run: float16 (views, 60000, 10), mapped into memory and read as they are used."""
-    array = read_array(path, "train the teacher again")
-    if array.dtype != np.float16 or array.ndim != 3 or array.shape[2] != 10:
-        raise InputError(f"{path}: {array.dtype} {array.shape}, expected float16 (views, images, 10)")
-    return torch.from_numpy(array)
+    return torch.from_numpy(read_array(path, np.float16, (None, None, 10), "train the teacher again"))
+
+
+def check_temperature(value: float) -> None:
+    if not 0 < value < math.inf:
+        raise InputError(f"temperature {value}: expected a number above 0; 2 to 8 is usual")
+
+
+def check_alpha(value: float) -> None:
+    if not 0 <= value <= 1:
+        raise InputError(f"alpha {value}: expected the weight of the KL term, from 0 to 1")
+
+
+def check_targets(value: str) -> None:
+    if value not in TARGETS:
+        raise InputError(f"targets {value!r}: expected one of {', '.join(TARGETS)}")

@@ -1,16 +1,28 @@
-"""Files that are whole or not there: written aside, then renamed."""
+"""Reading and writing of files: whole or not there, and one line where one cannot be read."""
 
 from __future__ import annotations
 
+import csv
+import hashlib
 import io
+import json
 import os
+import warnings
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
+
+from hw2.errors import InputError
+
+RESTORE = "restore it with `git checkout`"
 
 
 def write_bytes(path: Path, content: bytes | memoryview) -> None:
-    """A reader sees the old content or the new one, also after a crash. Raises `OSError`, and then leaves nothing."""
+    """Written aside, then renamed: a reader sees the old content or the new one, also after a crash.
+
+    Raises `OSError`, and then leaves nothing.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
@@ -23,8 +35,89 @@ def write_bytes(path: Path, content: bytes | memoryview) -> None:
         aside.unlink(missing_ok=True)
 
 
+def write_text(path: Path, text: str) -> None:
+    write_bytes(path, text.encode())
+
+
+def write_json(path: Path, content: object) -> None:
+    write_text(path, json.dumps(content, indent=1) + "\n")
+
+
 def write_array(path: Path, array: np.ndarray) -> None:
     """As .npy. NumPy itself, writing into a file, tells of a full disk in numbers of items alone."""
     content = io.BytesIO()
     np.save(content, array)
     write_bytes(path, content.getbuffer())
+
+
+def write_csv(path: Path, columns: tuple[str, ...], rows: list[dict]) -> None:
+    """Floats are written by repr, so that reading them gives the same number."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, columns, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    write_text(path, text.getvalue())
+
+
+def read_json(path: Path) -> dict:
+    """A JSON object; `InputError` for anything else."""
+    try:
+        content = json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise InputError(f"{path}: no readable JSON ({error}); {RESTORE}") from None
+    if not isinstance(content, dict):
+        raise InputError(f"{path}: expected a JSON object; {RESTORE}")
+    return content
+
+
+def parse_csv(path: Path, **more) -> pd.DataFrame:
+    """pandas' reader, which by itself unpacks what is named .gz and takes a field too many for the name of its row.
+
+    Floats are read as exactly as they were written. Raises `OSError` or `ValueError`.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", pd.errors.ParserWarning)
+        warnings.filterwarnings("ignore", "The 'float_precision' argument")  # pandas 4 knows no other
+        try:
+            return pd.read_csv(path, index_col=False, compression=None, float_precision="round_trip", **more)
+        except pd.errors.ParserWarning:
+            raise ValueError("rows have more fields than the header") from None
+
+
+def read_csv(path: Path, columns: tuple[str, ...], words: tuple[str, ...] = ()) -> pd.DataFrame:
+    """A table of exactly these columns without gaps; all but `words` hold numbers. `InputError` for anything else."""
+    try:
+        table = parse_csv(path)
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: no readable CSV ({str(error).strip()}); {RESTORE}") from None
+    if tuple(table.columns) != columns:
+        raise InputError(f"{path}: columns {','.join(map(str, table.columns))}, expected {','.join(columns)}")
+    if table.isna().any(axis=None):
+        raise InputError(f"{path}: a row lacks a value; {RESTORE}")
+    numbers = table[[name for name in columns if name not in words]]
+    if len(table) and not all(kind.kind in "iuf" for kind in numbers.dtypes):
+        raise InputError(f"{path}: a column of numbers holds something else; {RESTORE}")
+    return table
+
+
+def read_array(path: Path, kind: type, shape: tuple[int | None, ...], remedy: str = RESTORE) -> np.ndarray:
+    """An array of this type and shape (None: any length), mapped into memory and read as it is used.
+
+    A header that claims more than the file holds makes room for nothing. What a reader writes stays in its own memory.
+    """
+    try:
+        array = np.lib.format.open_memmap(path, mode="c")
+    except Exception as error:  # NumPy parses the header as Python and raises whatever that met
+        raise InputError(f"{path}: no readable array ({' '.join(str(error).split())}); {remedy}") from None
+    fits = len(array.shape) == len(shape) and all(
+        want in (None, has) for want, has in zip(shape, array.shape, strict=True)
+    )
+    if array.dtype != kind or not fits:
+        expected = f"{np.dtype(kind)} ({', '.join('any' if n is None else str(n) for n in shape)})"
+        raise InputError(f"{path}: {array.dtype} {array.shape}, expected {expected}; {remedy}")
+    return array
+
+
+def sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

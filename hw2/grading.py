@@ -1,6 +1,6 @@
 """The rubric of the assignment, and the submission for its competition.
 
-Nothing is taken on trust: parameters, accuracy and submission are recomputed from the weights and the data.
+Parameters, accuracy and submission are recomputed from the weights and the data. Nothing is recorded.
 """
 
 from __future__ import annotations
@@ -8,20 +8,19 @@ from __future__ import annotations
 import io
 import re
 from contextlib import redirect_stdout
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
-from hw2 import networks, pictures
+from hw2 import networks, pictures, training
+from hw2.assignment import AUTHOR, BASELINE, LIMIT, REFERENCES, STUDENT_ID, WORDS
 from hw2.data import CLASSES, FashionMNIST
 from hw2.errors import InputError
-from hw2.experiments import store as runs
+from hw2.experiments import ledger
+from hw2.files import parse_csv, write_csv
 
-LIMIT = 100_000  # parameters
-BASELINE = 0.924  # test accuracy of the course's teacher
-WORDS = 200  # of the explanation of methods
 PASS, FAIL, OPEN = "pass", "fail", "not checkable"
 
 
@@ -34,6 +33,10 @@ class Line:
     checked: str
     evidence: str
     verdict: str
+
+    @classmethod
+    def of(cls, part: str, share: str, checked: str, ok: bool, evidence: str) -> Line:
+        return cls(part, share, checked, evidence, PASS if ok else FAIL)
 
 
 def summary_table(network: nn.Module) -> str:
@@ -55,17 +58,14 @@ def summary_table(network: nn.Module) -> str:
 
 def write_submission(path: Path, classes: Tensor) -> None:
     """`id,pred`, one row for each test image in order, ids from 0."""
-    runs.write_csv(path, ("id", "pred"), [{"id": row, "pred": int(label)} for row, label in enumerate(classes)])
+    write_csv(path, ("id", "pred"), [{"id": row, "pred": label} for row, label in enumerate(classes.tolist())])
 
 
 def check_submission(path: Path, classes: Tensor) -> tuple[bool, str]:
-    """Whether the file holds exactly the predictions `classes` (10000,), and what was found.
-
-    Raises `InputError` for a file that is no submission at all: not CSV, or another header.
-    """
+    """Whether the file holds exactly `classes` (n,), and what was found. `InputError` for what is no submission."""
     remedy = "expected a CSV with the header id,pred; `hw2 submit` writes one"
     try:
-        table = runs.parse_csv(path, dtype=str, keep_default_na=False)
+        table = parse_csv(path, dtype=str, keep_default_na=False)
     except (OSError, ValueError) as error:
         raise InputError(f"{path}: no submission ({str(error).splitlines()[0]}); {remedy}") from None
     if list(table.columns) != ["id", "pred"]:
@@ -77,10 +77,9 @@ def check_submission(path: Path, classes: Tensor) -> tuple[bool, str]:
             return False, f"row {row}: id {number!r}, expected {row}"
         if not re.fullmatch("[0-9]", label):
             return False, f"row {row}: label {label!r}, expected 0 to {len(CLASSES) - 1}"
-    different = torch.tensor([int(label) for label in table.pred]) != classes
-    if different.any():
-        first = int(different.nonzero()[0])
-        return False, f"{int(different.sum()):,} rows are not what the weights predict (first: row {first})"
+    different = (torch.tensor([int(label) for label in table.pred]) != classes).nonzero().flatten()
+    if len(different):
+        return False, f"{len(different):,} rows are not what the weights predict (first: row {int(different[0])})"
     return True, f"{len(table):,} rows, each what the weights predict"
 
 
@@ -90,68 +89,57 @@ def methods_section(report: str) -> str:
     return found.group(1).strip() if found else ""
 
 
-def grade(
-    weights: Path, submission: Path, report: Path, data: FashionMNIST, profile: str | None = None
-) -> tuple[list[Line], Tensor]:
-    """Every line of the rubric for these weights, this submission and this report; and the predicted classes."""
-    network = networks.load(weights)
-    classes = runs.read_test_set(runs.of_weights(weights, profile), network, data)
+def _of_report(text: str, network: nn.Module) -> list[Line]:
+    shown, part = summary_table(network) in text, "report: explanation"
+    evidence = "the report holds what torchsummary prints" if shown else "not what torchsummary prints"
+    named, sources = STUDENT_ID in text and AUTHOR in text, all(name in text for name in REFERENCES)
+    explanation = methods_section(text)
+    words, methods = len(explanation.split()), all(one in explanation.lower() for one in ("distillation", "pruning"))
+    told = f"{words} words; distillation and pruning {'named' if methods else 'not both named'}"
+    return [
+        Line.of("report: torchsummary", "5%", "table and `Number of remaining parameters`", shown, evidence),
+        Line.of(part, "15%", "name and student ID", named, "given" if named else "missing"),
+        Line.of(part, "", f"methods, at most {WORDS} words", methods and words <= WORDS, told),
+        Line.of(part, "", "references", sources, "given" if sources else "missing"),
+    ]
+
+
+def _of_network(network: nn.Module, classes: Tensor, submission: Path, data: FashionMNIST) -> list[Line]:
+    count, correct, total = networks.count_parameters(network), int((classes == data.test_labels).sum()), len(classes)
+    part, evidence = "competition: both constraints", f"{correct / total:.2%} ({correct:,} of {total:,})"
+    samples = torch.stack([(data.test_labels == label).nonzero()[0, 0] for label in range(len(CLASSES))])
+    shown = pictures.probabilities(network, data.test_images[samples]).argmax(1)
+    right = int((shown == data.test_labels[samples]).sum())
+    return [
+        Line.of(part, "45%", f"at most {LIMIT:,} parameters", count <= LIMIT, f"{count:,}"),
+        Line.of(part, "", f"test accuracy at least {BASELINE:.1%}", correct >= BASELINE * total, evidence),
+        Line.of(part, "", "submission.csv", *check_submission(submission, classes)),
+        Line("competition: leaderboard", "30%", "place", "the leaderboard is private", OPEN),
+        Line.of("demo", "5%", "the model classifies a picture of each class", right >= 8, f"{right} of 10 right"),
+    ]
+
+
+def grade(weights: Path, submission: Path, report: Path, data: FashionMNIST, profile: str) -> tuple[list[Line], Tensor]:
+    """Every line of the rubric for these weights, this submission and this report; and the predicted classes (n,).
+
+    `InputError` where a file cannot be read, or the ledger of `profile` has another count for these weights' run.
+    """
     try:
         text = report.read_text("utf-8")
     except (OSError, ValueError) as error:
         raise InputError(f"{report}: no readable report ({error}); `hw2 report` writes one") from None
-
-    def line(part: str, share: str, checked: str, evidence: str, ok: bool) -> Line:
-        return Line(part, share, checked, evidence, PASS if ok else FAIL)
-
-    count = networks.count_parameters(network)
-    correct, total = int((classes == data.test_labels).sum()), len(classes)
-    competition = "competition: both constraints"
-    table = summary_table(network)
-    explanation = methods_section(text)
-    words = len(explanation.split())
-    named = re.search(r"311581010", text) is not None and "陳彥儒" in text
-    methods = all(word in explanation.lower() for word in ("distillation", "pruning"))
-    sources = all(name in text for name in ("DefangChen/SimKD", "VainF/Torch-Pruning"))
-    samples = torch.tensor([int((data.test_labels == label).nonzero()[0]) for label in range(len(CLASSES))])
-    shown = pictures.probabilities(network, data.test_images[samples]).argmax(1)
-    right = int((shown == data.test_labels[samples]).sum())
-    return [
-        line(competition, "45%", f"at most {LIMIT:,} parameters", f"{count:,}", count <= LIMIT),
-        line(
-            competition,
-            "",
-            f"test accuracy at least {BASELINE:.1%}",
-            f"{correct / total:.2%} ({correct:,} of {total:,})",
-            correct >= BASELINE * total,
-        ),
-        line(competition, "", "submission.csv", *reversed(check_submission(submission, classes))),
-        Line("competition: leaderboard", "30%", "place", "the leaderboard is private", OPEN),
-        line(
-            "report: torchsummary",
-            "5%",
-            "table and `Number of remaining parameters`",
-            "the report holds what torchsummary prints" if table in text else "not what torchsummary prints",
-            table in text,
-        ),
-        line("report: explanation", "15%", "name and student ID", "given" if named else "missing", named),
-        line(
-            "report: explanation",
-            "",
-            f"methods, at most {WORDS} words",
-            f"{words} words; distillation and pruning {'named' if methods else 'not both named'}",
-            methods and words <= WORDS,
-        ),
-        line("report: explanation", "", "references", "given" if sources else "missing", sources),
-        line("demo", "5%", "the model classifies a picture of each class", f"{right} of 10 right", right >= 8),
-    ], classes
+    network, run = networks.load(weights), ledger.of_weights(weights, profile)
+    classes = training.predict(network, data.test_images)
+    if run:
+        ledger.checked(run, classes, data)
+    *lines, demo = _of_network(network, classes, submission, data)
+    return [*lines, *_of_report(text, network), demo], classes
 
 
 def table(lines: list[Line]) -> str:
     """The lines as an aligned text table with a closing count."""
-    rows = [("part", "share", "checked", "evidence", "verdict")]
-    rows += [(line.part, line.share, line.checked, line.evidence, line.verdict) for line in lines]
-    widths = [max(len(row[column]) for row in rows) for column in range(5)]
+    rows = [("part", "share", "checked", "evidence", "verdict"), *map(astuple, lines)]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     text = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
     text.insert(1, "  ".join("-" * width for width in widths))
     verdicts = [line.verdict for line in lines]
@@ -160,4 +148,4 @@ def table(lines: list[Line]) -> str:
 
 
 def failed(lines: list[Line]) -> bool:
-    return any(line.verdict == FAIL for line in lines)
+    return FAIL in [line.verdict for line in lines]

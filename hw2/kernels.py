@@ -6,6 +6,7 @@ Nothing here changes a parameter or its number; results agree with the plain net
 from __future__ import annotations
 
 import copy
+from contextlib import contextmanager
 from itertools import pairwise
 
 import torch
@@ -69,7 +70,7 @@ def _tile(width: int, *values: Tensor) -> Tensor:
     return torch.cat(values).view(len(values), 1, -1).repeat(1, width, 1).flatten(1)
 
 
-class BatchNorm2d(nn.BatchNorm2d):
+class TiledBatchNorm2d(nn.BatchNorm2d):
     """PyTorch's, trained faster on a CPU where the channels are no multiple of 16: the same to rounding."""
 
     def forward(self, x: Tensor) -> Tensor:
@@ -92,16 +93,21 @@ class BatchNorm2d(nn.BatchNorm2d):
         return y
 
 
+@contextmanager
+def tiled(network: nn.Module):
+    """While the block runs, the network's BatchNorm layers are `TiledBatchNorm2d`: torch.nn's in all but speed."""
+    norms = [module for module in network.modules() if type(module) is nn.BatchNorm2d]
+    for norm in norms:
+        norm.__class__ = TiledBatchNorm2d
+    try:
+        yield
+    finally:
+        for norm in norms:
+            norm.__class__ = nn.BatchNorm2d
+
+
 def quick(network: nn.Module) -> nn.Module:
-    """A copy for evaluation: BatchNorm folded, and on a CPU odd widths padded; in channels_last."""
-    widths = getattr(network, "widths", None)
-    if widths and fast_widths(widths) != widths and network.fc.weight.device.type == "cpu":
-        network = resized(network, fast_widths(widths))
-    return folded(network).to(memory_format=torch.channels_last)
-
-
-def folded(network: nn.Module) -> nn.Module:
-    """A copy in evaluation mode whose BatchNorm layers are folded into the convolutions before them.
+    """A copy for evaluation, in channels_last, whose BatchNorm layers are folded into the convolutions before them.
 
     The same function to rounding (Jacob et al. 2018, section 3.2). A BatchNorm belongs to the convolution that is
     registered just before it, as in torchvision's ResNets and in `ResNet14`.
@@ -113,28 +119,4 @@ def folded(network: nn.Module) -> nn.Module:
             if isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
                 setattr(parent, first, fuse_conv_bn_eval(conv, norm))
                 setattr(parent, second, nn.Identity())
-    return copied
-
-
-def fast_widths(widths: tuple[int, ...]) -> tuple[int, ...]:
-    """Widths above 16 rounded up to the CPU's vectors of 8 numbers; narrower layers gain nothing from it."""
-    return tuple(width if width <= 16 else -(-width // 8) * 8 for width in widths)
-
-
-def resized(network: nn.Module, widths: tuple[int, ...]) -> nn.Module:
-    """A ResNet-14's copy at other widths: further channels are zero in every tensor, missing ones are dropped.
-
-    Channels of zeros compute zeros and get gradients of zero (their BatchNorm's weight and bias are zero too), so they
-    stay as they are in training and can be dropped after it.
-    """
-    with torch.device("meta"):  # draws no random numbers
-        copied = type(network)(widths)
-    copied.to_empty(device=network.fc.weight.device).to(network.fc.weight.dtype)
-    state = network.state_dict()
-    with torch.no_grad():
-        for name, value in copied.state_dict().items():
-            old = state[name]
-            common = tuple(slice(min(sizes)) for sizes in zip(old.shape, value.shape, strict=True))
-            value.zero_()
-            value[common] = old[common]
-    return copied.train(network.training)
+    return copied.to(memory_format=torch.channels_last)

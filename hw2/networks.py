@@ -17,12 +17,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torchvision.models import resnet50
 
+from hw2.assignment import WIDTHS
 from hw2.data import CLASSES
 from hw2.errors import InputError
 from hw2.files import write_bytes
-from hw2.kernels import BatchNorm2d
-
-WIDTHS = (16, 16, 32, 64)
 
 
 class BasicBlock(nn.Module):
@@ -31,13 +29,13 @@ class BasicBlock(nn.Module):
     def __init__(self, inputs: int, outputs: int, stride: int):
         super().__init__()
         self.conv1 = nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False)
-        self.bn1 = BatchNorm2d(outputs)
+        self.bn1 = nn.BatchNorm2d(outputs)
         self.conv2 = nn.Conv2d(outputs, outputs, 3, 1, 1, bias=False)
-        self.bn2 = BatchNorm2d(outputs)
+        self.bn2 = nn.BatchNorm2d(outputs)
         self.stride = stride
         self.shortcut = nn.Sequential()
         if stride != 1 or inputs != outputs:
-            self.shortcut = nn.Sequential(nn.Conv2d(inputs, outputs, 1, bias=False), BatchNorm2d(outputs))
+            self.shortcut = nn.Sequential(nn.Conv2d(inputs, outputs, 1, bias=False), nn.BatchNorm2d(outputs))
         self.relu = nn.ReLU(inplace=True)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -58,7 +56,7 @@ class ResNet14(nn.Module):
         super().__init__()
         stem, *stages = widths
         self.conv1 = nn.Conv2d(3, stem, 3, 1, 1, bias=False)
-        self.bn1 = BatchNorm2d(stem)
+        self.bn1 = nn.BatchNorm2d(stem)
         self.relu = nn.ReLU(inplace=True)
         inputs = stem
         for number, (outputs, stride) in enumerate(zip(stages, (1, 2, 2), strict=True), start=1):
@@ -158,6 +156,18 @@ def load_course_teacher(path: Path | str) -> nn.Module:
         raise InputError(f"{path}: no `model_state_dict` of tensors; {remedy}")
     network = teacher()
     state = {str(name).removeprefix("resnet50."): value for name, value in state.items()}
+    _check(network, state, path)
+    network.load_state_dict(state)
+    return network.eval()
+
+
+def load_teacher(path: Path | str, stem: str) -> nn.Module:
+    """A teacher from `save`'s file, in evaluation mode. Raises `InputError` for anything else."""
+    try:
+        state = safetensors.torch.load_file(path)
+    except (OSError, safetensors.SafetensorError) as error:
+        raise InputError(f"{path}: no readable weights ({error}); train the teacher again") from None
+    network = teacher(stem)
     _check(network, state, path)
     network.load_state_dict(state)
     return network.eval()

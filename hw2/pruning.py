@@ -7,16 +7,13 @@ statistics, which belonged to the wider network, are measured again.
 
 from __future__ import annotations
 
-from itertools import pairwise
-
 import torch
 import torch_pruning as tp
 from torch import Tensor, nn
 
 from hw2 import views
 from hw2.errors import InputError
-from hw2.experiments.recipes import RATIO, check_ratio
-from hw2.networks import ResNet14, count_parameters
+from hw2.networks import ResNet14
 
 
 class Pruner(tp.pruner.GroupNormPruner):
@@ -26,6 +23,10 @@ class Pruner(tp.pruner.GroupNormPruner):
     """
 
     _regularizing = False
+
+    def groups(self) -> list[tp.Group]:
+        """The groups whose channels may leave, in the library's order."""
+        return list(self.DG.get_all_groups(self.ignored_layers, self.root_module_types))
 
     def estimate_importance(self, group, *args, **kwargs):
         importance = super().estimate_importance(group, *args, **kwargs)
@@ -39,6 +40,11 @@ class Pruner(tp.pruner.GroupNormPruner):
             return super().regularize(*args, **kwargs)
         finally:
             self._regularizing = False
+
+
+def check_ratio(value: float) -> None:
+    if not 0 <= value < 1:
+        raise InputError(f"pruning ratio {value}: expected at least 0 and below 1; the report's is 0.29")
 
 
 def narrowed(widths: tuple[int, ...], ratio: float) -> tuple[int, ...]:
@@ -64,7 +70,7 @@ def pruner(network: ResNet14, ratio: float, reg: float = 0.0) -> Pruner:
 
 
 def sparse_learning(network: ResNet14, ratio: float, reg: float) -> dict:
-    """What `training.fit` must be given to train `network` with the regulariser."""
+    """Fields of `training.Options` with which `training.fit` trains `network` with the regulariser."""
     regulariser = pruner(network, ratio, reg)
 
     def before_epoch(epoch: int) -> None:
@@ -88,48 +94,35 @@ def prune(network: ResNet14, ratio: float) -> ResNet14:
     return fresh.eval()
 
 
-def ratio_for(widths: tuple[int, ...], budget: int) -> float:
-    """The smallest pruning ratio that leaves a ResNet-14 of these widths at most `budget` parameters.
-
-    Widths change only at multiples of 1 / width. Of the ratios that give the same network it is the report's where that
-    is one of them, and the middle one elsewhere.
-    Raises `InputError` where even one channel a group is too many.
-    """
-    steps = sorted({removed / width for width in widths for removed in range(width)} | {1.0})
-    ratios = [RATIO if low < RATIO <= high else (low + high) / 2 for low, high in pairwise(steps)]
-    ratios = [0.0] + [ratio for ratio in ratios if min(narrowed(widths, ratio))]
-    for ratio in ratios:
-        if count_parameters(ResNet14(narrowed(widths, ratio))) <= budget:
-            return ratio
-    raise InputError(f"budget of {budget:,} parameters: not met with one channel in the narrowest group")
-
-
 def group_norms(network: ResNet14) -> list[list[float]]:
-    """L2 norm of every channel of every prunable group, in the network's order."""
+    """L2 norm of every channel of every prunable group, in the order of `Pruner.groups`."""
     with torch.enable_grad():
         measured = pruner(network, 0.0)
     with torch.no_grad():
-        return [measured.estimate_importance(group).sqrt().tolist() for group in measured._groups]
+        return [measured.estimate_importance(group).sqrt().tolist() for group in measured.groups()]
 
 
 def group_names() -> list[str]:
     """A ResNet-14's prunable groups in words, in the order of `group_norms`."""
-    names = []
+    network = ResNet14()
+    names = {module: name for name, module in network.named_modules()}
     with torch.enable_grad():
-        groups = pruner(ResNet14(), 0.0)._groups
+        groups = pruner(network, 0.0).groups()
+    found = []
     for group in groups:
-        layers = [step.dep.target.name.split(" ")[0] for step in group if isinstance(step.dep.target.module, nn.Conv2d)]
-        coupled = len(layers) > 2  # one convolution's outputs and the next one's inputs, where nothing is added
-        last = layers[1].rsplit(".", 1)[0]
-        names.append(f"{last.split('.')[0]}, added by shortcuts" if coupled else f"{last}, between convolutions")
-    return names
+        makers = [names[step.dep.target.module] for step in group if step.dep.handler == tp.prune_conv_out_channels]
+        # Shortcuts add what several convolutions put out; else the block's second convolution takes the first one's.
+        block = makers[-1].rpartition(".")[0]
+        several = len(makers) > 1
+        found.append(f"{block.split('.')[0]}, added by shortcuts" if several else f"{block}, between convolutions")
+    return found
 
 
 @torch.no_grad()
-def recalibrate(network: nn.Module, images: Tensor, batch: int = 500) -> None:
+def recalibrate(network: nn.Module, images: Tensor) -> None:
     """Measure BatchNorm's running statistics afresh on uint8 training images (n, 28, 28), in place.
 
-    Averages over all batches with equal weight (momentum None) and leaves every parameter as it is.
+    Averages over batches of 500 with equal weight (momentum None) and leaves every parameter as it is.
     """
     norms = [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
     momenta = [norm.momentum for norm in norms]
@@ -137,7 +130,7 @@ def recalibrate(network: nn.Module, images: Tensor, batch: int = 500) -> None:
         norm.reset_running_stats()
         norm.momentum = None
     network.train()
-    for part in images.split(batch):
+    for part in images.split(500):
         network(views.normalise(part))
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum

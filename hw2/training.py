@@ -1,7 +1,7 @@
-"""The one training loop, and evaluation. Knows nothing of profiles, folders of runs, or plots.
+"""The one training loop, and evaluation.
 
-Training is a pure function of its arguments: shuffling of (seed, epoch), augmentation of the view. The same seed on the
-same machine with the same number of threads gives the same weights, also when it was interrupted and resumed.
+Training is a pure function of its arguments: the order of images of (seed, epoch), the augmentation of the view. The
+same seed on the same machine with the same number of threads gives the same weights, resumed or in one go.
 """
 
 from __future__ import annotations
@@ -9,11 +9,8 @@ from __future__ import annotations
 import copy
 import io
 import math
-import signal
-import threading
 import time
-from collections.abc import Callable, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -25,10 +22,9 @@ from tqdm.auto import tqdm
 
 from hw2 import views
 from hw2.data import FashionMNIST, permutation
-from hw2.errors import Ended, InputError
-from hw2.experiments.recipes import Fit
+from hw2.errors import InputError, end_if_asked
 from hw2.files import write_bytes
-from hw2.kernels import quick
+from hw2.kernels import quick, tiled
 
 STEPS_KEPT = 20  # losses of the first steps, for replay
 NEAR = 1e-3  # the two largest logits of an image: closer than rounding should decide
@@ -36,12 +32,70 @@ NEAR = 1e-3  # the two largest logits of an image: closer than rounding should d
 Objective = Callable[[Tensor, Tensor, Tensor, int], Tensor]
 
 
+@dataclass(frozen=True)
+class Fit:
+    """The numbers of one training: SGD with Nesterov momentum, one cycle of the learning rate (`learning_rate`)."""
+
+    epochs: int
+    lr: float
+    batch: int = 128
+    warmup: float = 0.2  # share of all steps
+    momentum: float = 0.9
+    weight_decay: float = 5e-4
+    label_smoothing: float = 0.0
+    ema: float = 0.0  # decay of the averaged weights; 0: none
+    erasing: int = 0  # side of the erased square in pixels; 0: none
+    precision: str = "float32"  # or "bfloat16": autocast
+
+
+@dataclass(frozen=True)
+class Task:
+    """The images that a network is trained and validated on: rows of the training file, and the views of them.
+
+    Epochs cycle through `views` of `view_seed`, view 0 first; 0: a new view every epoch.
+    """
+
+    data: FashionMNIST
+    train: Tensor
+    validation: Tensor
+    pad: int = 2
+    views: int = 0
+    view_seed: int = 0
+
+    def view(self, epoch: int) -> int:
+        """The view that an epoch (from 0) sees."""
+        return epoch % self.views if self.views else epoch
+
+    @property
+    def held_out(self) -> tuple[Tensor, Tensor]:
+        """Validation images, uint8 (n, 28, 28), and their labels (n,)."""
+        return self.data.train_images[self.validation], self.data.train_labels[self.validation]
+
+
+@dataclass(frozen=True)
+class Options:
+    """What only some trainings need.
+
+    `before_epoch` gets the epoch from 0. `after_backward` is called before each step of the optimizer. `after_epoch`
+    gets the number of epochs done and the validation accuracy; it may end training by an exception of its own.
+    `first_steps` ends training after so many steps, without validation or checkpoint: for replay. `environment` is kept
+    in the history and in the checkpoint.
+    """
+
+    label: str = "training"
+    before_epoch: Callable[[int], None] | None = None
+    after_backward: Callable[[], None] | None = None
+    after_epoch: Callable[[int, float], None] | None = None
+    channels_last: bool = True
+    first_steps: int | None = None
+    environment: dict = field(default_factory=dict)
+
+
 @dataclass
 class History:
-    """Rows of history.csv and steps.csv, as dictionaries; what was there at the first step (`runs.environment`).
+    """Rows of history.csv and steps.csv as dictionaries, and the environment at the first step.
 
-    `earlier` and `earlier_processor` are the seconds, of the clock and of the processor, that interrupted runs had
-    spent before this one.
+    `earlier` and `earlier_processor` are seconds, of the clock and of the processor: what interrupted processes spent.
     """
 
     epochs: list[dict] = field(default_factory=list)
@@ -49,45 +103,6 @@ class History:
     environment: dict = field(default_factory=dict)
     earlier: float = 0.0
     earlier_processor: float = 0.0
-
-
-_asked_to_end = threading.Event()
-
-
-@contextmanager
-def ending_at_an_epoch():
-    """While the block runs, SIGTERM lets the epoch (or the view of soft targets) finish and then raises `Ended`."""
-    before = signal.signal(signal.SIGTERM, lambda *_: _asked_to_end.set())
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
-        _asked_to_end.clear()
-
-
-def end_if_asked(label: str) -> None:
-    if _asked_to_end.is_set():
-        raise Ended(f"{label}: ended by SIGTERM; the same command goes on from here")
-
-
-@contextmanager
-def threads(count: int):
-    """That many threads of PyTorch's own while the block runs."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-
-
-def pick_device(name: str = "auto") -> torch.device:
-    """`auto` is the accelerator where there is one."""
-    if name not in ("auto", "cpu", "cuda"):
-        raise InputError(f"device {name!r}: expected auto, cpu or cuda")
-    if name == "cuda" and not torch.cuda.is_available():
-        raise InputError("device 'cuda': torch finds none on this machine; use auto or cpu")
-    return torch.device("cuda" if name == "auto" and torch.cuda.is_available() else name.replace("auto", "cpu"))
 
 
 def learning_rate(fit: Fit, step: int, steps: int) -> float:
@@ -99,164 +114,173 @@ def learning_rate(fit: Fit, step: int, steps: int) -> float:
 
 
 def cross_entropy(label_smoothing: float = 0.0) -> Objective:
+    """The loss of training on labels alone."""
+
     def objective(logits: Tensor, labels: Tensor, rows: Tensor, view: int) -> Tensor:
         return functional.cross_entropy(logits, labels, label_smoothing=label_smoothing)
 
     return objective
 
 
-def epoch_view(epoch: int, count: int) -> int:
-    """The view that an epoch (from 0) sees: the identity first, then on; around again after `count` (0: never)."""
-    return epoch % count if count else epoch
+class _Training:
+    """A training under way: what a checkpoint holds of it, and its next epoch."""
+
+    def __init__(self, network: nn.Module, numbers: Fit, task: Task, seed: int, objective, options: Options, device):
+        self.network, self.numbers, self.task, self.seed = network, numbers, task, seed
+        self.objective, self.options = objective, options
+        self.layout = torch.channels_last if options.channels_last else torch.contiguous_format
+        network.to(device, memory_format=self.layout)
+        self.average = None
+        if numbers.ema:
+            self.average = AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(numbers.ema), use_buffers=True)
+        self.kept = self.average.module if self.average else network  # the one that is validated and delivered
+        self.optimizer = torch.optim.SGD(
+            network.parameters(), lr=numbers.lr, momentum=numbers.momentum, weight_decay=numbers.weight_decay,
+            nesterov=numbers.momentum > 0, fused=True,
+        )  # fmt: skip
+        self.images, self.labels = task.data.train_images.to(device), task.data.train_labels.to(device)
+        self.per_epoch = math.ceil(len(task.train) / numbers.batch)
+        self.history, self.done = History(environment=options.environment), 0
+        self.started, self.processor = time.monotonic(), time.process_time()
+
+    def load(self, path: Path) -> None:
+        state = torch.load(path, map_location=self.images.device, weights_only=True)
+        self.network.load_state_dict(state["network"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        if self.average:
+            self.average.load_state_dict(state["average"])
+        self.history, self.done = History(**state["history"]), state["done"]
+
+    def save(self, path: Path) -> None:
+        spent = {
+            "earlier": self.history.earlier + time.monotonic() - self.started,
+            "earlier_processor": self.history.earlier_processor + time.process_time() - self.processor,
+        }
+        state = {
+            "network": self.network.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "average": self.average.state_dict() if self.average else {},
+            "done": self.done,
+            "history": vars(self.history) | spent,
+        }
+        content = io.BytesIO()  # into a file torch.save raises whatever its C++ meets on a full disk
+        torch.save(state, content)
+        write_bytes(path, content.getbuffer())
+
+    def steps(self) -> Iterator[int]:
+        """Train an epoch, and add its row to the history. Yields each step's number, counted from the first epoch."""
+        numbers, task, epoch = self.numbers, self.task, self.done
+        view = task.view(epoch)
+        seen = views.cut(self.images, view, task.pad, task.view_seed)
+        order = task.train[torch.from_numpy(permutation(len(task.train), "shuffle", self.seed, epoch))]
+        device = self.images.device
+        autocast = torch.autocast(device.type, torch.bfloat16, enabled=numbers.precision == "bfloat16")
+        self.network.train()
+        total, lr = torch.zeros((), device=device, dtype=torch.float64), 0.0
+        for step, rows in enumerate(order.to(device).split(numbers.batch), start=epoch * self.per_epoch):
+            lr = self.optimizer.param_groups[0]["lr"] = learning_rate(numbers, step, numbers.epochs * self.per_epoch)
+            inputs = views.normalise(seen[rows])
+            if numbers.erasing:
+                views.erase(inputs, rows, numbers.erasing, self.seed, epoch)
+            self.optimizer.zero_grad(set_to_none=True)
+            with autocast:
+                logits = self.network(inputs.contiguous(memory_format=self.layout))
+            loss = self.objective(logits.float(), self.labels[rows], rows, view)
+            loss.backward()
+            if self.options.after_backward:
+                self.options.after_backward()
+            self.optimizer.step()
+            if self.average:
+                self.average.update_parameters(self.network)
+            total += loss.detach() * len(rows)
+            if step < STEPS_KEPT:
+                self.history.steps.append({"step": step, "loss": loss.item()})
+            yield step
+        self.done = epoch + 1
+        self.history.epochs.append({"epoch": epoch + 1, "lr": lr, "train_loss": total.item() / len(order)})
+
+    def validate(self) -> float:
+        """Add to the history's last row what the kept network does on the validation images; its accuracy."""
+        rows, last = self.task.validation, self.history.epochs[-1]
+        val_loss, correct = validate(self.kept, self.images[rows], self.labels[rows])
+        last |= {"val_loss": val_loss, "val_accuracy": correct / len(rows)}
+        if not math.isfinite(last["train_loss"] + val_loss):
+            where = f"{self.options.label}: the loss is not finite in epoch {self.done}"
+            raise InputError(f"{where}; lower lr ({self.numbers.lr}) or reg")
+        return last["val_accuracy"]
 
 
 def fit(
     network: nn.Module,
-    data: FashionMNIST,
-    train: Tensor,
-    validation: Tensor,
-    recipe: Fit,
+    numbers: Fit,
+    task: Task,
     *,
     seed: int,
-    pad: int = 2,
-    view_count: int = 0,
-    view_seed: int = 0,
     objective: Objective | None = None,
-    after_backward: Callable[[], None] | None = None,
-    before_epoch: Callable[[int], None] | None = None,
-    after_epoch: Callable[[int, float], None] | None = None,
-    channels_last: bool = True,
+    options: Options | None = None,
     device: torch.device | None = None,
     checkpoint: Path | None = None,
-    environment: dict | None = None,
-    label: str = "training",
-    stop_after: int | None = None,
-    first_steps: int | None = None,
 ) -> tuple[nn.Module, History]:
-    """Train `network` on the rows `train`; validate on the rows `validation` after every epoch.
+    """Train `network`; validate after every epoch.
 
-    Returns the network to keep on the CPU, and the history: `network`, trained in place, or where `recipe.ema` is set
-    the averaged one.
-    With `checkpoint`, training resumes from the last finished epoch in that file, which keeps the `environment` of the
-    first step. `stop_after` ends it early, after so many epochs (the schedule stays the recipe's): for tests. So does
-    `first_steps`, after so many steps and without validation, checkpoint or average: for replay. `after_epoch` is told
-    the number of epochs done and the validation accuracy, and may end training by an exception of its own.
+    Returns the network to keep on the CPU, and the history: `network`, trained in place, or where `numbers.ema` is set
+    the averaged one. With `checkpoint`, training resumes from the last finished epoch in that file. Raises `InputError`
+    where the loss is not finite, `Ended` after an epoch in which SIGTERM came (`errors.ending_at_an_epoch`).
     """
-    device = device or torch.device("cpu")
-    objective = objective or cross_entropy(recipe.label_smoothing)
-    layout = torch.channels_last if channels_last else torch.contiguous_format
+    options, device = options or Options(), device or torch.device("cpu")
     if device.type == "cuda":
         torch.backends.cudnn.allow_tf32 = False  # float32 means float32: on by default for convolutions
-    network.to(device, memory_format=layout)
-    average = None
-    if recipe.ema:
-        average = AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(recipe.ema), use_buffers=True)
-    optimizer = torch.optim.SGD(
-        network.parameters(),
-        lr=recipe.lr,
-        momentum=recipe.momentum,
-        weight_decay=recipe.weight_decay,
-        nesterov=recipe.momentum > 0,
-        fused=True,
-    )
-    history, done = History(environment=environment or {}), 0
+    objective = objective or cross_entropy(numbers.label_smoothing)
+    training = _Training(network, numbers, task, seed, objective, options, device)
     if checkpoint and checkpoint.is_file():
-        state = torch.load(checkpoint, map_location=device, weights_only=True)
-        network.load_state_dict(state["network"])
-        optimizer.load_state_dict(state["optimizer"])
-        if average:
-            average.load_state_dict(state["average"])
-        history, done = History(**state["history"]), state["done"]
-
-    started, processor = time.monotonic(), time.process_time()
-    images, labels = data.train_images.to(device), data.train_labels.to(device)
-    per_epoch = math.ceil(len(train) / recipe.batch)
-    steps = recipe.epochs * per_epoch
-    autocast = torch.autocast(device.type, torch.bfloat16) if recipe.precision == "bfloat16" else nullcontext()
-    with tqdm(total=steps, initial=done * per_epoch, desc=label, unit="step", leave=False, mininterval=2) as bar:
-        for epoch in range(done, min(recipe.epochs, stop_after or recipe.epochs)):
-            end_if_asked(label)
-            view = epoch_view(epoch, view_count)
-            seen = views.cut(images, view, pad, view_seed)
-            order = train[torch.from_numpy(permutation(len(train), "shuffle", seed, epoch))].to(device)
-            if before_epoch:
-                before_epoch(epoch)
-            network.train()
-            total, lr = torch.zeros((), device=device, dtype=torch.float64), 0.0
-            for part, rows in enumerate(order.split(recipe.batch)):
-                step = epoch * per_epoch + part
-                lr = optimizer.param_groups[0]["lr"] = learning_rate(recipe, step, steps)
-                inputs = views.normalise(seen[rows])
-                if recipe.erasing:
-                    views.erase(inputs, rows, recipe.erasing, seed, epoch)
-                optimizer.zero_grad(set_to_none=True)
-                with autocast:
-                    logits = network(inputs.contiguous(memory_format=layout))
-                loss = objective(logits.float(), labels[rows], rows, view)
-                loss.backward()
-                if after_backward:
-                    after_backward()
-                optimizer.step()
-                if average:
-                    average.update_parameters(network)
-                total += loss.detach() * len(rows)
-                if step < STEPS_KEPT:
-                    history.steps.append({"step": step, "loss": loss.item()})
+        training.load(checkpoint)
+    each = training.per_epoch
+    bar = tqdm(total=numbers.epochs * each, initial=training.done * each, desc=options.label, unit="step",
+               leave=False, mininterval=2)  # fmt: skip
+    with bar, tiled(network):
+        while training.done < numbers.epochs:
+            end_if_asked(options.label)
+            if options.before_epoch:
+                options.before_epoch(training.done)
+            for step in training.steps():
                 bar.update()
-                if first_steps == step + 1:
-                    return network, history
-            kept = average.module if average else network
-            val_loss, correct = validate(kept, images[validation], labels[validation])
-            history.epochs.append(
-                {
-                    "epoch": epoch + 1,
-                    "lr": lr,
-                    "train_loss": total.item() / len(order),
-                    "val_loss": val_loss,
-                    "val_accuracy": correct / len(validation),
-                }
-            )
-            if not math.isfinite(history.epochs[-1]["train_loss"] + val_loss):
-                raise InputError(f"{label}: the loss is not finite in epoch {epoch + 1}; lower lr ({recipe.lr}) or reg")
-            bar.set_postfix(val_accuracy=f"{correct / len(validation):.4f}")
+                if options.first_steps == step + 1:
+                    return network, training.history
+            accuracy = training.validate()
+            bar.set_postfix(val_accuracy=f"{accuracy:.4f}")
             if checkpoint:
-                state = {"network": network.state_dict(), "optimizer": optimizer.state_dict(), "done": epoch + 1}
-                state |= {"average": average.state_dict() if average else {}}
-                spent = {
-                    "earlier": history.earlier + time.monotonic() - started,
-                    "earlier_processor": history.earlier_processor + time.process_time() - processor,
-                }
-                state |= {"history": vars(history) | spent}
-                content = io.BytesIO()
-                torch.save(state, content)  # into a file it raises whatever its C++ meets on a full disk
-                write_bytes(checkpoint, content.getbuffer())
-            if after_epoch:
-                after_epoch(epoch + 1, correct / len(validation))
-    kept = copy.deepcopy(average.module) if average else network
-    return kept.cpu().eval(), history
+                training.save(checkpoint)
+            if options.after_epoch:
+                options.after_epoch(training.done, accuracy)
+    return training.kept.cpu().eval(), training.history
 
 
 @torch.no_grad()
-def logits_of(network: nn.Module, images: Tensor, batch: int = 100, dtype: torch.dtype = torch.float32) -> Tensor:
-    """Logits (n, 10) of uint8 images (n, 28, 28), in evaluation mode, on the network's device."""
-    fast = quick(network)
-    return torch.cat([fast(views.normalise(part).to(dtype)) for part in images.split(batch)])
+def logits_of(network: nn.Module, images: Tensor, batch: int = 100) -> Tensor:
+    """Logits (n, 10) of uint8 images (n, 28, 28) in evaluation mode, on the network's device and of its type."""
+    fast, kind = quick(network), next(network.parameters()).dtype
+    return torch.cat([fast(views.normalise(part).to(kind)) for part in images.split(batch)])
 
 
-def evaluate(network: nn.Module, images: Tensor, labels: Tensor, batch: int = 100) -> tuple[float, int]:
-    """Mean cross-entropy and count of correct predictions."""
-    logits = logits_of(network, images, batch)
-    return functional.cross_entropy(logits, labels).item(), int((logits.argmax(1) == labels).sum())
+def exact_logits(network: nn.Module, images: Tensor) -> Tensor:
+    """`logits_of` in float64, for what must not hang on rounding: float32 differs between machines by about 1e-5."""
+    return logits_of(copy.deepcopy(network).double(), images)
+
+
+def margins(logits: Tensor) -> Tensor:
+    """By how much each image's largest logit exceeds its second: (n, classes) to (n,), at least 0."""
+    first, second = logits.topk(2).values.unbind(1)
+    return first - second
 
 
 @torch.no_grad()
-def validate(network: nn.Module, images: Tensor, labels: Tensor, batch: int = 100) -> tuple[float, int]:
-    """Mean cross-entropy and count of correct predictions, of the network itself: nothing folded, padded or copied.
+def validate(network: nn.Module, images: Tensor, labels: Tensor) -> tuple[float, int]:
+    """Mean cross-entropy and count of correct predictions, of the network itself: neither folded nor copied.
 
-    What training records and metrics.json counts. Near ties are settled as in `predict`. Leaves evaluation mode on.
+    Training records both, and metrics.json the count. Near ties are settled as in `predict`. Leaves evaluation mode on.
     """
     network.eval()
-    logits = torch.cat([network(views.normalise(part)) for part in images.split(batch)])
+    logits = torch.cat([network(views.normalise(part)) for part in images.split(100)])
     classes = _settled(network, images, logits)
     return functional.cross_entropy(logits, labels).item(), int((classes == labels).sum())
 
@@ -267,20 +291,9 @@ def predict(network: nn.Module, images: Tensor) -> Tensor:
 
 
 def _settled(network: nn.Module, images: Tensor, logits: Tensor) -> Tensor:
-    """The logits' classes. Where the two largest lie within `NEAR` of each other, float64 decides.
-
-    float32 differs between machines, numbers of threads and batch sizes by about 1e-5.
-    """
-    first, second = logits.topk(2).values.unbind(1)
+    """The logits' classes. Where the two largest lie within `NEAR` of each other, float64 decides."""
     classes = logits.argmax(1)
-    near = (first - second < NEAR).nonzero().flatten()
+    near = (margins(logits) < NEAR).nonzero().flatten()
     if len(near):
-        exact = copy.deepcopy(network).double()
-        classes[near] = logits_of(exact, images[near], dtype=torch.float64).argmax(1)
+        classes[near] = exact_logits(network, images[near]).argmax(1)
     return classes
-
-
-def parts(data: FashionMNIST, images: int, validation: int) -> Sequence[Tensor]:
-    """Training and validation rows, of which a recipe may use the first so many."""
-    train, held_out = data.split
-    return train[:images], held_out[:validation]

@@ -9,9 +9,8 @@
 # later notebooks need of the teacher is: its logits for every training image and every view.
 
 # %%
-from hw2 import data, networks
-from hw2.experiments import stages
-from hw2.report import plots
+from hw2 import data, networks, report
+from hw2.experiments.train import obtain
 
 fashion = data.fashion_mnist()
 train, validation = fashion.split
@@ -24,22 +23,22 @@ print(f"{len(train):,} images for training, {len(validation):,} for validation, 
 # will be.
 
 # %%
-plots.show("samples")
+report.show("samples")
 
 # %% [markdown]
 # ## Training
 #
-# Torchvision's ResNet-50 with a 10-way `fc`. `stages.teacher()` loads the committed run, or trains it where there is
+# Torchvision's ResNet-50 with a 10-way `fc`. `obtain` loads the committed run, or trains it where there is
 # none: SGD with Nesterov momentum, one cycle of the learning rate, random crops and flips.
 
 # %%
-teacher = stages.teacher()
-print(f"profile {teacher.profile}: {teacher.recipe['fit']['epochs']} epochs, stem {teacher.recipe['stem']}")
-print(f"parameters: {networks.count_parameters(networks.teacher(teacher.recipe['stem'])):,}")
+teacher = obtain("teacher")
+print(f"profile {teacher.profile}: {teacher.recipe.fit.epochs} epochs, stem {teacher.recipe.stem}")
+print(f"parameters: {networks.count_parameters(networks.teacher(teacher.recipe.stem)):,}")
 print(f"validation accuracy: {teacher.val_accuracy:.2%}")
 
 # %%
-plots.show("teacher_curves")
+report.show("teacher_curves")
 
 # %% [markdown]
 # The file of the course reaches 92.4 % on the test set. This teacher's own number is the one printed above: on two cores it
@@ -50,7 +49,7 @@ plots.show("teacher_curves")
 # Rows are true classes, columns predictions, on the validation split.
 
 # %%
-plots.show("teacher_confusion")
+report.show("teacher_confusion")
 
 # %% [markdown]
 # The errors are not spread evenly: shirts are taken for T-shirts, pullovers and coats, and shoes for other shoes. A
@@ -63,16 +62,7 @@ plots.show("teacher_confusion")
 # classes further down the list.
 
 # %%
-plots.show("soft_targets")
-
-# %% [markdown]
-# ## Can its confidence be trusted?
-#
-# Soft targets are only as good as the probabilities in them. Points below the diagonal mean a network surer than it is
-# right.
-
-# %%
-plots.show("teacher_reliability")
+report.show("soft_targets")
 
 # %% [markdown]
 # ## What goes on to the student
@@ -83,4 +73,4 @@ plots.show("teacher_reliability")
 # %%
 views, images, classes = teacher.soft_targets.shape
 print(f"{views} views x {images:,} images x {classes} logits")
-assert views == teacher.recipe["views"] and images == len(fashion.train_labels)
+assert views == teacher.recipe.views and images == len(fashion.train_labels)

@@ -12,11 +12,12 @@
 # the augmented image that the student sees; notebook 1 shows some of them as pictures.
 
 # %%
-from hw2 import networks
-from hw2.experiments import stages
-from hw2.report import comparisons, plots, statistics as measures
+from hw2 import networks, report
+from hw2.experiments import store
+from hw2.experiments.train import obtain
+from hw2.report import nb02_distillation, statistics
 
-teacher = stages.teacher()
+teacher, distilled, plain = obtain("teacher"), obtain("distilled"), obtain("plain")
 print(f"student: ResNet-14, {networks.count_parameters(networks.ResNet14()):,} parameters")
 print(f"teacher: ResNet-50, {teacher.metrics['parameters']:,} parameters, validation {teacher.val_accuracy:.2%}")
 
@@ -29,15 +30,15 @@ print(f"teacher: ResNet-50, {teacher.metrics['parameters']:,} parameters, valida
 # labels are not used at all.
 
 # %%
-trials = stages.tuned()
+trials = store.trials()
 print(f"{len(trials)} trials: {trials.epochs[0]} epochs of {trials.images[0]:,} images each")
 
 # %%
-plots.show("tuning")
+report.show("tuning")
 
 # %%
 seeds, total = trials.seed.nunique(), teacher.metrics["val_total"]
-deviation = 100 * comparisons.seed_deviation(trials) / total
+deviation = 100 * nb02_distillation.seed_deviation(trials) / total
 print(f"standard deviation between seeds, pooled: {deviation:.2f} points")
 print(f"standard error of the difference of two cells: {deviation * (2 / seeds) ** 0.5:.2f} points")
 
@@ -52,16 +53,14 @@ print(f"standard error of the difference of two cells: {deviation * (2 / seeds) 
 # the least harm. (Where the best has the smallest weight itself, the runner-up.) The better of the two is used from here on.
 
 # %%
-plots.show("finalists")
+report.table("finalists")
 
 # %%
-comparisons.finalist_table().set_index("setting")
-
-# %%
-first, second = ([100 * run.val_accuracy for run in group] for group in stages.finalists().values())
-mean, low, high = measures.paired(first, second)
-print(f"first minus second: {mean:+.2f} points" + ("" if low is None else f", 95 % interval {low:+.2f} to {high:+.2f}"))
-print("chosen: T = {:g}, alpha = {:g}".format(*stages.chosen()))
+first, second = store.finished("finalist-1"), store.finished("finalist-2")
+difference = statistics.paired(*([100 * run.val_accuracy for run in runs] for runs in (first, second)))
+print(f"trained longer: {first[0].recipe.fit.epochs} epochs of {first[0].recipe.images:,} images")
+print(f"first minus second: {statistics.points(difference)} points, 95 % interval {statistics.bounds(difference)}")
+print("chosen: T = {:g}, alpha = {:g}".format(*store.Settings(teacher.profile).setting("chosen")))
 
 # %% [markdown]
 # In the committed runs the order turns round: trained longer, the smaller weight is better with every seed. The map alone
@@ -74,29 +73,20 @@ print("chosen: T = {:g}, alpha = {:g}".format(*stages.chosen()))
 # is best partly by luck.
 
 # %%
-comparisons.arm_table().set_index("arm")
+report.table("arms")
 
 # %%
-plots.show("arm_differences")
+report.show("arm_differences")
 
 # %% [markdown]
 # Differences are paired by seed. An interval that holds zero says that the arm cannot be told from vanilla KD with so few
-# seeds, not that both are equal; and these are seven comparisons, each at 95 %, so one in three such figures would show a
+# seeds, not that both are equal; and these are six comparisons, each at 95 %, so one in four such figures would show a
 # difference beyond its interval where there is none. In the committed runs only decoupled KD, untuned as it is, stands apart.
 # The others cannot be told from vanilla KD, the labels alone among them: nothing here shows that this teacher helps.
 #
-# Three things to know before reading more into it. The teachers learnt from all 55,000 images, the arms see fewer: soft
+# Two things to know before reading more into it. The teachers learnt from all 55,000 images, the arms see fewer: soft
 # targets carry over something of labels that the arms without a teacher never see. The setting was tuned for vanilla KD;
-# decoupled KD and standardised logits are run at it, untuned. And the last arm's teacher, the network that this project
-# delivers, differs from the ResNet-50 in more than its accuracy. It is there for the question whether this ResNet-50 is too
-# weak to learn from:
-
-# %%
-delivered = stages.compressed()
-print(f"ResNet-50 {teacher.val_accuracy:.2%}, compressed network {delivered.val_accuracy:.2%} on validation")
-
-# %%
-plots.show("arm_curves")
+# decoupled KD and standardised logits are run at it, untuned.
 
 # %% [markdown]
 # ## What the student takes over
@@ -105,13 +95,7 @@ plots.show("arm_curves")
 # teacher is wrong.
 
 # %%
-plots.show("agreement")
-
-# %% [markdown]
-# And how sure are the students? Above the diagonal a network is right more often than it says.
-
-# %%
-plots.show("student_reliability")
+report.show("agreement")
 
 # %% [markdown]
 # ## With and without the teacher, on all images
@@ -120,14 +104,13 @@ plots.show("student_reliability")
 # epochs and seed, with the cross-entropy alone.
 
 # %%
-distilled, plain = stages.distilled(), stages.plain()
 for name, run in (("distilled", distilled), ("alone", plain)):
-    print(f"{name:10} {run.recipe['fit']['epochs']} epochs, validation {run.val_accuracy:.2%}")
+    print(f"{name:10} {run.recipe.fit.epochs} epochs, validation {run.val_accuracy:.2%}")
 difference = distilled.metrics["val_correct"] - plain.metrics["val_correct"]
 print(f"difference: {difference:+d} of {total:,} images")
 
 # %%
-plots.show("student_curves")
+report.show("student_curves")
 
 # %% [markdown]
 # These are the curves of seed 0; the summary compares the means over all seeds.

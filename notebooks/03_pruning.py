@@ -14,14 +14,14 @@
 # 4. **Fine-tuning** with the same soft targets as before.
 
 # %%
-from hw2 import networks, pruning
-from hw2.experiments import stages, store as runs
-from hw2.report import ablation, outcomes, plots
+from hw2 import networks, pruning, report
+from hw2.experiments.train import obtain
+from hw2.report import nb03_pruning
 
-compressed, distilled = stages.compressed(), stages.distilled()
+compressed, distilled = obtain("compressed"), obtain("distilled")
 recipe = compressed.recipe
-print(f"ratio {recipe['ratio']}, regulariser {recipe['reg']:g}")
-print(f"epochs: {recipe['sparse']['epochs']} of sparse learning, {recipe['fit']['epochs']} of fine-tuning")
+print(f"ratio {recipe.ratio}, regulariser {recipe.reg:g}")
+print(f"epochs: {recipe.sparse.epochs} of sparse learning, {recipe.fit.epochs} of fine-tuning")
 
 # %% [markdown]
 # ## What is left
@@ -29,7 +29,7 @@ print(f"epochs: {recipe['sparse']['epochs']} of sparse learning, {recipe['fit'][
 # Pruning the distilled network at this ratio, here and now:
 
 # %%
-before, after = distilled.network(), pruning.prune(distilled.network(), recipe["ratio"])
+before, after = distilled.network(), pruning.prune(distilled.network(), recipe.ratio)
 for name, network in (("distilled", before), ("pruned", after)):
     print(f"{name:10} widths {network.widths}, {networks.count_parameters(network):,} parameters")
 removed = 1 - networks.count_parameters(after) / networks.count_parameters(before)
@@ -46,29 +46,24 @@ assert networks.count_parameters(compressed.network()) == 85_956
 # without sparse learning before it.
 
 # %%
-outcomes.phase_table().set_index("phase")
+report.table("phases")
 
 # %%
-plots.show("phases")
+report.show("phases")
 
 # %% [markdown]
 # What sparse learning did to the groups: their channels' norms, close together before, spread apart, and the weakest are the
 # ones that leave. An arm of the ablation below is shown, from before pruning.
 
 # %%
-plots.show("norms")
-
-# %%
-for sitting in runs.sittings():
-    ratio = {row["name"]: row for row in sitting["rows"]}["ResNet-14, sparse learning"]["ratio"]
-    print(f"{sitting['when']}: with the regulariser training ran at {ratio:.0%} of its plain speed (`hw2 bench`)")
+report.show("norms")
 
 # %% [markdown]
 # Epoch by epoch: sparse learning up to the dashed line, fine-tuning after it. The dip is not the pruning but the learning
 # rate, which rises again for fine-tuning. The last point is the delivered network's: no epoch was picked afterwards.
 
 # %%
-plots.show("compressed_curves")
+report.show("compressed_curves")
 
 # %% [markdown]
 # ## What of all this matters?
@@ -81,28 +76,27 @@ plots.show("compressed_curves")
 # None was corrected for the number of arms.
 
 # %%
-print(ablation.note())
-ablation.table().set_index("arm")
+print(nb03_pruning.ablation_note(report.Source()))
+report.table("ablation")
 
 # %%
-print(ablation.scratch_verdict())
+print(nb03_pruning.scratch_verdict(report.Source()))
 
 # %%
-plots.show("ablation")
+report.show("ablation")
 
 # %% [markdown]
 # ## How far can it go?
 #
-# The distilled network pruned by several ratios, each fine-tuned shortly; MACs are multiply-adds for one image, latency is
-# that of one image as measured by `hw2 bench`.
+# The distilled network pruned by several ratios, each fine-tuned shortly; MACs are multiply-adds for one image.
 
 # %%
-print(ablation.frontier_note())
-ablation.frontier_table().set_index("ratio")
+print(nb03_pruning.frontier_note(report.Source()))
+report.table("frontier")
 
 # %% [markdown]
 # The same as a picture, with what others report. Mind the two kinds of dots: an epoch or a run that was picked on the test
 # set flatters, by 0.2 and 0.45 points in the original's own logs, and the validation split is not the test set.
 
 # %%
-plots.show("frontier")
+report.show("frontier")

@@ -7,14 +7,16 @@
 # recipe, after the delivered run had been named, and `runs/test_ledger.csv` records it.
 
 # %%
-from hw2 import data, grading
-from hw2.experiments import stages
-from hw2.report import outcomes, plots, write as report
+from hw2 import data, grading, report
+from hw2.experiments import store, walk
+from hw2.report import write
 
-report.results().set_index("network")
+profile = store.default_profile()
+delivered = walk.deliver(profile)
+report.table("results")
 
 # %%
-plots.show("arms")
+report.show("arms")
 
 # %% [markdown]
 # Is one network better than another? Differences in percentage points, paired by seed, with 95 % intervals that tell of
@@ -24,7 +26,7 @@ plots.show("arms")
 # from random weights for as long as the whole chain, at the pruned widths and at ResNet-14's own, it has no such advantage.
 
 # %%
-outcomes.pair_table().set_index("difference")
+report.table("pairs")
 
 # %% [markdown]
 # ## The network
@@ -33,7 +35,6 @@ outcomes.pair_table().set_index("difference")
 # PyTorch knows.
 
 # %%
-delivered = stages.delivered()
 print(grading.summary_table(delivered.network()))
 
 # %% [markdown]
@@ -43,7 +44,7 @@ print(grading.summary_table(delivered.network()))
 # same everywhere. The first bar is how public answers to this assignment train.
 
 # %%
-plots.show("speed")
+report.show("speed")
 
 # %% [markdown]
 # ## Demo
@@ -52,25 +53,25 @@ plots.show("speed")
 # `hw2 predict IMAGE`.
 
 # %%
-plots.show("demo")
+report.show("demo")
 
 # %% [markdown]
 # Class by class:
 
 # %%
-outcomes.class_table().set_index("class")
+report.table("classes")
 
 # %% [markdown]
 # How sure it may be believed to be, on the validation split:
 
 # %%
-plots.show("reliability")
+report.show("reliability")
 
 # %% [markdown]
 # The ten mistakes with the lowest probability for the true class. Would you have labelled them as the data set does?
 
 # %%
-plots.show("mistakes")
+report.show("mistakes")
 
 # %% [markdown]
 # ## Figures, report, submission
@@ -78,8 +79,8 @@ plots.show("mistakes")
 # Everything that the report shows is written here, from the runs.
 
 # %%
-folder = report.write()
-print(len(plots.FIGURES), "figures, report.md, model_card.md and submission.csv written")
+folder = write.write(profile)
+print(len(report.FIGURES), "figures, report.md, model_card.md and submission.csv written")
 
 # %% [markdown]
 # ## Grading
@@ -89,6 +90,6 @@ print(len(plots.FIGURES), "figures, report.md, model_card.md and submission.csv 
 
 # %%
 lines, classes = grading.grade(
-    delivered.weights, folder / "submission.csv", folder / "report.md", data.fashion_mnist(), delivered.profile
+    delivered.weights, folder / "submission.csv", folder / "report.md", data.fashion_mnist(), profile
 )
 print(grading.table(lines))

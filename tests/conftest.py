@@ -1,33 +1,37 @@
-"""Fixtures: the data set, a few of its images, and a project folder of the test's own."""
+"""Fixtures: the data set, a few of its images, and project folders of the tests' own."""
 
 import shutil
 import threading
 
 import pytest
 import torch
+from filelock import FileLock
 from helpers import tiny_network
 from tqdm import tqdm
 
 from hw2 import data as source
 from hw2 import networks
-from hw2.experiments import recipes, replay, stages, trainers
-from hw2.experiments import store as runs
-from hw2.experiments.recipes import Fit
+from hw2.experiments import profiles, walk
+from hw2.training import Fit
 
 # Its own lock is shared by forked processes: one that is killed while it holds it would stop all others.
 tqdm.set_lock(threading.RLock())
 
 FIT = Fit(epochs=1, lr=0.05, batch=64)
+PRUNING = {"sparse": FIT, "reg": 1e-2, "fit": FIT, "recalibration": 32}
 SHRUNKEN = {
     "common": {"images": 64, "validation": 32, "views": 2},
+    "targets": "mean",
     "teacher": {"fit": FIT},
     "student": {"fit": FIT},
     "tuning": {"fit": FIT, "images": 32, "temperatures": (2.0, 4.0), "alphas": (0.9,), "seeds": (0, 1)},
     "finalist": {"fit": FIT},
-    "compressed": {"sparse": FIT, "reg": 1e-2, "fit": Fit(epochs=2, lr=0.05, batch=64), "recalibration": 32},
-    "short": {"images": 32, "sparse": FIT, "reg": 1e-2, "fit": FIT, "recalibration": 32},
-    "frontier": {"ratios": (recipes.RATIO, 0.5), "seeds": (0,)},
-    "seeds": 1,
+    "compressed": PRUNING | {"fit": Fit(epochs=2, lr=0.05, batch=64)},
+    "study": {"fit": FIT, "images": 32},
+    "study pruning": PRUNING | {"images": 32},
+    "frontier": PRUNING | {"images": 32},
+    "setting of studies": "best",
+    "seeds": {"first": (0,), "walk": (0,), "scratch": (0,), "search": (0, 1), "arms": (2, 3), "frontier": (0,)},
 }
 
 
@@ -54,32 +58,46 @@ def few(data):
 def project(tmp_path, monkeypatch):
     """A project folder in which runs and cache are written in place of the real one."""
     monkeypatch.setattr(source, "PROJECT", tmp_path)
-    monkeypatch.setattr(runs, "PROJECT", tmp_path)
     monkeypatch.delenv("HW2_PROFILE", raising=False)
     return tmp_path
 
 
 def patched(patch, folder, few):
     """A smoke profile that takes seconds, in `folder`, with a small network for the teacher."""
-    patch.setattr(runs, "PROJECT", folder)
-    patch.setitem(recipes.NUMBERS, "smoke", SHRUNKEN)
-    for module in (stages, trainers, replay):
-        patch.setattr(module, "fashion_mnist", lambda: few)
+    patch.setattr(source, "PROJECT", folder)
+    patch.setattr(source, "fashion_mnist", lambda: few)
+    patch.setitem(profiles.PROFILES, "smoke", SHRUNKEN)
     patch.setattr(networks, "teacher", lambda stem="imagenet": tiny_network())
     patch.setenv("HW2_PROFILE", "smoke")
     return folder
 
 
 @pytest.fixture(scope="session")
-def walked(few, tmp_path_factory):
-    """A project in which the whole walk was done."""
-    with pytest.MonkeyPatch.context() as patch:
-        folder = patched(patch, tmp_path_factory.mktemp("walked"), few)
-        stages.walk()
-        return folder
+def walked(few, tmp_path_factory, worker_id):
+    """A project in which the whole walk was done, once for all processes of the tests."""
+    top = tmp_path_factory.getbasetemp()
+    folder = (top if worker_id == "master" else top.parent) / "walked"
+    with FileLock(folder.with_suffix(".lock")), pytest.MonkeyPatch.context() as patch:
+        patched(patch, folder, few)
+        if not folder.is_dir():
+            walk.train_all("smoke", jobs=1)
+            walk.deliver("smoke")
+    return folder
 
 
 @pytest.fixture
-def store(walked, few, tmp_path, monkeypatch):
+def walk_done(walked, few, tmp_path, monkeypatch):
     """A copy of it, to change."""
     return patched(monkeypatch, shutil.copytree(walked, tmp_path / "project"), few)
+
+
+@pytest.fixture
+def no_training(monkeypatch):
+    """Whatever trains fails."""
+
+    def fail(*arguments, **more):
+        raise AssertionError("something was trained")
+
+    monkeypatch.setattr("hw2.training.fit", fail)
+    monkeypatch.setattr("hw2.distillation.build_cache", fail)
+    monkeypatch.setattr("hw2.experiments.search.search", fail)

@@ -1,17 +1,19 @@
-"""A network that trains in no time, what tests ask of two networks, and what they ask of the project's files."""
+"""A network that trains in no time, and what tests ask of networks and files."""
 
 import re
+import shlex
 import shutil
 import tomllib
-from dataclasses import asdict
 
 import pytest
 import torch
 from PIL import Image, ImageDraw
 
+from hw2 import data
 from hw2.data import PROJECT
-from hw2.experiments import recipes
-from hw2.experiments import store as runs
+from hw2.experiments import catalogue, environment, recipes, store
+from hw2.experiments.run import root
+from hw2.files import read_json, write_json
 from hw2.networks import ResNet14
 
 TINY = (4, 4, 4, 4)  # widths
@@ -30,30 +32,34 @@ def same_bits(one, other):
     return left.keys() == right.keys() and all(torch.equal(left[name], right[name]) for name in left)
 
 
+def contents(folder):
+    """Path -> bytes of every file below a folder."""
+    return {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
 def unlike_sums():
     """A line for each file under runs/ that is not what SHA256SUMS says."""
-    recorded = (runs.root() / "SHA256SUMS").read_text().splitlines()
-    names = {line[66:] for line in set(recorded) ^ set(runs.sums("cpu").splitlines())}
+    recorded = (root("cpu") / "SHA256SUMS").read_text().splitlines()
+    names = {line[66:] for line in set(recorded) ^ set(store.sums("cpu").splitlines())}
     return [f"runs/{name}: changed, missing or new" for name in sorted(names)]
 
 
 def land_another_chain(folder):
-    """A project of the committed runs, in `folder`, with `full`'s teacher, search and students beside them."""
+    """A project of the committed runs, in `folder`, with a teacher, a search and students of `full` beside them."""
     shutil.copytree(PROJECT / "runs", folder / "runs")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(runs, "PROJECT", folder)
-        teacher = recipes.teacher("full")
-        grid = recipes.tuning("full", teacher.digest)
-        students = [recipes.plain("full", 0), recipes.distilled("full", 0, teacher.digest, 2.0, 0.9)]
-        for recipe in (teacher, *students):
-            with runs.new_folder(recipe, "full") as made:
-                for path in (runs.root() / recipe.stage / "cpu-s0").iterdir():
+        patch.setattr(data, "PROJECT", folder)
+        unknown = catalogue.Unknown()
+        for name in ("teacher", "plain", "distilled"):
+            recipe = catalogue.recipe(name, "full", 0, unknown)
+            with store.new_folder(recipe, "full") as made:
+                for path in (root("cpu") / name / "cpu-s0").iterdir():
                     if path.name != "recipe.json":
                         shutil.copy(path, made)
-        shutil.copytree(runs.root() / "tuning/cpu", runs.root() / "tuning/full", dirs_exist_ok=True)
-        runs.write_json(runs.root() / "tuning/full/recipe.json", {"digest": grid.digest, **asdict(grid)})
-        with runs.changing("full"):
-            pass
+        with store.changing("full"):
+            shutil.copytree(root("cpu") / "tuning/cpu", root("cpu") / "tuning/full", dirs_exist_ok=True)
+            grid = recipes.written(catalogue.tuning("full", unknown))
+            write_json(root("cpu") / "tuning/full/recipe.json", grid)
     return folder
 
 
@@ -62,16 +68,15 @@ def pytest_words():
     makefile, options = (PROJECT / "Makefile").read_text(), (PROJECT / "pyproject.toml").read_text()
     (recipe,) = re.findall(r"^test:.*\n((?:\t.*\n)+)", makefile, re.MULTILINE)
     (called,) = re.findall(r"-m pytest (.*)", recipe)
-    return called.split(), tomllib.loads(options)["tool"]["pytest"]["ini_options"]["addopts"].split()
+    return shlex.split(called), tomllib.loads(options)["tool"]["pytest"]["ini_options"]["addopts"].split()
 
 
 def keep_torture(row):
-    """Put what a campaign of `make torture` told into runs/torture.json, in the place of what it told before."""
-    path = runs.root() / "torture.json"
-    with runs.changing("cpu"):
-        known = runs.read_json(path)["rows"] if path.is_file() else []
-        found = {(row["kind"], row["of"]): row for row in [*known, row | {"code": runs.CODE}]}
-        runs.write_json(path, {"rows": [found[key] for key in sorted(found)]})
+    """Put what a campaign of torture told into torture.json, in the place of what it told before."""
+    path = PROJECT / "tests/torture/torture.json"
+    known = read_json(path)["rows"] if path.is_file() else []
+    found = {(row["kind"], row["of"]): row for row in [*known, row | {"code": environment.code()}]}
+    write_json(path, {"rows": [found[key] for key in sorted(found)]})
 
 
 def blacken(path):

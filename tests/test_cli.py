@@ -1,105 +1,127 @@
 """The commands as a user types them: exit status, one clear line, no traceback."""
 
 import errno
-import io
 import os
 import pickle
+import shutil
 import subprocess
 import sys
 
 import pytest
 import torch
+from helpers import contents
 from PIL import Image
+from typer.testing import CliRunner
 
-from hw2 import cli, networks, pictures
+from hw2 import cli, networks, training
 from hw2.data import FILES, PROJECT, fashion_mnist
-from hw2.errors import InputError
-from hw2.experiments import stages
+from hw2.errors import Ended, InputError
+from hw2.experiments import catalogue, replay, store, walk
+from hw2.experiments.run import root
+from hw2.tools import bench
 
 
-def hw2(*arguments, **environment):
-    clean = {name: value for name, value in os.environ.items() if name not in ("HW2_OUT", "HW2_PROFILE")}
+@pytest.fixture(autouse=True)
+def outputs_of_the_project(monkeypatch):
+    """Nothing here writes a report."""
+    monkeypatch.delenv("HW2_OUT")
+
+
+def called(*words):
+    """Exit status and lines of a command; what is no exit comes through."""
+    result = CliRunner().invoke(cli.app, [str(word) for word in words])
+    if result.exception and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    return result.exit_code, result.output.splitlines()
+
+
+def process(*words):
     return subprocess.run(
-        [sys.executable, "-m", "hw2", *map(str, arguments)],
-        capture_output=True, text=True, cwd=PROJECT, env=clean | environment, timeout=300, check=False,
-    )  # fmt: skip
-
-
-def refused(done, *told):
-    assert done.returncode == 2, done
-    (line,) = done.stderr.splitlines()
-    assert line.startswith("hw2: ") and "Traceback" not in line
-    for text in told:
-        assert text in line
-    assert done.stdout == ""
+        [sys.executable, "-m", "hw2", *words], capture_output=True, text=True, cwd=PROJECT, check=False
+    )
 
 
 def test_help_answers_at_once():
-    hw2("--help")  # warm
-    seconds = []
-    for _ in range(3):
-        started = os.times()
-        done = hw2("--help")
-        ended = os.times()  # of the processor: other tests run beside this one
-        seconds.append(ended.children_user + ended.children_system - started.children_user - started.children_system)
+    process("--help")  # warm
+    started = os.times()
+    done = process("--help")
+    ended = os.times()  # of the processor: other tests run beside this one
     assert done.returncode == 0
-    for command in ("data", "train", "tune", "report", "grade", "submit", "predict"):
+    for command in (
+        "data",
+        "train",
+        "tune",
+        "deliver",
+        "report",
+        "figure",
+        "grade",
+        "submit",
+        "predict",
+        "replay",
+        "bench",
+    ):
         assert command in done.stdout
-    assert min(seconds) < 0.5
+    assert ended.children_user + ended.children_system - started.children_user - started.children_system < 1
 
 
-def test_data_prints_place_and_digests():
-    done = hw2("data")
-    assert done.returncode == 0
-    assert len(done.stdout.splitlines()) == 5
-    for name, (digest, _) in FILES.items():
-        assert f"{digest}  {name}" in done.stdout
+def test_a_real_process_tells_bad_input_in_one_line():
+    done = process("grade", "--weights", "README.md")
+    assert (done.returncode, done.stdout, len(done.stderr.splitlines())) == (2, "", 1)
+    assert done.stderr.startswith("hw2: README.md: no readable weights")
 
 
-def test_a_damaged_data_file_is_named(tmp_path):
-    for name in FILES:
-        (tmp_path / name).write_bytes(b"\0" * 100)
-    refused(hw2("data", "--root", tmp_path), "train-images-idx3-ubyte", "100 bytes", "delete it")
+def test_loading_needs_no_search():
+    code = (
+        "import hw2, sys; print(hw2.load().widths, sorted({'optuna', 'sqlalchemy', 'matplotlib'} & sys.modules.keys()))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=PROJECT, check=False)
+    assert done.stdout == "(11, 11, 22, 45) []\n", done.stderr
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("error", "status", "told"),
     [
-        (("train", "teacher", "--profile", "huge"), "smoke, cpu, full"),
-        (("train", "everything"), "finalists, arms, ablation, frontier, teacher, plain, distilled"),
-        (("train", "distilled", "--temperature", "0"), "temperature 0.0"),
-        (("train", "distilled", "--temperature", "nan"), "temperature nan"),
-        (("train", "distilled", "--alpha", "1.5"), "alpha 1.5"),
-        (("train", "compressed", "--ratio", "1.0"), "pruning ratio 1.0"),
-        (("train", "compressed", "--ratio", "-0.1"), "pruning ratio -0.1"),
-        (("train", "teacher", "--weights", "nowhere.pth"), "nowhere.pth: no such file"),
-        (("train", "plain", "--weights", "x.pth"), "--weights: `hw2 train plain` takes none"),
-        (("train", "distilled", "--budget", "1000"), "--budget: `hw2 train distilled` takes none"),
-        (("train", "arms", "--seed", "1"), "--seed: `hw2 train arms` trains all of its seeds"),
-        (("train", "compressed", "--budget", "1000", "--ratio", "0.2"), "--ratio and --budget"),
-        (("replay", "nothing/cpu-s0"), "no finished run 'nothing/cpu-s0'"),
-        (("grade", "--weights", "README.md"), "README.md: no readable weights"),
-        (("grade", "--submission", "README.md"), "README.md: no submission"),
-        (("predict", "README.md"), "README.md: no readable picture"),
+        (InputError("a\n  b"), 2, "hw2: a b\n"),
+        (OSError(errno.ENOSPC, "No space left on device"), 2, "hw2: [Errno 28] No space left on device\n"),
+        (BrokenPipeError(), 141, ""),
+        (Ended("plain: ended"), 143, "hw2: plain: ended\n"),
     ],
 )
-def test_bad_input_gets_one_line(arguments, told):
-    refused(hw2(*arguments), told)
+def test_what_cannot_be_done_is_told_in_one_line(monkeypatch, capsys, error, status, told):
+    def app():
+        raise error
 
-
-def test_a_full_disk_gets_one_line(monkeypatch, capsys):
-    def full():
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "/there/model.safetensors")
-
-    monkeypatch.setattr(cli, "app", full)
-    with pytest.raises(SystemExit) as exit:
+    monkeypatch.setattr(cli, "app", app)
+    monkeypatch.setattr(os, "dup2", lambda *_: None)  # which would close this process's own output
+    with pytest.raises(SystemExit) as ended:
         cli.main()
-    assert exit.value.code == 2
-    assert capsys.readouterr().err == "hw2: [Errno 28] No space left on device: '/there/model.safetensors'\n"
+    assert (ended.value.code, capsys.readouterr().err) == (status, told)
 
 
-def test_an_unknown_profile_in_the_environment_is_told():
-    refused(hw2("grade", HW2_PROFILE="huge"), "huge")
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (("train", "teacher", "--profile", "huge"), "profile 'huge': expected one of smoke, cpu, full"),
+        (("train", "everything"), "experiment 'everything': expected all, one of chain"),
+        (("train", "teacher", "--weights", "nowhere.pth", "--yes"), r"nowhere\.pth: no such file"),
+        (("train", "plain", "--weights", "x.pth"), "--weights: `hw2 train plain` takes none"),
+        (("train", "plain", "--device", "gpu"), "device 'gpu'"),
+        (("replay", "nothing/cpu-s0"), "run 'nothing/cpu-s0': expected"),
+        (("grade", "--submission", PROJECT / "README.md"), r"README\.md: no submission"),
+        (("figure", "nonsense"), "figure 'nonsense'"),
+        (("deliver", "--profile", "full"), "is not there; train it by `hw2 "),
+    ],
+)
+def test_bad_input_gets_one_line(words, told):
+    with pytest.raises(InputError, match=told) as error:
+        called(*words)
+    assert "\n" not in str(error.value)
+
+
+def test_wrong_options_are_typers_to_tell():
+    for words in (("train", "plain", "--seed", "-1"), ("train", "all", "--jobs", "0"), ("nonsense",)):
+        status, lines = called(*words)
+        assert status == 2 and "Traceback" not in "\n".join(lines)
 
 
 class Bomb:
@@ -111,66 +133,104 @@ class Bomb:
 
 
 def test_a_pickle_bomb_does_not_go_off(tmp_path):
-    sentinel, bomb = tmp_path / "exploded", tmp_path / "resnet-50.pth"
+    sentinel, bomb, plain = tmp_path / "exploded", tmp_path / "resnet-50.pth", tmp_path / "plain.pth"
     torch.save({"model_state_dict": Bomb(str(sentinel))}, bomb)
-    plain = tmp_path / "plain.pth"
     plain.write_bytes(pickle.dumps(Bomb(str(sentinel))))
-    for path in (bomb, plain):
-        refused(hw2("train", "teacher", "--weights", path), path.name)
-    refused(hw2("grade", "--weights", bomb), bomb.name)
+    for words in (("train", "teacher", "--yes", "--weights", bomb), ("train", "teacher", "--yes", "--weights", plain),
+                  ("grade", "--weights", bomb)):  # fmt: skip
+        with pytest.raises(InputError, match=r"\.pth: "):
+            called(*words)
     assert not sentinel.exists()
 
 
-def test_weights_of_another_network_are_refused(tmp_path):
-    path = tmp_path / "student.pth"
-    torch.save({"model_state_dict": networks.ResNet14().state_dict()}, path)
-    refused(hw2("train", "teacher", "--weights", path), "student.pth: weights of another network")
+def test_another_teacher_is_asked_for_first(walk_done, monkeypatch):
+    path = walk_done / "resnet-50.pth"
+    network = networks.teacher()
+    torch.save({"model_state_dict": {f"resnet50.{k}": v for k, v in network.state_dict().items()}}, path)
+    before = contents(root("smoke"))
+    result = CliRunner().invoke(cli.app, ["train", "teacher", "--weights", str(path)], input="n\n")
+    assert result.exit_code == 1 and "trained anew" in result.output
+    assert contents(root("smoke")) == before
+    assert called("train", "teacher", "--weights", path, "--yes")[0] == 0
+    assert store.require("teacher").recipe.weights
 
 
-def test_grading_exits_with_1_when_something_fails(tmp_path):
+def test_data_prints_place_and_digests(data):
+    status, lines = called("data")
+    assert status == 0 and len(lines) == 5
+    for name, (digest, _) in FILES.items():
+        assert f"{digest}  {name}" in lines
+
+
+@pytest.mark.parametrize("name", ["chain", "arms", "frontier", "plain"])
+def test_train_tells_its_runs_one_a_line(walk_done, no_training, name):
+    status, lines = called("train", name)
+    expected = [store.require(one, seed) for one in catalogue.members(name, "smoke")
+                for seed in catalogue.seeds(one, "smoke")]  # fmt: skip
+    assert (status, lines) == (0, [str(run) for run in expected])
+
+
+def test_whoever_only_reads_leaves_every_byte_of_the_runs(walk_done, monkeypatch, tmp_path):
+    monkeypatch.setenv("HW2_OUT", str(tmp_path))
+    (root("smoke") / "SHA256SUMS").unlink()  # nobody may write it again
+    before = contents(root("smoke"))
+    weights = store.require("vanilla", 2).weights
+    Image.new("L", (28, 28), 7).save(tmp_path / "a.png")
+    for words in (
+        ("train", "--list"), ("train", "--estimate"), ("replay", "--all"), ("predict", tmp_path / "a.png"),
+        ("submit", "--out", tmp_path / "s.csv"), ("submit", "--weights", weights, "--out", tmp_path / "t.csv"),
+    ):  # fmt: skip
+        assert called(*words)[0] == 0, words
+    assert contents(root("smoke")) == before
+
+
+def test_replay_fails_where_a_run_is_not_as_recorded(walk_done, monkeypatch):
+    strange = "compressed/smoke-s0"
+    monkeypatch.setattr(replay, "replay", lambda run, device: ["no", "nor this"] if run.name == strange else [])
+    status, lines = called("replay")
+    assert status == 1 and lines[-1] == f"{strange}: no; nor this" and len(lines) == 3
+    assert called("replay", "plain/smoke-s0") == (0, ["plain/smoke-s0: as recorded"])
+
+
+def test_tune_tells_the_best_setting(walk_done, no_training):
+    temperature, alpha = store.best(store.trials("smoke"))
+    status, (line,) = called("tune")
+    assert status == 0 and f"T = {temperature:g}, alpha = {alpha:g}" in line
+
+
+def test_deliver_tells_the_run(walk_done, no_training):
+    assert called("deliver") == (0, [str(store.delivered("smoke"))])
+    monkey = root("smoke") / "plain"
+    shutil.rmtree(monkey)
+    with pytest.raises(InputError, match="plain/smoke-s0 is not there"):
+        walk.deliver("smoke")
+
+
+def test_grading_exits_with_1_when_something_fails(tmp_path, monkeypatch):
     short = tmp_path / "short.csv"
     short.write_text("".join((PROJECT / "submission.csv").read_text().splitlines(keepends=True)[:-1]))
-    done = hw2("grade", "--submission", short)
-    assert done.returncode == 1 and "9,999 rows, expected 10,000" in done.stdout
+    monkeypatch.setattr(training, "fit", lambda *_, **__: pytest.fail("something was trained"))
+    status, lines = called("grade", "--submission", short)
+    assert status == 1 and any("9,999 rows, expected 10,000" in line for line in lines)
 
 
-def test_grading_what_is_committed_exits_by_its_recorded_count():
-    done = hw2("grade")
-    missed = stages.delivered().metrics["test_correct"] < 9240
-    assert done.returncode == missed, done
-    assert f"{int(missed)} fail, 1 not checkable" in done.stdout
-
-
-def test_predict_knows_pictures_of_any_size_and_kind(tmp_path):
+def test_predict_knows_pictures_of_any_size_and_goes_on_after_a_bad_one(tmp_path):
     data = fashion_mnist()
     row = int((data.test_labels == 1).nonzero()[0])
     grey = Image.fromarray(data.test_images[row].numpy())
     grey.save(tmp_path / "small.png")
-    large = Image.eval(grey, lambda value: 255 - value).resize((280, 280)).convert("RGB")
-    large.save(tmp_path / "large.jpg")
-    done = hw2("predict", tmp_path / "small.png", tmp_path / "large.jpg")
-    assert done.returncode == 0, done
-    for line in done.stdout.splitlines():
-        assert ": Trouser " in line
+    Image.eval(grey, lambda value: 255 - value).resize((280, 280)).convert("RGB").save(tmp_path / "large.jpg")
+    (tmp_path / "none.png").write_text("no picture")
+    status, lines = called("predict", tmp_path / "small.png", tmp_path / "none.png", tmp_path / "large.jpg")
+    assert status == 2 and sum(": Trouser " in line for line in lines) == 2
+    assert sum("none.png: no readable picture" in line for line in lines) == 1
 
 
-def test_a_picture_of_the_data_set_is_read_as_it_is(tmp_path):
-    image = fashion_mnist().test_images[0]
-    Image.fromarray(image.numpy()).save(tmp_path / "boot.png")
-    assert torch.equal(pictures.read(tmp_path / "boot.png"), image)
-    alpha = Image.fromarray(255 - image.numpy()).convert("RGBA")
-    alpha.putalpha(Image.fromarray(((image > 0) * 255).to(torch.uint8).numpy()))
-    target = io.BytesIO()
-    alpha.save(target, "png")
-    (tmp_path / "alpha.png").write_bytes(target.getvalue())
-    assert torch.equal(pictures.read(tmp_path / "alpha.png"), image)
-
-
-def test_a_picture_whose_reader_raises_anything_is_refused(tmp_path):
-    # Pillow's AVIF reader raises RuntimeError for this one, its TIFF reader warns.
-    target = io.BytesIO()
-    Image.new("RGB", (20, 17)).save(target, "AVIF")
-    path = tmp_path / "picture"
-    path.write_bytes(target.getvalue().replace(b"iloc", b"free"))
-    with pytest.raises(InputError, match="no readable picture"):
-        pictures.read(path)
+def test_measured_speeds_are_shown_and_kept_where_that_is_asked_for(project, monkeypatch):
+    row = {"name": "work", "unit": "ms", "median": 2.5, "repeats": 3, "ratio_to": None, "ratio": None}
+    found = {"when": "now", "hardware": "a machine", "packages": {}, "rows": [row]}
+    monkeypatch.setattr(bench, "bench", lambda rounds: {**found, "rounds": rounds})
+    assert called("bench", "--rounds", 3) == (0, bench.table(found).splitlines())
+    assert not (project / "runs").exists()
+    assert called("bench", "--keep")[0] == 0
+    assert "bench.json" in (project / "runs/SHA256SUMS").read_text()

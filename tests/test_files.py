@@ -2,14 +2,16 @@
 
 import errno
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import numpy as np
 import pytest
+from helpers import tiny_network
 
 from hw2 import files, networks, training
-from hw2.experiments.recipes import Fit
+from hw2.errors import InputError
 
 resource = pytest.importorskip("resource")
 
@@ -39,7 +41,7 @@ def test_what_was_written_is_there_and_nothing_beside_it(tmp_path):
 WRITERS = {
     "bytes": lambda path: files.write_bytes(path, bytes(2000)),
     "array": lambda path: files.write_array(path, np.zeros(2000)),
-    "weights": lambda path: networks.save(networks.ResNet14((4, 4, 4, 4)), path),
+    "weights": lambda path: networks.save(tiny_network(), path),
 }
 
 
@@ -53,8 +55,46 @@ def test_a_full_disk_is_told_in_words_and_leaves_the_old_file(tmp_path, write):
 
 
 def test_a_checkpoint_on_a_full_disk_too(tmp_path, few):
-    train, validation = few.split
+    task = training.Task(few, few.split[0][:64], few.split[1][:10])
     with pytest.raises(OSError, match=os.strerror(errno.EFBIG)), full_disk():
-        training.fit(networks.ResNet14((4, 4, 4, 4)), few, train[:64], validation[:10], Fit(epochs=1, lr=0.1, batch=64),
-                     seed=0, checkpoint=tmp_path / "checkpoint.pt")  # fmt: skip
+        training.fit(tiny_network(), training.Fit(1, 0.1, batch=64), task, seed=0, checkpoint=tmp_path / "a.pt")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_floats_and_words_of_a_table_come_back_exactly(tmp_path):
+    rows = [{"name": "a,b", "x": 0.1 + 0.2, "n": 1}, {"name": "true", "x": 5e-324, "n": 2}]
+    rows += [{"name": "c", "x": value, "n": 3} for value in np.random.default_rng(0).normal(size=200).tolist()]
+    files.write_csv(tmp_path / "a.csv", ("name", "x", "n"), rows)
+    assert files.read_csv(tmp_path / "a.csv", ("name", "x", "n"), words=("name",)).to_dict("records") == rows
+
+
+TABLES = {
+    "missing": None,
+    "empty": b"",
+    "not text": b"\xff\xfe\x00",
+    "another column": b"x,z\n1,2\n",
+    "a field too many": b"x,y\n1,2,3\n",
+    "a gap": b"x,y\n1,\n",
+    "words": b"x,y\n1,two\n",
+    "truth": b"x,y\n1,True\n",
+}
+
+
+@pytest.mark.parametrize("content", TABLES.values(), ids=TABLES)
+def test_an_unusable_table_is_named(tmp_path, content):
+    path = tmp_path / "a.csv"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(InputError, match=re.escape(f"{path}: ")) as error:
+        files.read_csv(path, ("x", "y"))
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("content", [None, b"", b"{", b"[1]", b"\xff", b"[" * 100_000])
+def test_json_that_is_no_object_is_named(tmp_path, content):
+    path = tmp_path / "a.json"
+    files.write_json(path, {"a": [1.5]})
+    assert files.read_json(path) == {"a": [1.5]}
+    path.unlink() if content is None else path.write_bytes(content)
+    with pytest.raises(InputError, match=re.escape(f"{path}: ")):
+        files.read_json(path)

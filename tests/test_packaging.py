@@ -1,21 +1,20 @@
-"""What installs: pins agree with one another, and the README's commands exist."""
+"""What installs: pins agree with one another, imports are declared, and the README's commands exist."""
 
 import re
+import sys
 import tomllib
+from importlib.metadata import packages_distributions
 
 import pytest
 import yaml
 from packaging.requirements import Requirement
-from packaging.utils import canonicalize_name
+from packaging.utils import canonicalize_name as name_of
 
+from hw2 import cli
 from hw2.data import PROJECT
 
-PINS = {
-    canonicalize_name(requirement.name): requirement
-    for line in (PROJECT / "requirements.txt").read_text().splitlines()
-    if line and not line.startswith("#")
-    for requirement in [Requirement(line)]
-}
+LINES = [line for line in (PROJECT / "requirements.txt").read_text().splitlines() if line and line[0] != "#"]
+PINS = {name_of(requirement.name): requirement for requirement in map(Requirement, LINES)}
 META = tomllib.loads((PROJECT / "pyproject.toml").read_text())["project"]
 DIRECT = [Requirement(text) for text in META["dependencies"] + META["optional-dependencies"]["test"]]
 
@@ -26,42 +25,36 @@ def version(requirement):
     return specifier.version
 
 
-def test_every_pin_is_exact():
-    assert len(PINS) > 100
-    for pin in PINS.values():
-        assert version(pin)
-
-
 @pytest.mark.parametrize("requirement", DIRECT, ids=lambda requirement: requirement.name)
 def test_a_dependency_is_pinned_within_its_bound(requirement):
-    assert version(PINS[canonicalize_name(requirement.name)]) in requirement.specifier
+    assert version(PINS[name_of(requirement.name)]) in requirement.specifier
 
 
-def test_environment_yml_has_the_same_pins():
-    *conda, pip = yaml.safe_load((PROJECT / "environment.yml").read_text())["dependencies"]
-    assert conda == ["python=3.11", "pip"]
-    *pins, project = pip["pip"]
-    assert project == "-e ."
-    found = {canonicalize_name(Requirement(pin).name): version(Requirement(pin)) for pin in pins}
-    assert found == {name: version(PINS[name]) for name in (canonicalize_name(one.name) for one in DIRECT)}
-
-
-def test_what_exists_for_linux_alone_carries_a_marker():
+def test_every_pin_is_exact_and_what_exists_for_linux_alone_carries_a_marker():
+    assert len(PINS) > 100
     for name, pin in PINS.items():
+        assert version(pin)
         if name == "triton" or name.startswith(("nvidia-", "cuda-")):
             assert str(pin.marker) == 'sys_platform == "linux"', name
 
 
-def test_the_readme_gives_two_commands_that_exist_and_ci_runs_the_test():
-    readme = (PROJECT / "README.md").read_text("utf-8")
-    assert "```\nmake report\nmake test\n```" in readme
-    targets = re.findall(r"^([a-z]+):", (PROJECT / "Makefile").read_text(), re.MULTILINE)
-    for target in set(re.findall(r"\bmake ([a-z]+)", readme)):
-        assert target in targets
-    for path in (".ci/run", ".github/workflows/test.yml"):
-        assert "make test" in (PROJECT / path).read_text()
+def test_environment_yml_has_the_same_pins_and_the_citation_this_version():
+    *conda, pip = yaml.safe_load((PROJECT / "environment.yml").read_text())["dependencies"]
+    assert conda == ["python=3.11", "pip"] and pip["pip"].pop() == "-e ."
+    found = {name_of(pin.name): version(pin) for pin in map(Requirement, pip["pip"])}
+    assert found == {name_of(one.name): version(PINS[name_of(one.name)]) for one in DIRECT}
+    assert yaml.safe_load((PROJECT / "CITATION.cff").read_text())["version"] == META["version"]
 
 
-def test_the_citation_is_valid_yaml_and_names_this_version():
-    citation = yaml.safe_load((PROJECT / "CITATION.cff").read_text())
-    assert citation["cff-version"] == "1.2.0" and citation["version"] == META["version"]
+def test_what_is_imported_is_declared():
+    source = "".join(path.read_text("utf-8") for top in ("hw2", "tests") for path in (PROJECT / top).rglob("*.py"))
+    owners, found = packages_distributions(), set(re.findall(r"^ *(?:import|from) (\w+)", source, re.MULTILINE))
+    needed = {name_of(owners[name][0]) for name in found - sys.stdlib_module_names if name in owners}
+    assert needed - {name_of(one.name) for one in DIRECT} <= {"hw2-compression"}
+
+
+def test_the_readmes_commands_exist():
+    readme, makefile = (PROJECT / "README.md").read_text("utf-8"), (PROJECT / "Makefile").read_text()
+    assert set(re.findall(r"\bmake ([a-z]+)[`\n]", readme)) <= set(re.findall(r"^([a-z]+):", makefile, re.MULTILINE))
+    commands = {command.name or command.callback.__name__ for command in cli.app.registered_commands}
+    assert set(re.findall(r"`hw2 ([a-z]+)", readme)) <= commands

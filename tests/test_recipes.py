@@ -1,4 +1,4 @@
-"""Recipes: every field counts for the digest, and bad numbers do not get in."""
+"""Recipes, profiles and catalogue: every number counts for the digest, and a row is all that an experiment needs."""
 
 import hashlib
 import json
@@ -6,12 +6,21 @@ from dataclasses import asdict, dataclass, fields, replace
 
 import pytest
 
+from hw2.assignment import NARROW
 from hw2.errors import InputError
-from hw2.experiments import recipes
-from hw2.experiments.recipes import CompressedRecipe, Fit, Recipe, StudentRecipe
+from hw2.experiments import catalogue, recipes, walk
+from hw2.experiments.catalogue import EXPERIMENTS, Experiment, Unknown
+from hw2.experiments.profiles import PROFILES
+from hw2.experiments.recipes import CompressedRecipe, Recipe, StudentRecipe
+from hw2.training import Fit
 
 FIT = Fit(epochs=1, lr=0.1)
 COMPRESSED = CompressedRecipe(stage="compressed", seed=0, fit=FIT, sparse=FIT, parent="p", reg=0.1, ratio=0.29)
+ROWS = [(profile, name) for profile in PROFILES for name in catalogue.names(profile)]
+
+
+def made(name, profile, seed=0):
+    return catalogue.recipe(name, profile, seed, Unknown())
 
 
 def test_the_digest_is_that_of_the_canonical_json():
@@ -20,13 +29,17 @@ def test_the_digest_is_that_of_the_canonical_json():
 
 
 def test_the_digest_changes_with_every_field():
-    def other(value):
+    words = {"loss": "kl_mean", "targets": "mean", "stage": "x", "teacher": "t", "parent": "q", "widths": NARROW}
+
+    def other(name, value):
         if isinstance(value, Fit):
             return replace(value, epochs=value.epochs + 1)
-        return value + "x" if isinstance(value, str) else (value or 0) + 0.5
+        return words[name] if name in words else (value or 0) + 0.5
 
-    changed = [replace(COMPRESSED, **{f.name: other(getattr(COMPRESSED, f.name))}) for f in fields(COMPRESSED)]
-    changed += [replace(COMPRESSED, fit=replace(FIT, **{f.name: other(getattr(FIT, f.name))})) for f in fields(FIT)]
+    changed = [replace(COMPRESSED, **{f.name: other(f.name, getattr(COMPRESSED, f.name))}) for f in fields(COMPRESSED)]
+    numbers = [(f.name, getattr(FIT, f.name)) for f in fields(FIT)]
+    changed += [replace(COMPRESSED, fit=replace(FIT, **{n: "bfloat16" if n == "precision" else v + 2}))
+                for n, v in numbers]  # fmt: skip
     digests = {recipe.digest for recipe in [COMPRESSED, *changed]}
     assert len(digests) == 1 + len(fields(COMPRESSED)) + len(fields(FIT))
     assert replace(COMPRESSED).digest == COMPRESSED.digest
@@ -36,8 +49,6 @@ def test_fields_that_came_later_leave_older_digests_as_they_were():
     recipe = StudentRecipe(stage="x", seed=0, fit=FIT)
     older = {name: value for name, value in asdict(recipe).items() if name not in ("loss", "targets", "widths")}
     assert recipe.digest == hashlib.sha256(json.dumps(older, sort_keys=True).encode()).hexdigest()
-    assert replace(recipe, loss="decoupled").digest != recipe.digest != replace(recipe, targets="identity").digest
-    assert replace(recipe, widths=(11, 11, 22, 45)).digest != recipe.digest
 
 
 @dataclass(frozen=True)
@@ -60,79 +71,40 @@ def test_a_field_that_will_come_later_changes_a_digest_only_at_another_value(nam
 
 
 @pytest.mark.parametrize(
-    ("field", "value", "told"),
+    ("field", "value"),
     [
-        ("temperature", 0.0, "temperature 0.0: expected a number above 0"),
-        ("temperature", -1.0, "temperature -1.0: expected a number above 0"),
-        ("temperature", float("nan"), "temperature nan: expected a number above 0"),
-        ("temperature", float("inf"), "temperature inf: expected a number above 0"),  # T^2 * KL is then inf * 0
-        ("alpha", -0.1, "alpha -0.1: expected the weight of the KL term"),
-        ("alpha", 1.1, "alpha 1.1: expected the weight of the KL term"),
-        ("alpha", float("nan"), "alpha nan: expected the weight of the KL term"),
-        ("ratio", 1.0, "pruning ratio 1.0: expected at least 0 and below 1"),
-        ("ratio", -0.1, "pruning ratio -0.1: expected at least 0 and below 1"),
-        ("ratio", float("nan"), "pruning ratio nan: expected at least 0 and below 1"),
+        *(("temperature", value) for value in (0.0, -1.0, float("nan"), float("inf"))),  # T^2 * KL would be inf * 0
+        *(("alpha", value) for value in (-0.1, 1.1, float("nan"))),
+        *(("ratio", value) for value in (1.0, -0.1, float("nan"))),
+        ("targets", "median"), ("seed", -1), ("seed", 100),
     ],
-)
-def test_a_recipe_does_not_take_numbers_out_of_range(field, value, told):
-    with pytest.raises(InputError) as error:
+)  # fmt: skip
+def test_a_recipe_does_not_take_values_out_of_range(field, value):
+    with pytest.raises(InputError, match=f"{field} {value!r}: expected"):
         replace(COMPRESSED, **{field: value})
-    assert str(error.value).startswith(told)
 
 
 def test_the_bounds_themselves_are_taken():
     assert replace(COMPRESSED, ratio=0.0, alpha=1.0).ratio == 0
-    assert replace(COMPRESSED, alpha=0.0, temperature=1e-3).alpha == 0
+    assert replace(COMPRESSED, alpha=0.0, temperature=1e-3, seed=99).alpha == 0
 
 
-def test_an_unknown_profile_is_an_error():
-    with pytest.raises(InputError, match="profile 'huge': expected one of smoke, cpu, full"):
-        recipes.plain("huge", 0)
+def test_a_field_that_was_given_up_is_taken_at_its_default_alone():
+    recorded = recipes.written(COMPRESSED) | {"iterations": 1, "growing": False}
+    assert recipes.read(CompressedRecipe, recorded) == COMPRESSED
+    for name, value in (("iterations", 2), ("growing", True)):
+        with pytest.raises(InputError, match=f"no recipe .*{name}"):
+            recipes.read(CompressedRecipe, recorded | {name: value})
 
 
-@pytest.mark.parametrize("profile", recipes.PROFILES)
-def test_each_profile_has_numbers_for_every_stage(profile):
-    parent = recipes.distilled(profile, 0, "t", 4.0, 0.9)
-    small = recipes.compressed(profile, 0, {"digest": parent.digest, **asdict(parent)})
-    made = [recipes.teacher(profile), recipes.tuning(profile, "t"), parent, recipes.plain(profile, 0), small]
-    assert [recipe.stage for recipe in made] == ["teacher", "tuning", "distilled", "plain", "compressed"]
-    assert len({recipe.digest for recipe in made}) == 5
-    # Fine-tuning keeps the parent's teacher and settings; only the soft targets' views exist.
-    assert (small.parent, small.teacher, small.temperature, small.alpha) == (parent.digest, "t", 4.0, 0.9)
-    assert {recipe.views for recipe in made} == {made[0].views}
-    assert max(recipe.images for recipe in made) == made[0].images
-
-
-def test_the_control_has_the_distilled_students_budget():
-    plain, distilled = recipes.plain("cpu", 3), recipes.distilled("cpu", 3, "t", 4.0, 0.9)
-    differing = {f.name for f in fields(StudentRecipe) if getattr(plain, f.name) != getattr(distilled, f.name)}
-    assert differing == {"stage", "temperature", "alpha", "teacher"}
-    assert plain.alpha == 0
-
-
-def test_a_teacher_from_the_courses_file_names_no_training():
-    given = recipes.teacher("full", 0, weights="abc")
-    assert (given.weights, given.stem, given.fit.epochs) == ("abc", "imagenet", 0)
-    assert given.digest != recipes.teacher("full").digest
-
-
-def test_the_full_teacher_is_the_one_that_was_handed_over():
-    assert recipes.teacher("full").digest == "f18aea8f9de6a551f6d742bfc84ddc02ce407ab8bacefeb63cb87b2779fedec2"
-
-
-def test_all_of_fulls_students_with_a_teacher_learn_from_its_mean_over_the_views():
-    parent = recipes.distilled("full", 0, "t", 2.0, 0.9)
-    read = {"digest": parent.digest, **asdict(parent)}
-    taught = [parent, recipes.tuning("full", "t"), recipes.finalist("full", 1, 0, "t", 2.0, 0.9)]
-    taught += [make("full", 0, read) for make in (recipes.compressed, recipes.scratch, recipes.unpruned)]
-    assert {recipe.targets for recipe in taught} == {"mean"}
-    assert recipes.plain("full", 0).targets == recipes.distilled("cpu", 0, "t", 2.0, 0.9).targets == "same view"
-    assert taught[-2].fit.epochs == taught[-1].fit.epochs == 24 + 2 + 72
-
-
-def test_full_has_no_numbers_for_arms_ablation_and_frontier_yet():
-    with pytest.raises(InputError, match="profile full: arms, ablation and frontier have no numbers in it"):
-        recipes.check_studies("full")
+def test_a_recipe_that_is_none_is_told():
+    deep = "x"
+    for _ in range(50_000):
+        deep = [deep]
+    recorded = recipes.written(COMPRESSED)
+    for wrong in ({"stage": deep}, {"sparse": None}, {"lr": 1}, {"digest": "x"}, {"images": 1}):
+        with pytest.raises(InputError, match=r"git checkout"):
+            recipes.read(CompressedRecipe, recorded | wrong)
 
 
 def test_the_first_field_that_differs_is_named_with_both_values():
@@ -142,64 +114,94 @@ def test_the_first_field_that_differs_is_named_with_both_values():
     assert recipes.difference(plain, COMPRESSED) == "its parent is None, p is asked for"
 
 
-STUDIED = [profile for profile in recipes.PROFILES if recipes.has_studies(profile)]
+@pytest.mark.parametrize(("profile", "name"), ROWS)
+def test_a_rows_recipe_is_what_the_row_says(profile, name):
+    row, recipe = EXPERIMENTS[name], made(name, profile)
+    assert type(recipe) is row.kind and recipe.stage == name
+    if isinstance(recipe, StudentRecipe):
+        assert (recipe.teacher is None) == (row.teacher is None)
+        assert recipe.teacher in (None, made("teacher", profile).digest)
+        assert (recipe.alpha == 0) == (row.teacher is None)
+        assert recipe.widths == row.widths
+    if row.parent:
+        assert recipe.parent == made(row.parent, profile).digest and recipe.ratio == row.ratio
+    for field, value in row.change:
+        assert recipes.asdict(recipe)[field] == value if "." not in field else getattr(recipe.fit, field[4:]) == value
+    assert made(name, profile, 1).digest != recipe.digest
+    # Soft targets exist for the teacher's views only.
+    assert recipe.views == made("teacher", profile).views
 
 
-@pytest.mark.parametrize("profile", STUDIED)
-def test_the_ablations_arms_see_equally_many_images(profile):
-    grid = recipes.tuning(profile, "t")
-    for name in recipes.ABLATION:
-        recipe = recipes.ablated(name, grid, profile, 3, 2.0, 0.5, "t", "p")
-        epochs = recipe.fit.epochs
-        if isinstance(recipe, CompressedRecipe):
-            epochs += recipe.sparse.epochs + grid.fit.epochs  # its parent's
-            assert recipe.images == grid.images
-        assert (
-            recipe.images * epochs
-            == recipes.ablated("scratch_labels", grid, profile, 3, 2.0, 0.5, "t", "p").fit.epochs * grid.images
-        )
-        assert (recipe.teacher is None) == ("labels" in name)
+@pytest.mark.parametrize("profile", PROFILES)
+def test_no_two_rows_of_a_profile_are_one_recipe(profile):
+    found = {replace(made(name, profile), stage="x").digest for name in catalogue.names(profile, "arms")}
+    assert len(found) == len(catalogue.names(profile, "arms"))
+    assert len({made(name, profile).digest for name in catalogue.names(profile)}) == len(catalogue.names(profile))
 
 
-@pytest.mark.parametrize("profile", recipes.PROFILES)
-def test_the_estimate_adds_up(profile):
-    head, *stages, total, disk = recipes.estimate(profile).splitlines()
-    minutes = [int(line.split(" min")[0].split()[-1]) for line in [*stages, total]]
-    assert head == f"profile {profile}, 1 seed"
-    assert len(stages) == 9 + 3 * recipes.has_studies(profile)
-    assert minutes[-1] == pytest.approx(sum(minutes[:-1]), abs=6)  # each is rounded
-    assert "MB" in disk
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_the_smoke_transform_makes_any_row_short(name, monkeypatch):
+    """Also those that smoke leaves out."""
+    monkeypatch.setitem(EXPERIMENTS, name, replace(EXPERIMENTS[name], profiles=tuple(PROFILES)))
+    recipe = made(name, "smoke")
+    assert recipe.images <= 600 and recipe.views == 2
+    assert recipe.fit.epochs <= 5 and getattr(recipe, "sparse", Fit(0, 0)).epochs <= 1
 
 
-def test_the_estimate_knows_the_stem_and_processors_without_bfloat16():
-    def teacher(*words):
-        (line,) = [line for line in recipes.estimate(*words).splitlines() if line.startswith("teacher")]
-        return int(line.split()[1])
+@pytest.mark.parametrize("profile", PROFILES)
+def test_controls_see_as_many_images_as_what_they_are_held_against(profile):
+    def images(name):
+        recipe = made(name, profile)
+        own = recipe.images * (recipe.fit.epochs + getattr(recipe, "sparse", Fit(0, 0)).epochs)
+        return own + (images(EXPERIMENTS[name].parent) if EXPERIMENTS[name].parent else 0)
 
-    assert teacher("full", 1, False) == pytest.approx(15 * teacher("full", 1, True), rel=0.01)
-    assert teacher("cpu", 1, False) == teacher("cpu", 1, True)
-    per_epoch = teacher("cpu") / 6
-    assert teacher("full", 1, True) / 20 == pytest.approx(2.6 * recipes.BFLOAT16[True] * per_epoch, rel=0.05)
-
-
-def test_more_seeds_take_more_time_in_the_students_lines_alone():
-    once, twice = (recipes.estimate("full", seeds).splitlines() for seeds in (1, 2))
-    assert {line.split()[0] for line, other in zip(once, twice, strict=True) if line != other} == {
-        "profile", "distilled", "plain", "compressed", "scratch", "unpruned", "in"
-    }  # fmt: skip
+    assert images("scratch") == images("unpruned") == images("compressed")
+    assert images("plain") == images("distilled")
+    assert len({images(name) for name in catalogue.names(profile, "ablation")}) == 1
+    assert len({images(name) for name in catalogue.names(profile, "arms")}) == 1
 
 
-def test_a_field_that_was_given_up_is_taken_at_its_default_alone():
-    recorded = {"digest": COMPRESSED.digest, **asdict(COMPRESSED), "iterations": 1, "growing": False}
-    assert recipes.read(recorded) == COMPRESSED
-    for name, value in (("iterations", 2), ("growing", True)):
-        with pytest.raises(InputError, match=f"no recipe .*{name}"):
-            recipes.read(recorded | {name: value})
+def test_full_learns_from_the_teacher_that_was_handed_over_and_from_its_mean_over_the_views():
+    assert made("teacher", "full").digest == "f18aea8f9de6a551f6d742bfc84ddc02ce407ab8bacefeb63cb87b2779fedec2"
+    assert made("scratch", "full").fit.epochs == 24 + 2 + 72
+    taught = [name for name in catalogue.names("full") if EXPERIMENTS[name].teacher and not EXPERIMENTS[name].change]
+    assert {made(name, "full").targets for name in taught} == {"mean"}
 
 
-def test_a_recipe_that_is_nested_without_end_is_none():
-    deep = "x"
-    for _ in range(50_000):
-        deep = [deep]
-    with pytest.raises(InputError, match="no recipe"):
-        recipes.read(asdict(COMPRESSED) | {"stage": deep})
+def test_unknown_names_are_told():
+    for call in (lambda: made("unplain", "full"), lambda: catalogue.members("unplain", "full")):
+        with pytest.raises(InputError, match="experiment 'unplain': expected"):
+            call()
+    with pytest.raises(InputError, match="profile 'huge': expected one of smoke, cpu, full"):
+        made("plain", "huge")
+    with pytest.raises(InputError, match="profile full does not train smoothed"):
+        made("smoothed", "full")
+    with pytest.raises(InputError, match=r"plain takes no fit\.rate"):
+        catalogue.changed(made("plain", "full"), {"fit.rate": 1})
+    with pytest.raises(InputError, match="experiment None"):
+        catalogue.read({})
+
+
+def test_a_new_row_is_all_that_listing_walk_and_help_need(monkeypatch):
+    new = replace(EXPERIMENTS["kl_mean"], words="a new arm", change=(("temperature", 9.0),))
+    monkeypatch.setitem(EXPERIMENTS, "new", new)
+    assert isinstance(new, Experiment) and made("new", "smoke").temperature == 9
+    assert "new" in catalogue.members("arms", "smoke")
+    assert "a new arm" in catalogue.listing("smoke")
+    assert ("new", 1) in walk.tasks("smoke")
+
+
+@pytest.mark.parametrize("profile", PROFILES)
+def test_a_walk_trains_nothing_before_what_it_needs(profile):
+    tasks = walk.tasks(profile)
+    assert len(tasks) == len(set(tasks)) == 1 + sum(len(catalogue.seeds(n, profile)) for n in catalogue.names(profile))
+    for place, (name, seed) in enumerate(tasks):
+        assert set(walk._needs(name, seed, profile)) <= set(tasks[:place]), name
+
+
+def test_the_estimate_adds_up_and_counts_the_search():
+    head, *groups, total = walk.estimate("full").splitlines()
+    hours = {line.split()[0]: float(line.split()[-2]) for line in groups}
+    assert "full" in head and hours.keys() == {"chain", "search", "finalists", "arms", "ablation", "frontier"}
+    assert sum(hours.values()) == pytest.approx(float(total.split()[-2]), abs=0.5)
+    assert hours["chain"] > hours["search"] > 0

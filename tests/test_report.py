@@ -1,78 +1,105 @@
 """The report and its figures: what is missing, strange or blackened is named, and drawn again."""
 
-import io
 import json
+import re
 import shutil
 
-import numpy as np
 import pytest
-from helpers import blacken, unlike_sums
-from PIL import Image
+from helpers import blacken, contents
+from PIL import Image, ImageDraw
 
-from hw2 import grading
+from hw2 import assignment, grading, report
 from hw2.data import PROJECT
-from hw2.report import figures, plots
-from hw2.report import write as report
+from hw2.errors import InputError
+from hw2.experiments import catalogue, store
+from hw2.experiments.run import root
+from hw2.report import style, write
+from hw2.report.source import Source
 
 
 @pytest.fixture
-def written(tmp_path):
-    """A copy of what is committed."""
-    shutil.copytree(PROJECT / "figures", tmp_path / "figures")
-    for name in ("report.md", "model_card.md", "submission.csv", "README.md"):
-        shutil.copy(PROJECT / name, tmp_path / name)
-    return tmp_path
+def project(walk_done, no_training):
+    """A project in which the walk of smoke was done, with what the report takes from elsewhere."""
+    for name in ("notebooks", "README.md", "runs/bench.json"):
+        (walk_done / name).parent.mkdir(exist_ok=True)
+        copy = shutil.copytree if (PROJECT / name).is_dir() else shutil.copy
+        copy(PROJECT / name, walk_done / name)
+    return walk_done
 
 
-def test_a_missing_and_a_strange_figure_are_named(written):
-    (written / "figures/demo.png").rename(written / "figures/stranger.png")
-    assert report.stale(written) == ["figures/demo.png: missing", "figures/stranger.png: no code draws this"]
-
-
-def test_writing_makes_a_changed_output_right_again_and_leaves_right_ones_alone(written):
-    before = (written / "report.md").stat().st_mtime_ns
-    blacken(written / "figures/arms.png")
-    report.write(written)
-    assert report.stale(written) == []
-    assert (written / "report.md").stat().st_mtime_ns == before
-
-
-@pytest.mark.parametrize(("side", "seen"), [(8, True), (1, False)])
-def test_pictures_may_differ_by_less_than_a_small_block(side, seen):
-    def png(pixels):
-        target = io.BytesIO()
-        Image.fromarray(pixels).save(target, "png")
-        return target.getvalue()
-
-    white = np.full((100, 150, 3), 255, np.uint8)
-    other = white.copy()
-    other[50 : 50 + side, 70 : 70 + side] = 0
-    assert bool(report.differing_blocks(png(white), png(other))) is seen
-
-
-@pytest.mark.parametrize("name", plots.FIGURES)
-def test_a_figure_is_drawn_from_nothing_but_its_stored_data(name):
-    stored = json.loads((PROJECT / f"figures/{name}.json").read_text())
-    drawn = figures.render(plots.FIGURES[name].draw(stored), "png")
-    assert report.differing_blocks((PROJECT / f"figures/{name}.png").read_bytes(), drawn) == []
-
-
-def test_every_figure_stands_in_the_report_with_its_alternative_text():
-    text = (PROJECT / "report.md").read_text("utf-8")
-    for name, plot in plots.FIGURES.items():
+def test_all_is_written_and_what_is_changed_is_named_and_made_right_again(project, tmp_path, monkeypatch):
+    before, source = contents(root("smoke")), Source("smoke")
+    made = write.made(source)  # once: drawing takes long
+    monkeypatch.setattr(write, "made", lambda source: made)
+    out = write.write("smoke", tmp_path / "out")
+    assert write.stale("smoke", out) == []
+    text = (out / "report.md").read_text("utf-8")
+    for name, plot in report.FIGURES.items():
         assert f"![{plot.alt}](figures/{name}.png)" in text
+        assert re.search(rf"^\| {name} \| 0\d_\w+, cell \d+ \|", text, re.MULTILINE)
+    assert (out / "figures/demo.png").read_bytes() == report.show("demo", "smoke").data
+    reliability = json.loads((out / "figures/reliability.json").read_text())["arms"]
+    (error,) = [one["error"] for one in reliability if one["name"] == catalogue.row("compressed").words]
+    assert f"expected calibration error {error:.1%}" in (out / "model_card.md").read_text("utf-8")
+    grading.write_submission(tmp_path / "other.csv", source.answers(source.delivered))
+    assert (out / "submission.csv").read_bytes() == (tmp_path / "other.csv").read_bytes()
+
+    untouched = (out / "report.md").stat().st_mtime_ns
+    blacken(out / "figures/arms.png")
+    (out / "figures/demo.svg").rename(out / "figures/stranger.png")
+    problems = write.stale("smoke", out)
+    files = ["figures/arms.png", "figures/demo.svg", "figures/stranger.png"]
+    assert [line.partition(":")[0] for line in problems] == files
+    write.write("smoke", out)
+    assert write.stale("smoke", out) == problems[2:]
+    assert (out / "report.md").stat().st_mtime_ns == untouched
+    assert contents(root("smoke")) == before
+
+
+def test_a_new_arm_is_in_table_figure_and_provenance_by_its_row_alone(project, monkeypatch):
+    new = catalogue.Experiment("an arm of the test's", "is it shown?", "arms", "study", seeds="arms")
+    monkeypatch.setitem(catalogue.EXPERIMENTS, "tested", new)
+    finished = store.finished
+    monkeypatch.setattr(store, "finished", lambda name, profile: finished(name.replace("tested", "labels"), profile))
+    assert new.words in report.table("arms")["what it is"].to_list()
+    assert new.words in report.FIGURES["arm_differences"].data(Source())["rows"]
+    assert "`labels`, " in write.markdown(write.PROVENANCE, Source())
+    assert "`tested`" in write.markdown(write.PROVENANCE, Source())
+
+
+def test_a_missing_run_is_told_with_the_command_that_trains_it(project):
+    shutil.rmtree(root("smoke") / "labels")
+    with pytest.raises(InputError, match="hw2 train labels"):
+        report.show("arm_differences")
+
+
+def test_one_figure_alone_is_written(project, tmp_path):
+    paths = write.write_figure("teacher_curves", "smoke", tmp_path / "one")
+    assert sorted(path.name for path in paths) == [f"teacher_curves.{kind}" for kind in ("json", "png", "svg")]
+    assert paths == [path for path in paths if path.read_bytes()]
+    with pytest.raises(InputError, match="samples"):
+        write.write_figure("stranger", "smoke", tmp_path)
+
+
+@pytest.mark.parametrize("name", report.FIGURES)
+def test_a_committed_figure_is_drawn_from_nothing_but_its_stored_data(name):
+    plot, stored = report.FIGURES[name], json.loads((PROJECT / f"figures/{name}.json").read_text())
+    drawn = style.files(style.Plot(lambda _: stored, plot.draw, plot.alt, ()), None, ("png",))["png"]
+    assert write._look((PROJECT / f"figures/{name}.png").read_bytes(), drawn) is None
+
+
+def test_the_look_of_pictures_differs_by_a_block_and_not_by_a_pixel(tmp_path):
+    def changed(side):
+        picture = Image.open(PROJECT / "figures/arms.png").convert("RGB")
+        ImageDraw.Draw(picture).rectangle((200, 100, 200 + side, 100 + side), fill=(255, 0, 0))
+        picture.save(tmp_path / "changed.png")
+        return (tmp_path / "changed.png").read_bytes()
+
+    old = (PROJECT / "figures/arms.png").read_bytes()
+    assert write._look(old, changed(0)) is None
+    assert write._look(old, changed(12)) and write._look(old, b"none") and write._look(old[:99], old)
 
 
 def test_the_methods_are_brief():
     methods = grading.methods_section((PROJECT / "report.md").read_text("utf-8"))
-    assert 100 < len(methods.split()) <= grading.WORDS
-
-
-# As it was before any test: a stage that is asked for its run writes missing sums anew.
-RECORDED = (PROJECT / "runs/SHA256SUMS").read_text()
-
-
-def test_everything_under_runs_is_what_its_sum_says():
-    assert (PROJECT / "runs/SHA256SUMS").read_text() == RECORDED
-    assert unlike_sums() == []
-    assert sum(path.stat().st_size for path in (PROJECT / "runs").rglob("*")) < 48 * 2**20  # two chains
+    assert 100 < len(methods.split()) <= assignment.WORDS

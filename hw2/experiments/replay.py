@@ -13,12 +13,14 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from hw2 import data as source
 from hw2 import training
-from hw2.data import fashion_mnist
+from hw2.data import FashionMNIST
 from hw2.errors import InputError
-from hw2.experiments import recipes, stages, trainers
-from hw2.experiments import store as runs
-from hw2.experiments.store import Run
+from hw2.experiments import environment, ledger, store, train
+from hw2.experiments.recipes import CompressedRecipe, Recipe, TeacherRecipe
+from hw2.experiments.run import Run, root
+from hw2.files import read_csv
 
 #: Relative difference of a loss that may be rounding: at the first step, the factor at each further one, and the most.
 #: Measured against losses recorded with two threads on another machine, trained again with one thread: students 2e-6 at
@@ -34,75 +36,70 @@ def tolerance(step: int, kind: str) -> float:
     return min(FIRST * GROWTH[kind] ** step, MOST)
 
 
-def every() -> list[Run]:
-    """All finished runs of the default profile's store."""
-    found = runs.root(stages.default_profile()).glob("*/*-s*/recipe.json")
+def every(profile: str) -> list[Run]:
+    """All finished runs in the profile's store."""
+    found = root(profile).glob("*/*-s*/recipe.json")
     return [Run(path.parent) for path in sorted(found) if not path.parent.name.startswith(".")]
 
 
-def chain() -> list[Run]:
+def named(names: list[str], profile: str) -> list[Run]:
+    """The runs of these names, such as plain/full-s0."""
+    known = {run.name: run for run in every(profile)}
+    if unknown := [name for name in names if name not in known]:
+        raise InputError(f"run {unknown[0]!r}: expected one under runs/, such as {next(iter(known), 'plain/full-s0')}")
+    return [known[name] for name in names]
+
+
+def chain(profile: str) -> list[Run]:
     """The delivered network's: teacher, distilled, compressed."""
-    last = stages.delivered()
-    parent = _made_by(last.recipe.get("parent"))
-    return [_made_by(parent.recipe.get("teacher")), parent, last]
-
-
-def _made_by(digest: str | None) -> Run:
-    for run in every():
-        if run.digest == digest:
-            return run
-    raise InputError(f"no run with the recipe {digest} is there; restore runs/ with `git checkout`")
-
-
-def first_losses(run: Run, device: torch.device) -> list[float]:
-    """The losses of the first steps, trained again with as many threads as recorded."""
-    try:
-        recipe = recipes.read(run.recipe)
-    except InputError as error:
-        raise InputError(f"{run.name}: {error}") from None
-    with training.threads(run.environment["threads"]):
-        return [row["loss"] for row in _train(recipe, device).steps]
-
-
-def _train(recipe: recipes.Recipe, device: torch.device) -> training.History:
-    origin = _made_by(recipe.teacher) if getattr(recipe, "teacher", None) else None
-    parent = _made_by(recipe.parent) if isinstance(recipe, recipes.CompressedRecipe) else None
-    start = trainers.prepare(recipe, device, origin, parent)
-    return trainers.fit(start, recipe, device, checkpoint=None, first_steps=training.STEPS_KEPT)[1]
+    last = store.delivered(profile)
+    parent = store.made_by(last.recipe.parent, profile)
+    return [store.made_by(parent.recipe.teacher, profile), parent, last]
 
 
 def unchecked(run: Run, device: torch.device) -> str:
     """What replay leaves out on this machine, in words, or nothing: that is neither as recorded nor not."""
-    if run.recipe["fit"]["precision"] == "bfloat16" and runs.lacks_bfloat16(device):
+    if run.recipe.fit.precision == "bfloat16" and environment.lacks_bfloat16(device):
         return "first steps not checked: bfloat16 needs hardware that this processor lacks"
     return ""
 
 
-def replay(run: Run, device: torch.device) -> list[str]:
-    """A line for each thing that is not as recorded: recipe, first losses (or see `unchecked`), correct images."""
-    problems, kind = [], "teacher" if run.recipe["stage"] == "teacher" else "student"
-    recorded = runs.read_csv(run.folder / "steps.csv", ("step", "loss")).loss.tolist()
-    losses = recorded if unchecked(run, device) else first_losses(run, device)
+def first_losses(run: Run, device: torch.device, fashion: FashionMNIST, steps: int) -> list[float]:
+    """The losses of the first steps, trained again with as many threads as recorded."""
+    work = train.Work(run.profile, device, fashion)
+    with environment.threads(run.environment["threads"]):
+        start = train.prepare(run.recipe, work)
+        history = train.fit(start, run.recipe, work, first_steps=steps)[1]
+    return [row["loss"] for row in history.steps]
+
+
+def replay(
+    run: Run, device: torch.device, fashion: FashionMNIST | None = None, steps: int = training.STEPS_KEPT
+) -> list[str]:
+    """A line for each thing that is not as recorded: recipe, losses of the first `steps`, learning rates, counts.
+
+    `unchecked` tells where the losses are left out.
+    """
+    fashion, problems = fashion or source.fashion_mnist(), []
+    kind = "teacher" if isinstance(run.recipe, TeacherRecipe) else "student"
+    recorded = read_csv(run.folder / "steps.csv", ("step", "loss")).loss.tolist()[:steps]
+    losses = recorded if unchecked(run, device) else first_losses(run, device, fashion, steps)
     if len(recorded) != len(losses):
         problems.append(f"steps.csv has {len(recorded)} steps, {len(losses)} were trained")
     for step, (then, now) in enumerate(zip(recorded, losses, strict=False)):
         if not abs(then - now) <= tolerance(step, kind) * max(abs(now), 1e-3):
             problems.append(f"the loss of step {step} is recorded as {then:.6f}, trained again it is {now:.6f}")
             break
-    rates = _rates(recipes.read(run.recipe))
-    recorded = run.history.lr.tolist()
+    rates, recorded = _rates(run.recipe, fashion), run.history.lr.tolist()
     if len(recorded) != len(rates) or not all(map(math.isclose, recorded, rates)):
         problems.append("the epochs and learning rates of history.csv are not those of recipe.json")
-    return problems + _evaluate(run)
+    return problems + _evaluate(run, fashion)
 
 
-def _rates(recipe: recipes.Recipe) -> list[float]:
+def _rates(recipe: Recipe, fashion: FashionMNIST) -> list[float]:
     """The learning rate at the end of each epoch."""
-    fits = [recipe.fit]
-    if isinstance(recipe, recipes.CompressedRecipe):
-        fits = [recipe.sparse, *fits]
-    images = len(training.parts(fashion_mnist(), recipe.images, recipe.validation)[0])
-    rates = []
+    fits = [recipe.sparse, recipe.fit] if isinstance(recipe, CompressedRecipe) else [recipe.fit]
+    images, rates = len(recipe.task(fashion).train), []
     for fit in fits:
         each = math.ceil(images / fit.batch)
         ends = range(each, fit.epochs * each + 1, each)
@@ -110,45 +107,48 @@ def _rates(recipe: recipes.Recipe) -> list[float]:
     return rates
 
 
-def _evaluate(run: Run) -> list[str]:
-    data, metrics, problems = fashion_mnist(), run.metrics, []
-    rows = training.parts(data, run.recipe["images"], run.recipe["validation"])[1]
-    labels = data.train_labels[rows]
-    found = []  # by each thing that was kept: images right, how many of them rounding may have moved, loss
+def _evaluate(run: Run, fashion: FashionMNIST) -> list[str]:
+    """What the run's weights and answers say against metrics.json and the last epoch of history.csv."""
+    metrics, problems, labels = run.metrics, [], run.recipe.task(fashion).held_out[1]
+    last = None if run.history.empty else run.history.iloc[-1]  # the course's teacher was not trained here
+    rounding = LAST[run.environment["device"]]
+    for right, slack, loss in _answers(run, fashion):
+        if abs(right - metrics["val_correct"]) > slack:
+            problems.append(f"{right} validation images are right, metrics.json says {metrics['val_correct']}")
+        told = loss if last is None or loss is None else last.val_loss
+        if loss is not None and not math.isclose(told, loss, rel_tol=rounding, abs_tol=1e-5):
+            problems.append(f"the last loss of history.csv is {told:.6f}, evaluated it is {loss:.6f}")
+    if last is not None and abs(last.val_accuracy - metrics["val_correct"] / metrics["val_total"]) > 2 / len(labels):
+        problems.append("the last epoch of history.csv is not the accuracy of metrics.json")
+    if run.test_accuracy is not None and run.weights.is_file():
+        classes = ledger.answers(run, fashion)
+        if not classes.equal(training.predict(run.network(), fashion.test_images)):
+            problems.append(f"{ledger.ANSWERS} is not what the weights predict")
+        if (correct := _right(classes, fashion.test_labels)) != metrics["test_correct"]:
+            problems.append(f"{correct} test images are right, metrics.json says {metrics['test_correct']}")
+    return problems
+
+
+def _answers(run: Run, fashion: FashionMNIST) -> list[tuple[int, int, float | None]]:
+    """For each thing that was kept: validation images right, how many of them rounding may have moved, the loss."""
+    task, found = run.recipe.task(fashion), []
+    images, labels = task.held_out
     if (run.folder / "validation_logits.npy").is_file():
         logits = run.validation_logits.double()
-        first, second = logits.topk(2).values.unbind(1)
-        near = int((first - second < training.NEAR).sum())  # these were settled in float64
+        near = int((training.margins(logits) < training.NEAR).sum())  # these were settled in float64
         found.append((_right(logits.argmax(1), labels), near, _loss(logits, labels)))
     if (run.folder / "validation_classes.npy").is_file():
         found.append((_right(run.validation_classes, labels), 0, None))
     if (run.folder / "model.safetensors").is_file():
-        network, images = run.network(), data.train_images[rows]
-        right = _right(training.predict(network, images), labels)
-        found.append((right, 0, training.evaluate(network, images, labels)[0]))
-        if run.test_accuracy is not None:
-            correct = _right(runs.read_test_set(run, network, data), data.test_labels)
-            if correct != metrics["test_correct"]:
-                problems.append(f"{correct} test images are right, metrics.json says {metrics['test_correct']}")
+        loss, right = training.validate(run.network(), images, labels)
+        found.append((right, 0, loss))
     if not found:
-        logits = run.soft_targets[0][rows].double()
-        first, second = logits.topk(2).values.unbind(1)
-        ties = int((first == second).sum())  # float16 makes equals of near ones and changes no other order
+        logits = run.soft_targets[0][task.validation].double()
+        ties = int(
+            (training.margins(logits) == 0).sum()
+        )  # float16 makes equals of near ones and changes no other order
         found.append((_right(logits.argmax(1), labels), ties, _loss(logits, labels)))
-    last = None if run.history.empty else run.history.iloc[-1]  # the course's teacher was not trained here
-    rounding = LAST[run.environment["device"]]
-    for right, slack, loss in found:
-        if abs(right - metrics["val_correct"]) > slack:
-            problems.append(f"{right} validation images are right, metrics.json says {metrics['val_correct']}")
-        if last is None or loss is None:
-            continue
-        if not math.isclose(last.val_loss, loss, rel_tol=rounding, abs_tol=1e-5):
-            problems.append(
-                f"the last epoch of history.csv has a loss of {last.val_loss:.6f}, evaluated it is {loss:.6f}"
-            )
-    if last is not None and abs(last.val_accuracy - metrics["val_correct"] / metrics["val_total"]) > 2 / len(rows):
-        problems.append("the last epoch of history.csv is not the accuracy of metrics.json")
-    return problems
+    return found
 
 
 def _right(classes: Tensor, labels: Tensor) -> int:

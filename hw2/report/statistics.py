@@ -1,10 +1,13 @@
-"""What results are summed up by: intervals, paired differences, agreement, calibration."""
+"""What results are summed up by: intervals, paired differences, calibration; and how these are written."""
 
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 from scipy.special import bdtr, stdtrit
 from torch import Tensor
+
+Interval = tuple[float, float | None, float | None]  # mean, low, high; a single pair has no bounds
 
 
 def rounded(values) -> list:
@@ -16,8 +19,8 @@ def spread(values: list[float]) -> str:
     """Mean, and standard deviation where there is more than one value, in percent."""
     if not values:
         return "not read"
-    mean = f"{np.mean(values):.2%}"
-    return mean if len(values) == 1 else f"{mean[:-1]} ± {np.std(values, ddof=1):.2%}"
+    mean = f"{100 * np.mean(values):.2f}"
+    return f"{mean}%" if len(values) == 1 else f"{mean} ± {100 * np.std(values, ddof=1):.2f}%"
 
 
 def wilson(correct: int, total: int, z: float = 1.959964) -> tuple[float, float]:
@@ -29,7 +32,7 @@ def wilson(correct: int, total: int, z: float = 1.959964) -> tuple[float, float]
     return float((centre - half) / scale), float((centre + half) / scale)
 
 
-def paired(values: list[float], others: list[float]) -> tuple[float, float | None, float | None]:
+def paired(values: list[float], others: list[float]) -> Interval:
     """Mean of `values - others`, pair by pair, and its 95 % interval by Student's t; no interval for a single pair.
 
     Pairs share seed and validation images, so what these do to both alike drops out. The interval tells of other seeds,
@@ -43,9 +46,20 @@ def paired(values: list[float], others: list[float]) -> tuple[float, float | Non
     return mean, mean - half, mean + half
 
 
-def bounds(low: float | None, high: float | None) -> str:
-    """The interval of `paired` in words; none for a single pair."""
-    return "" if low is None else f"{low:+.2f} to {high:+.2f}"
+def points(difference: Interval) -> str:
+    """The mean of `paired`, which was given percentages."""
+    return f"{difference[0]:+.2f}"
+
+
+def bounds(difference: Interval) -> str:
+    """The interval of `paired`; nothing for a single pair."""
+    return "" if difference[1] is None else f"{difference[1]:+.2f} to {difference[2]:+.2f}"
+
+
+def verdict(difference: Interval) -> str:
+    """`better` or `worse` where the interval leaves out zero."""
+    _, low, high = difference
+    return "" if low is None else "better" if low > 0 else "worse" if high < 0 else "not told apart"
 
 
 def mcnemar(one: Tensor, other: Tensor) -> tuple[int, int, float]:
@@ -58,24 +72,14 @@ def mcnemar(one: Tensor, other: Tensor) -> tuple[int, int, float]:
     return first, second, min(1.0, 2 * float(bdtr(min(first, second), first + second, 0.5)))
 
 
-def agreement(one: Tensor, other: Tensor, labels: Tensor) -> list[float]:
-    """For each true class, the share of its images to which two networks give the same class. All are classes (n,).
+def calibration(sure: Tensor, right: Tensor, bins: int = 15) -> dict:
+    """Reliability over equal bins of confidence and the expected calibration error (Guo et al. 2017, section 2).
 
-    NaN for a class without images.
+    `sure` (n,): probabilities of the predicted classes; `right` (n,): whether these are the true ones.
     """
-    same = (one == other).double()
-    return [float(same[labels == label].mean()) for label in range(10)]
-
-
-def calibration(probabilities: Tensor, labels: Tensor, bins: int = 15) -> dict:
-    """Reliability over equal bins of confidence and the expected calibration error (Guo et al. 2017, section 2)."""
-    confidence, predicted = (values.numpy() for values in probabilities.max(1))
-    right = predicted == labels.numpy()
-    place = np.minimum((confidence * bins).astype(int), bins - 1)
-    kept = [number for number in range(bins) if (place == number).any()]
-    counts = [int((place == number).sum()) for number in kept]
-    accuracy = [float(right[place == number].mean()) for number in kept]
-    mean = [float(confidence[place == number].mean()) for number in kept]
-    gaps = [count * abs(a - c) for count, a, c in zip(counts, accuracy, mean, strict=True)]
-    error = rounded(sum(gaps) / len(right))
-    return {"confidence": rounded(mean), "accuracy": accuracy, "count": counts, "error": error}
+    place = (sure * bins).long().clamp(max=bins - 1).numpy()
+    found = pd.DataFrame({"confidence": sure.double().numpy(), "accuracy": right.double().numpy()})
+    means, count = found.groupby(place).mean(), found.groupby(place).size()
+    error = (count * (means.accuracy - means.confidence).abs()).sum() / len(right)
+    columns = {name: rounded(means[name]) for name in means}
+    return columns | {"count": count.tolist(), "error": rounded(error)}

@@ -1,4 +1,4 @@
-"""report.md, the model card, README's result, figures/ and submission.csv from runs/, and which of them are stale.
+"""figures/, report.md, the model card, README's result and submission.csv from runs/, and which of them are stale.
 
 Nothing is typed here that a run could say. Only notebook 04 and `hw2 report` write, both through `write`.
 """
@@ -6,195 +6,159 @@ Nothing is typed here that a run could say. Only notebook 04 and `hw2 report` wr
 from __future__ import annotations
 
 import hashlib
-import io
+import json
 import os
 import platform
+import re
+import tempfile
 from pathlib import Path
 
 import jinja2
-import numpy as np
-import pandas as pd
-from PIL import Image
+from matplotlib.testing.compare import compare_images
 
-from hw2 import grading
-from hw2.data import PROJECT
-from hw2.experiments import recipes, replay, stages
-from hw2.experiments import store as runs
-from hw2.files import write_bytes
-from hw2.report import ablation, comparisons, outcomes, provenance
-from hw2.report.outcomes import NETWORKS, delivered_classes, seeds
-from hw2.report.plots import FIGURES, drawn
-from hw2.report.statistics import spread, wilson
+from hw2 import assignment, data, files, grading, report
+from hw2.experiments import catalogue, ledger, store
+from hw2.experiments.run import home
+from hw2.report import nb02_distillation, nb03_pruning, statistics, style
+from hw2.report.source import Source
 
-
-def output(profile: str | None = None) -> Path:
-    """Where report, figures and submission go: the project, unless HW2_OUT names another folder."""
-    return Path(os.environ.get("HW2_OUT") or runs.home(profile or stages.default_profile()))
+LOOK = 2.0  # root mean square difference, of 255, from which on two pictures do not look the same
+#: what figures need that is no row or group of the catalogue: under runs/, and what makes it
+SOURCES = {
+    "data": ((), "hw2 data"), "search": (("tuning",), "hw2 tune"), "bench": (("bench.json",), "hw2 bench --keep"),
+}  # fmt: skip
 
 
-def results() -> pd.DataFrame:
-    """The arms side by side: parameters, seeds, accuracies, the command that makes each, and its minutes."""
-    rows = []
-    for stage, name in NETWORKS.items():
-        group = seeds(stage)
-        rows.append(
-            {
-                "network": name,
-                "parameters": f"{group[0].metrics['parameters']:,}",
-                "seeds": len(group),
-                "validation": spread([run.val_accuracy for run in group]),
-                "test": spread([run.test_accuracy for run in group if run.test_accuracy is not None]),
-                "command": f"hw2 train {stage} --profile {group[0].profile}",
-            }
-        )
-    return pd.DataFrame(rows)
+def output(profile: str) -> Path:
+    """Where report, figures and submission go: the profile's home, unless HW2_OUT names another folder."""
+    return Path(os.environ.get("HW2_OUT") or home(profile))
 
 
-def context() -> dict:
-    """Everything that the report's template may name."""
-    run = stages.delivered()
-    parent, student, control = stages.teacher(), stages.distilled(), stages.plain()
-    trials = stages.tuned()
-    metrics = run.metrics
-    used = {found.digest for stage in NETWORKS for found in seeds(stage)}
+def cells() -> dict[str, str]:
+    """Figure -> the notebook cell that shows it, as `NOTEBOOK, cell N`."""
+    found = {}
+    for path in sorted((data.PROJECT / "notebooks").glob("[0-9][0-9]_*.ipynb")):
+        for number, cell in enumerate(json.loads(path.read_text("utf-8"))["cells"], start=1):
+            for name in re.findall(r'report\.show\("(\w+)"\)', "".join(cell["source"])):
+                found[name] = f"{path.stem}, cell {number}"
+    return found
+
+
+def _provenance(source: Source) -> list[dict]:
+    """For each figure the cell that shows it, the runs that it is drawn from, and the commands that make these."""
+    shown, rows = cells(), []
+    for name, plot in report.FIGURES.items():
+        row = {"figure": name, "cell": shown.get(name, "none"), "runs": [], "made by": []}
+        for need in plot.needs:
+            folders, command = SOURCES.get(need) or (catalogue.members(need, source.profile), f"hw2 train {need}")
+            row["runs"] += folders
+            row["made by"].append(command)
+        rows.append(row | {name: ", ".join(f"`{one}`" for one in row[name]) for name in ("runs", "made by")})
+    return rows
+
+
+PROVENANCE = style.Table(_provenance, dict.fromkeys(("figure", "cell", "runs", "made by"), str))
+
+
+def markdown(table: style.Table, source: Source, *code: str) -> str:
+    """The table in Markdown; columns of `code` are set as code. No rows: no table."""
+    frame = table.in_words(source)
+    for name in code:
+        frame[name] = "`" + frame[name] + "`"
+    first = [next(filter(None, frame[name]), "") for name in frame]  # numbers stand at the right
+    rule = ["---:" if re.match(r"[-+<\d]", value) else "---" for value in first]
+    lines = [list(frame), rule, *frame.to_numpy().tolist()] if len(frame) else []
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+
+
+def context(source: Source) -> dict:
+    """What the templates may name: the source, and what is computed from it."""
+    run, chain = source.delivered, source.group("chain")
+    current = {one.recipe.digest for runs in chain.values() for one in runs}
+    readings = [one for one in ledger.ledger(run.profile).to_dict("records") if f"/{run.profile}-s" in one["run"]]
+    compressed = chain["compressed"]
     return {
-        "table": grading.summary_table(run.network()),
-        "results": results().to_dict("records"),
-        "figures": {name: plot.alt for name, plot in FIGURES.items()},
+        "source": source,
         "delivered": run,
-        "metrics": metrics,
-        "phases": outcomes.phase_table().to_dict("records"),
-        "aims": outcomes.aim_table().to_dict("records"),
-        "pairs": outcomes.pair_table().to_dict("records"),
-        "classes": outcomes.class_table().to_dict("records"),
-        "interval": wilson(metrics["test_correct"], metrics["test_total"]),
-        "removed": 1 - metrics["parameters"] / student.metrics["parameters"],
-        "widths": run.network().widths,
-        "teacher": parent,
-        "student": student,
-        "control": control,
-        "trials": trials,
-        "arms": comparisons.arm_table().to_dict("records"),
-        "scratch_epochs": stages.scratch().recipe["fit"]["epochs"],
-        "unpruned": stages.unpruned(),
-        "finalists": comparisons.finalist_table().to_dict("records"),
-        "ablation": ablation.table().to_dict("records"),
-        "ablation_note": ablation.note(),
-        "scratch_verdict": ablation.scratch_verdict(),
-        "frontier": ablation.frontier_table().to_dict("records"),
-        "frontier_note": ablation.frontier_note(),
-        "sources": provenance.figure_table().to_dict("records"),
-        "store": hashlib.sha256(runs.sums_of(run.profile).encode()).hexdigest(),
-        "ledger": [
-            row | {"current": row["recipe"] in used}
-            for row in runs.ledger(run.profile).to_dict("records")
-            if Path(row["run"]).name.rpartition("-s")[0] == run.profile
-        ],
-        "minutes": {
-            name: found.metrics["wall_s"] / 60
-            for name, found in (("teacher", parent), ("distilled", student), ("plain", control), ("compressed", run))
-        },
-        "other_threads": sorted({found.environment["threads"] for name in NETWORKS for found in seeds(name)[1:]}),
-        "memory": parent.metrics["peak_memory_bytes"],
+        "metrics": run.metrics,
         "environment": run.environment,
-        "limit": grading.LIMIT,
-        "baseline": grading.BASELINE,
-        "ratio": recipes.RATIO,
-        "bench": runs.bench(),
-        "sittings": runs.sittings(),
-        "product": runs.PRODUCT,
+        "assignment": assignment,
+        "summary": grading.summary_table(run.network()),
+        "widths": run.network().widths,
+        "sha256": files.sha256(run.weights),
+        "interval": statistics.wilson(run.metrics["test_correct"], run.metrics["test_total"]),
+        "seeds": len(compressed),
+        "mean": statistics.spread([one.test_accuracy for one in compressed if one.test_accuracy is not None]),
+        "calibration": statistics.calibration(*source.confidences("compressed")),
+        "readings": [row | {"current": row["recipe"] in current} for row in readings],
+        "store": hashlib.sha256(store.sums_of(run.profile).encode()).hexdigest(),
+        "other_threads": sorted({one.environment["threads"] for runs in chain.values() for one in runs[1:]}),
+        "nb02": nb02_distillation,
+        "nb03": nb03_pruning,
+        "table": lambda name, *code: markdown(report.TABLES[name], source, *code),
+        "provenance": markdown(PROVENANCE, source),
+        "figure": lambda name: f"![{report.FIGURES[name].alt}](figures/{name}.png)",
     }
 
 
-def text(template: str, values: dict) -> str:
-    """A template filled in."""
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("hw2.report"),
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
-    environment.filters["percent"] = lambda value, digits=2: f"{value:.{digits}%}"
-    return environment.get_template(template).render(**values)
-
-
-def readme() -> str:
-    """README.md with its result and its table of trust made anew: nowhere else in it do numbers of runs stand."""
-    words = (PROJECT / "README.md").read_text("utf-8")
-    trust = text("trust.md.j2", {"rows": provenance.trust_table().to_dict("records"), "replay": replay})
-    for name, made in (("result", _result()), ("trust", trust)):
-        start, end = words.index(f"<!-- {name} -->\n"), words.index(f"<!-- /{name} -->")
-        words = words[:start] + f"<!-- {name} -->\n" + made + words[end:]
-    return words
-
-
-def _result() -> str:
-    run, group = stages.delivered(), seeds("compressed")
-    metrics, environment = run.metrics, run.environment
-    low, high = wilson(metrics["test_correct"], metrics["test_total"])
-    chain = (stages.teacher(), stages.distilled(), run)
-    # The processor's seconds where they were recorded: runs train beside other work.
-    minutes = sum(found.metrics.get("processor_s", found.metrics["wall_s"]) for found in chain) / 60
-    return (
-        f"**Result:** {metrics['parameters']:,} parameters, "
-        f"**{metrics['test_correct'] / metrics['test_total']:.2%} test accuracy** "
-        f"(95 % interval {low:.2%} to {high:.2%}; "
-        f"validation {run.val_accuracy:.2%}). Mean over {len(group)} seed{'s' if len(group) > 1 else ''}: "
-        f"{spread([found.test_accuracy for found in group if found.test_accuracy is not None])}.\n"
-        f"Trained in {minutes:.0f} minutes on {environment['hardware']}, {environment['threads']} threads "
-        f"(`runs/{run.name}`), each recipe's test set read once.\n"
-    )
-
-
-def files() -> dict[str, bytes]:
+def made(source: Source) -> dict[str, bytes]:
     """Path relative to the output folder -> content, of everything that is written."""
-    values = context()
-    content = {f"figures/{name}.{kind}": part for name in FIGURES for kind, part in drawn(name).items()}
-    submission = "id,pred\n" + "".join(f"{row},{int(label)}\n" for row, label in enumerate(delivered_classes()))
-    content["README.md"] = readme().encode()
-    content["model_card.md"] = text("model_card.md.j2", values | provenance.card()).encode()
-    return content | {"report.md": text("report.md.j2", values).encode(), "submission.csv": submission.encode()}
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("hw2.report"), undefined=jinja2.StrictUndefined,
+        trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True,
+    )  # fmt: skip
+    environment.filters |= {"percent": lambda value, digits=2: f"{value:.{digits}%}", "count": "{:,}".format}
+    values = context(source)
+    text = {name: environment.get_template(f"{name}.j2").render(values) for name in ("report.md", "model_card.md")}
+    readme = (data.PROJECT / "README.md").read_text("utf-8")
+    start, end = readme.index("<!-- result -->\n") + len("<!-- result -->\n"), readme.index("<!-- /result -->")
+    text["README.md"] = readme[:start] + environment.get_template("result.md.j2").render(values) + readme[end:]
+    classes = source.answers(source.delivered).tolist()
+    text["submission.csv"] = "id,pred\n" + "".join(f"{row},{label}\n" for row, label in enumerate(classes))
+    drawn = {name: style.files(plot, source) for name, plot in report.FIGURES.items()}
+    content = {f"figures/{name}.{kind}": part for name, parts in drawn.items() for kind, part in parts.items()}
+    return content | {name: part.encode() for name, part in text.items()}
 
 
-def write(folder: Path | None = None) -> Path:
+def write(profile: str, folder: Path | None = None) -> Path:
     """Write figures, report and submission; a file that is right already is left alone."""
-    folder = folder or output()
-    for name, content in files().items():
+    folder = folder or output(profile)
+    for name, content in made(Source(profile)).items():
         path = folder / name
         if not path.is_file() or path.read_bytes() != content:
-            write_bytes(path, content)
+            files.write_bytes(path, content)
     return folder
 
 
-def stale(folder: Path | None = None) -> list[str]:
+def write_figure(name: str, profile: str, folder: Path | None = None) -> list[Path]:
+    """Write the files of one figure into `folder`, or into figures/."""
+    paths = []
+    for kind, content in style.files(report.figure(name), Source(profile)).items():
+        paths.append((folder or output(profile) / "figures") / f"{name}.{kind}")
+        files.write_bytes(paths[-1], content)
+    return paths
+
+
+def stale(profile: str, folder: Path | None = None) -> list[str]:
     """A line for each file that is not what code and runs make now; changes nothing.
 
-    Text and data are compared exactly. Pictures byte for byte on Linux x86-64, where the pins hold; elsewhere no block
-    of 16 x 16 pixels of a PNG may differ by more than 24 of 255 on average.
+    Text and data are compared exactly. Pictures byte for byte on Linux x86-64, where the pins hold, elsewhere by look.
     """
-    folder = folder or output()
+    folder = folder or output(profile)
     exact = (platform.system(), platform.machine()) == ("Linux", "x86_64")
-    problems = []
-    for name, content in files().items():
+    content, problems = made(Source(profile)), []
+    for name, new in content.items():
         path = folder / name
         if not path.is_file():
             problems.append(f"{name}: missing")
-        elif path.read_bytes() == content:
+        elif (old := path.read_bytes()) == new or (path.suffix == ".svg" and not exact):
             continue
-        elif name.endswith(".png") and not exact:
-            problems += [f"{name}: {where}" for where in differing_blocks(path.read_bytes(), content)]
-        elif name.endswith(".png"):
-            problems.append(
-                f"{name}: " + (differing_blocks(path.read_bytes(), content) or ["other bytes, equal look"])[0]
-            )
-        elif not name.endswith(".svg") or exact:
-            problems.append(f"{name}: {_first_difference(path.read_bytes(), content)}")
-    known = {f"figures/{name}.{kind}" for name in FIGURES for kind in ("png", "svg", "json")}
-    strangers = sorted(
-        path.relative_to(folder).as_posix() for path in (folder / "figures").glob("*") if not path.name.startswith(".")
-    )
-    return problems + [f"{name}: no code draws this" for name in strangers if name not in known]
+        elif path.suffix != ".png":
+            problems.append(f"{name}: {_first_difference(old, new)}")
+        elif (look := _look(old, new)) or exact:
+            problems.append(f"{name}: {look or 'other bytes, equal look'}")
+    strangers = [f"figures/{path.name}" for path in sorted((folder / "figures").glob("[!.]*"))]
+    return problems + [f"{name}: no code draws this" for name in strangers if name not in content]
 
 
 def _first_difference(old: bytes, new: bytes) -> str:
@@ -202,23 +166,19 @@ def _first_difference(old: bytes, new: bytes) -> str:
     for number, (was, now) in enumerate(zip(before, after, strict=False), start=1):
         if was != now:
             place = next((i for i, (a, b) in enumerate(zip(was, now, strict=False)) if a != b), 0)
-            start = max(place - 30, 0)
-            return f"line {number}: has {was[start : place + 30]!r}, runs and code give {now[start : place + 30]!r}"
+            part = slice(max(place - 30, 0), place + 30)
+            return f"line {number}: has {was[part]!r}, runs and code give {now[part]!r}"
     return f"{len(before)} lines, runs and code give {len(after)}"
 
 
-def differing_blocks(old: bytes, new: bytes, side: int = 16, limit: float = 24.0) -> list[str]:
-    """The worst block of `side` x `side` pixels, in words, if its mean difference exceeds `limit` of 255."""
-    try:
-        before, after = (np.asarray(Image.open(io.BytesIO(part)).convert("RGB"), float) for part in (old, new))
-    except (OSError, SyntaxError, ValueError) as error:
-        return [f"no readable picture ({error})"]
-    if before.shape != after.shape:
-        return [f"{before.shape[1]} x {before.shape[0]} pixels, the code draws {after.shape[1]} x {after.shape[0]}"]
-    difference = np.abs(before - after).mean(2)
-    padded = np.pad(difference, [(0, -length % side) for length in difference.shape])
-    means = padded.reshape(padded.shape[0] // side, side, -1, side).mean((1, 3))
-    if means.max() <= limit:
-        return []
-    row, column = np.unravel_index(means.argmax(), means.shape)
-    return [f"differs from what the code draws, most around pixel ({column * side}, {row * side})"]
+def _look(old: bytes, new: bytes) -> str | None:
+    """How the look of two PNGs differs, or None."""
+    with tempfile.TemporaryDirectory() as folder:
+        paths = [str(Path(folder, name)) for name in ("old.png", "new.png")]
+        for path, content in zip(paths, (old, new), strict=True):
+            Path(path).write_bytes(content)
+        try:
+            found = compare_images(*paths, tol=LOOK, in_decorator=True)
+        except Exception as error:  # of another size, none at all: Pillow's readers raise whatever they met
+            return f"no such picture ({' '.join(str(error).split())})"
+    return f"differs from what the code draws (root mean square {found['rms']:.1f} of 255)" if found else None

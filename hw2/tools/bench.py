@@ -1,157 +1,150 @@
 """Measured speeds, side by side in one process: interleaved rounds, medians, and ratios taken within a round.
 
-Machines are noisy, so only what ran in the same minutes is compared.
+Machines are noisy, so only what ran in the same minutes is compared. Weights are random, which changes no time.
 """
 
 from __future__ import annotations
 
-import importlib.metadata
-import io
-import multiprocessing
 import statistics
-import tempfile
 import time
 from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
-from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
-from functools import partial
-from pathlib import Path
-from unittest.mock import patch
+from dataclasses import dataclass
+from timeit import timeit
 
 import torch
-from torch import nn
-from torch.utils.flop_counter import FlopCounterMode
-from tqdm import tqdm
+from torch.nn import functional
+from torch.utils.data import DataLoader
+from torchvision import transforms
 
-from hw2 import distillation, networks, training
-from hw2.experiments import store as runs
-from hw2.networks import ResNet14
-from hw2.tools.workloads import COMPRESSED, IMAGES, Case, growth, speeds, timed, train
+from hw2 import distillation, kernels, networks, training, views
+from hw2.assignment import NARROW, WIDTHS
+from hw2.data import FashionMNIST, fashion_mnist
+from hw2.experiments import environment, store
+from hw2.experiments.run import root
+from hw2.files import write_json
 
-PAUSE = 0.2  # seconds: the threads of ONNX Runtime spin for a while after their work and would slow the case after it
+IMAGES = 1024  # of an epoch of training
+COLUMNS = ("name", "unit", "median", "repeats", "ratio_to", "ratio", "ratio_low", "ratio_high")  # keys of a row
+PAUSE = 0.2  # seconds: threads spin for a while after their work and would slow the case after it
 
 
 @dataclass(frozen=True)
-class Row:
-    """`ratio`: the median over the rounds of this row's value divided by the value of the row `ratio_to`.
-
-    `ratio_low` and `ratio_high`: the smallest and the largest over the rounds; None where they were not kept.
-    """
+class Case:
+    """`run` does the work once and returns its value in `unit`. It leaves out what a whole run does only once."""
 
     name: str
-    unit: str
-    median: float
-    repeats: int
+    run: Callable[[], float]
+    unit: str = "images/s"
     ratio_to: str | None = None
-    ratio: float | None = None
-    ratio_low: float | None = None
-    ratio_high: float | None = None
 
 
-def measure(cases: list[Case], repeats: int) -> list[Row]:
-    """Every case once a round, after a round that is not counted."""
-    values = {case.name: [] for case in cases}
-    for _ in tqdm(range(repeats + 1), desc="rounds", unit="round", leave=False):
-        for case in cases:
-            time.sleep(PAUSE)
-            count, seconds = case.run()
-            value = {"ms": 1000 * seconds / count, "s": seconds}.get(case.unit, count / seconds)
-            values[case.name].append(value)
-    rows = []
-    for case in cases:
-        mine, told = values[case.name][1:], ()
-        if case.ratio_to:
-            pairs = zip(mine, values[case.ratio_to][1:], strict=True)
-            ratios = [value / other for value, other in pairs]
-            told = (statistics.median(ratios), min(ratios), max(ratios))
-        rows.append(Row(case.name, case.unit, statistics.median(mine), repeats, case.ratio_to, *told))
-    return rows
+def train(widths: tuple[int, ...], data: FashionMNIST, objective: training.Objective | None = None) -> float:
+    """Images a second of the second epoch of `training.fit`, in which a view is cut, on the first `IMAGES` images.
+
+    Trains a ResNet-14 of these widths. Validating ten images takes no time that counts.
+    """
+    times, task = [], training.Task(data, torch.arange(IMAGES), torch.arange(10), views=2)
+    options = training.Options(
+        before_epoch=lambda epoch: times.append(time.perf_counter()),
+        after_epoch=lambda done, accuracy: times.append(time.perf_counter()),
+    )
+    training.fit(networks.ResNet14(widths), training.Fit(2, 0.01), task, seed=0, objective=objective, options=options)
+    return IMAGES / (times[-1] - times[-2])
 
 
-def flops(network: nn.Module) -> int:
-    """Floating-point operations of a training step for one image: two for every multiply-add."""
-    with FlopCounterMode(display=False) as counter:
-        network.train()(torch.zeros(2, 3, 28, 28)).sum().backward()
-    return counter.get_total_flops() // 2
+def classmates_loop(teacher: torch.nn.Module, data: FashionMNIST, count: int = 512, batch: int = 128) -> float:
+    """Images a second, after a first batch, of what public answers to the assignment do.
+
+    They transform pictures one by one and ask the ResNet-50 about every batch. Trains on the first `count` images.
+    """
+    steps = (transforms.ToPILImage(), transforms.Grayscale(3), transforms.RandomHorizontalFlip(), transforms.ToTensor())
+    transform = transforms.Compose([*steps, transforms.Normalize([views.MEAN] * 3, [views.STD] * 3)])
+
+    def collate(rows: list[int]) -> tuple[torch.Tensor, torch.Tensor]:
+        return torch.stack([transform(data.train_images[row]) for row in rows]), data.train_labels[rows]
+
+    student, ends = networks.ResNet14().train(), []
+    optimizer = torch.optim.Adam(student.parameters())
+    for images, labels in DataLoader(range(count), batch_size=batch, shuffle=True, collate_fn=collate):
+        with torch.no_grad():
+            soft = functional.softmax(teacher(images) / 4, dim=1)
+        logits = student(images)
+        soft_loss = functional.kl_div(functional.log_softmax(logits / 4, dim=1), soft, reduction="batchmean")
+        optimizer.zero_grad()
+        (functional.cross_entropy(logits, labels) + soft_loss).backward()
+        optimizer.step()
+        ends.append(time.perf_counter())
+    return (count - batch) / (ends[-1] - ends[0])
 
 
-def roofline() -> list[Case]:
-    """The machine's matrix product, and training beside it: the share of its rate that training reaches."""
-    side = 2048
-    one, other = torch.ones(side, side), torch.ones(side, side)
+@torch.no_grad()
+def latency(network: torch.nn.Module, image: torch.Tensor, calls: int = 50) -> float:
+    """Milliseconds a call of a network that is ready for evaluation, for one normalised image (1, 3, 28, 28)."""
+    network(image)
+    return 1000 * timeit(lambda: network(image), number=calls) / calls
 
-    def multiply() -> tuple[float, float]:
-        return 5 * 2 * side**3 / 1e9, timed(lambda: [one @ other for _ in range(5)])
 
-    def arithmetic(widths: tuple[int, ...]) -> Callable[[], tuple[float, float]]:
-        each = flops(ResNet14(widths)) / 1e9
-
-        def run() -> tuple[float, float]:
-            images, seconds = train(partial(ResNet14, widths))
-            return images * each, seconds
-
-        return run
-
+def cases() -> list[Case]:
+    """Training against what classmates do; what pruning brings in training and for one image."""
+    data, teacher = fashion_mnist(), networks.teacher().eval()
+    image = views.normalise(data.train_images[:1])
+    cached = distillation.cached_objective(torch.randn(2, IMAGES, 10).half(), 4.0, 0.5)
+    whole, small = (kernels.quick(networks.ResNet14(widths).eval()) for widths in (WIDTHS, NARROW))
+    loop, plain, one = "classmates' loop", "ResNet-14, plain training", "ResNet-14, one image"
     return [
-        Case(runs.PRODUCT, multiply, "GFLOP/s"),
-        Case("ResNet-14, plain training, arithmetic", arithmetic(networks.WIDTHS), "GFLOP/s", runs.PRODUCT),
-        Case("compressed, plain training, arithmetic", arithmetic(COMPRESSED), "GFLOP/s", runs.PRODUCT),
+        Case(loop, lambda: classmates_loop(teacher, data)),
+        Case(plain, lambda: train(WIDTHS, data), ratio_to=loop),
+        Case("ResNet-14, distilled from the cache", lambda: train(WIDTHS, data, cached), ratio_to=loop),
+        Case("compressed, plain training", lambda: train(NARROW, data), ratio_to=plain),
+        Case(one, lambda: latency(whole, image), "ms"),
+        Case("compressed, one image", lambda: latency(small, image), "ms", one),
     ]
 
 
-def _peak(widths: tuple[int, ...] | None) -> int:
-    if widths:
-        train(partial(ResNet14, widths), 4 * IMAGES)
-    return runs.peak_memory(torch.device("cpu")) or 0
+def measure(cases: list[Case], rounds: int) -> list[dict]:
+    """Every case once a round, after a round that is not counted; a row a case.
 
-
-def sizes(folder: Path) -> list[Row]:
-    """Bytes on disk, and the peak memory of a process that trains, each in a process of its own."""
-    made = {
-        "ResNet-50": networks.teacher(),
-        "ResNet-14": ResNet14(),
-        "compressed": ResNet14(COMPRESSED),
-    }
+    `median` is over the rounds. `ratio` is the median of this row's value divided by that of the row `ratio_to` in the
+    same round, `ratio_low` and `ratio_high` are the smallest and the largest of the rounds.
+    """
+    values = {case.name: [] for case in cases}
+    for case in cases * (rounds + 1):
+        time.sleep(PAUSE)
+        values[case.name].append(case.run())
     rows = []
-    for name, network in made.items():
-        networks.save(network, folder / "model.safetensors")
-        rows.append(Row(f"{name}, weights on disk", "MB", (folder / "model.safetensors").stat().st_size / 1e6, 1))
-    for kind, file in (("float32", "compressed"), ("int8", "int8")):
-        rows.append(Row(f"compressed, ONNX, {kind}", "MB", (folder / f"{file}.onnx").stat().st_size / 1e6, 1))
-    context = multiprocessing.get_context("spawn")
-    for name, widths in (("imports alone", None), ("ResNet-14", networks.WIDTHS), ("compressed", COMPRESSED)):
-        with ProcessPoolExecutor(1, mp_context=context) as pool:
-            rows.append(Row(f"{name}, peak memory of training", "MB", pool.submit(_peak, widths).result() / 1e6, 1))
+    for case in cases:
+        mine, ratio = values[case.name][1:], (None, None, None)
+        if case.ratio_to:
+            ratios = [value / other for value, other in zip(mine, values[case.ratio_to][1:], strict=True)]
+            ratio = statistics.median(ratios), min(ratios), max(ratios)
+        row = (case.name, case.unit, statistics.median(mine), rounds, case.ratio_to, *ratio)
+        rows.append(dict(zip(COLUMNS, row, strict=True)))
     return rows
 
 
-def bench(repeats: int = 5) -> dict:
-    """A sitting, {"when": ..., "hardware": ..., "packages": ..., "rows": [...]}: see `Row`."""
-    environment = runs.environment(torch.device("cpu"))
-    silent = partial(tqdm, disable=True)
-    with (
-        tempfile.TemporaryDirectory() as name,
-        patch.object(training, "tqdm", silent),
-        patch.object(distillation, "tqdm", silent),
-    ):
-        folder = Path(name)
-        rows = measure(speeds(folder) + roofline(), repeats) + measure(growth(folder), max(repeats // 2, 1))
-        rows += sizes(folder)
-    hardware = f"{environment['hardware']}, {environment['cores']} cores, {environment['threads']} threads"
-    packages = {name: environment["packages"][name] for name in ("torch", "torchvision", "torch-pruning")}
-    packages["onnxruntime"] = importlib.metadata.version("onnxruntime")
-    when = datetime.now(UTC).isoformat(timespec="minutes")
-    return {"when": when, "hardware": hardware, "packages": packages, "rows": [asdict(row) for row in rows]}
+def bench(rounds: int = 5) -> dict:
+    """A sitting, {"when": ..., "hardware": ..., "packages": ..., "rows": [...]}: see `measure`."""
+    machine = environment.environment(torch.device("cpu"))
+    return {
+        "when": time.strftime("%Y-%m-%dT%H:%M+00:00", time.gmtime()),
+        "hardware": f"{machine['hardware']}, {machine['cores']} cores, {machine['threads']} threads",
+        "packages": {name: machine["packages"][name] for name in ("torch", "torchvision", "torch-pruning")},
+        "rows": measure(cases(), rounds),
+    }
 
 
 def table(result: dict) -> str:
-    """The rows as an aligned text table."""
-    text = io.StringIO()
-    print(result["hardware"], file=text)
+    """The rows as an aligned text table, under the machine's name."""
+    lines = [result["hardware"]]
     for row in result["rows"]:
         ratio = ""
         if row["ratio_to"]:
             ratio = f"  {row['ratio']:6.2f} ({row['ratio_low']:.2f} to {row['ratio_high']:.2f}) x {row['ratio_to']}"
-        print(f"{row['name']:44} {row['median']:12,.2f} {row['unit']:9}{ratio}", file=text)
-    return text.getvalue().rstrip()
+        lines.append(f"{row['name']:36} {row['median']:10,.2f} {row['unit']:9}{ratio}".rstrip())
+    return "\n".join(lines)
+
+
+def keep(result: dict) -> None:
+    """Write runs/bench.json in the place of the sitting that was kept before."""
+    with store.changing("full"):  # whose runs/ is the project's own: speeds are the same for all profiles
+        write_json(root("full") / "bench.json", result)

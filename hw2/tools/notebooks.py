@@ -6,7 +6,9 @@
 from __future__ import annotations
 
 import os
+import socket
 import sys
+import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -17,12 +19,18 @@ from tqdm import tqdm
 
 from hw2.data import PROJECT
 from hw2.errors import InputError
-from hw2.experiments import stages
-from hw2.experiments import store as runs
+from hw2.experiments.run import home
+from hw2.experiments.store import default_profile
+from hw2.files import write_text
 
 FOLDER = PROJECT / "notebooks"
 AT_ONCE = 2  # notebooks; most of a kernel's time is imports and drawing, which use one core
 WIDGET = "application/vnd.jupyter.widget-view+json"
+#: variables that a kernel gets from the user
+PASSED = (
+    "PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "SYSTEMROOT", "VIRTUAL_ENV", "LD_LIBRARY_PATH", "CUDA_VISIBLE_DEVICES",
+    "OMP_NUM_THREADS", "ATEN_CPU_CAPABILITY", "ONEDNN_MAX_CPU_ISA", "HW2_DATA", "HW2_OUT", "HW2_PROFILE",
+)  # fmt: skip
 METADATA = {
     "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
     "language_info": {"name": "python"},
@@ -55,12 +63,21 @@ def noise(notebook: nbformat.NotebookNode) -> str:
 
 
 def run(path: Path) -> nbformat.NotebookNode:
+    """Run in a kernel of this interpreter, with nothing of the user's but the variables in `PASSED`."""
     notebook = nbformat.read(path, as_version=4)
-    client = NotebookClient(notebook, timeout=None, kernel_name="python3", record_timing=False)
-    # Kernels are looked up by name: this interpreter's own must win over a user's `python3`.
-    client.create_kernel_manager().kernel_spec.argv[0] = sys.executable
-    # Kernels run beside each other: one that waits for a core must not hold another one up by spinning.
-    return client.execute(cwd=str(path.parent), env=os.environ | {"OMP_WAIT_POLICY": "passive"})
+    client = NotebookClient(
+        notebook, timeout=None, kernel_name="python3", record_timing=False, coalesce_streams=True
+    )  # fmt: skip
+    manager = client.create_kernel_manager()
+    manager.kernel_spec.argv = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"]
+    with tempfile.TemporaryDirectory(prefix="hw2-") as private:
+        if hasattr(socket, "AF_UNIX"):  # sockets in a private folder; TCP's are open to the machine's other users
+            manager.transport, manager.ip = "ipc", f"{private}/kernel"
+        passed = {name: os.environ[name] for name in PASSED if name in os.environ}
+        passed |= {name: os.path.abspath(passed[name]) for name in ("HW2_DATA", "HW2_OUT") if passed.get(name)}
+        # One that waits for a core must not hold another kernel up by spinning.
+        own = {"OMP_WAIT_POLICY": "passive", "IPYTHONDIR": private}
+        return client.execute(cwd=str(path.parent), env=passed | own)
 
 
 def clean(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
@@ -79,14 +96,14 @@ def script(notebook: nbformat.NotebookNode) -> str:
 
 
 def main() -> None:
-    profile = stages.default_profile()
-    target = FOLDER if profile != "smoke" else runs.home(profile) / "notebooks"
+    profile = default_profile()
+    target = FOLDER if profile != "smoke" else home(profile) / "notebooks"
     with ThreadPoolExecutor(AT_ONCE) as pool:
         executed = tqdm(pool.map(execute, paths()), desc="notebooks", unit="notebook", total=len(paths()))
         for path, notebook in zip(paths(), executed, strict=True):
-            runs.write_text(target / path.name, nbformat.writes(notebook) + "\n")
+            write_text(target / path.name, nbformat.writes(notebook) + "\n")
             if target == FOLDER:
-                runs.write_text(path.with_suffix(".py"), script(notebook))
+                write_text(path.with_suffix(".py"), script(notebook))
 
 
 if __name__ == "__main__":

@@ -1,0 +1,139 @@
+"""What a run records of machine and code, and what training asks of them."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import os
+import platform
+import subprocess
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+
+import torch
+
+from hw2 import data
+from hw2.errors import InputError
+
+PACKAGES = ("torch", "torchvision", "torch-pruning", "numpy", "optuna")
+#: variables by which the instruction set can be lowered, and the values that leave no bfloat16
+LOWERING = {
+    "ATEN_CPU_CAPABILITY": ("DEFAULT", "AVX2"),
+    "ONEDNN_MAX_CPU_ISA": ("SSE41", "AVX", "AVX2", "AVX2_VNNI", "AVX2_VNNI_2", "AVX512_CORE", "AVX512_CORE_VNNI"),
+}
+
+
+@contextmanager
+def threads(count: int):
+    """That many threads of PyTorch's own while the block runs."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def pick_device(name: str = "auto") -> torch.device:
+    """`auto` is the accelerator where there is one. Raises `InputError` for a name that is none, or not to be had."""
+    if name not in ("auto", "cpu", "cuda"):
+        raise InputError(f"device {name!r}: expected auto, cpu or cuda")
+    if name == "cuda" and not torch.cuda.is_available():
+        raise InputError("device 'cuda': torch finds none on this machine; use auto or cpu")
+    return torch.device("cuda" if name == "auto" and torch.cuda.is_available() else name.replace("auto", "cpu"))
+
+
+def environment(device: torch.device) -> dict:
+    """What a run's numbers may depend on besides its recipe. Runs of before 2026-11-26 lack the last four entries."""
+    name, flags = _processor()
+    return {
+        "packages": {name: importlib.metadata.version(name) for name in PACKAGES},
+        "python": platform.python_version(),
+        "system": f"{platform.system()} {platform.machine()}",
+        "device": device.type,
+        "hardware": torch.cuda.get_device_name(device) if device.type == "cuda" else name,
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "code": code(),
+        "commit": commit(),
+        "instruction_set": torch.backends.cpu.get_cpu_capability(),
+        "flags": [flag for flag in flags if flag.startswith(("avx", "amx"))],
+        "lowered_by": {name: os.environ[name] for name in LOWERING if name in os.environ},
+    }
+
+
+def _processor() -> tuple[str, list[str]]:
+    """Its name and its flags, as Linux tells them."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor(), []
+    told = {line.partition(":")[0].strip(): line.partition(":")[2].strip() for line in reversed(lines)}
+    return told.get("model name", "unknown"), told.get("flags", told.get("Features", "")).split()
+
+
+def lacks_bfloat16(device: torch.device) -> bool:
+    """Whether bfloat16 is emulated: on a processor without instructions for it, or where they are turned off."""
+    lowered = any(os.environ.get(name, "").upper() in LOWERING[name] for name in LOWERING)
+    return device.type == "cpu" and (lowered or not {"avx512_bf16", "amx_bf16", "bf16"} & set(_processor()[1]))
+
+
+def _git(*words: str) -> str:
+    """What git answers about the project; `InputError` where it does not."""
+    try:
+        done = subprocess.run(["git", *words], cwd=data.PROJECT, capture_output=True, text=True, check=False)
+    except OSError as error:
+        raise InputError(f"git: {error}; a run names the commit that it is trained from") from None
+    if done.returncode:
+        raise InputError(f"git: {(done.stderr.strip().splitlines() or ['no answer'])[-1]}; a run names its commit")
+    return done.stdout.rstrip()
+
+
+def commit() -> str | None:
+    """The commit that is checked out; None where the project is no repository."""
+    try:
+        return _git("rev-parse", "HEAD") if (data.PROJECT / ".git").exists() else None
+    except InputError:
+        return None
+
+
+def code_digest() -> str:
+    """SHA-256 over the package's source files, by their paths relative to it."""
+    digest, top = hashlib.sha256(), data.PROJECT / "hw2"
+    for name in sorted(path.relative_to(top).as_posix() for path in top.rglob("*.py")):
+        digest.update(name.encode() + b"\0" + (top / name).read_bytes())
+    return digest.hexdigest()
+
+
+#: `code_digest` as it was when it was first asked for: files may be edited while a process trains
+code = cache(code_digest)
+
+
+def check_code(profile: str) -> None:
+    """`InputError` where hw2/ is not that of a commit, which a run must name; smoke runs need none.
+
+    In an unpacked archive there is no repository to ask: then the digest of the code alone names it.
+    """
+    if profile == "smoke" or not (data.PROJECT / ".git").exists():
+        return
+    changed = _git("status", "--porcelain", "--", "hw2").splitlines()
+    if changed or code_digest() != code():
+        what = changed[0][3:] if changed else "a file changed while this process ran"
+        raise InputError(f"hw2/ is not what HEAD has ({what}): commit it before training, or try it in profile smoke")
+
+
+def peak_memory(device: torch.device) -> int | None:
+    """Bytes: the accelerator's peak, or this process's; None where the system does not say (Windows)."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    try:
+        lines = Path("/proc/self/status").read_text().splitlines()
+        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM"))
+    except (OSError, StopIteration):
+        pass  # not Linux; there getrusage would count what the parent process had before this one started
+    try:
+        import resource
+    except ImportError:
+        return None
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if platform.system() == "Darwin" else 1024)

@@ -1,0 +1,81 @@
+"""The test set's readings: one for each recipe, recorded when it is made."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from hw2 import data
+from hw2.errors import InputError
+from hw2.experiments import store
+from hw2.experiments.run import Run, root
+from hw2.files import RESTORE, read_array, read_csv, sha256, write_array, write_csv, write_json
+from hw2.training import predict
+
+ANSWERS = "test_classes.npy"  # in the run's folder, uint8 (10000,)
+COLUMNS = ("when", "run", "recipe", "correct", "total")
+
+
+def ledger(profile: str) -> pd.DataFrame:
+    """Every reading, in the order in which they were made."""
+    path = root(profile) / "test_ledger.csv"
+    return read_csv(path, COLUMNS, words=("when", "run", "recipe")) if path.is_file() else pd.DataFrame(columns=COLUMNS)
+
+
+def recorded(run: Run) -> int | None:
+    """The ledger's count of correct test images for the run's recipe; None where there is no reading."""
+    rows = ledger(run.profile)
+    known = rows[rows.recipe == run.recipe.digest].correct
+    return int(known.iloc[0]) if len(known) else None
+
+
+def checked(run: Run, classes: Tensor, fashion: data.FashionMNIST) -> int:
+    """How many of these classes (n,) of the test images are right. `InputError` where the ledger says another count."""
+    correct = int((classes == fashion.test_labels).sum())
+    if (told := recorded(run)) not in (None, correct):
+        raise InputError(f"{run.name}: {correct} test images correct, the ledger's reading says {told}; {RESTORE}")
+    return correct
+
+
+def answers(run: Run, fashion: data.FashionMNIST) -> Tensor:
+    """Classes (n,) that the run's network predicted for the test images when they were read for it.
+
+    Raises `InputError` where that was not done yet, or where the ledger says another count. Replay and grading compare
+    them with what the weights predict.
+    """
+    if recorded(run) is None:
+        raise InputError(f"{run.name}: its test set was not read; `hw2 deliver` reads it, once for each recipe")
+    kept = read_array(run.folder / ANSWERS, np.uint8, (len(fashion.test_labels),))
+    classes = torch.from_numpy(kept.astype(np.int64))
+    checked(run, classes, fashion)
+    return classes
+
+
+def read_test_set(run: Run, fashion: data.FashionMNIST) -> None:
+    """The one place that reads the test set for the ledger. Where the recipe has a reading, it must give the same."""
+    if recorded(run) is not None and run.test_accuracy is not None:
+        return
+    classes = predict(run.network(), fashion.test_images)
+    correct, total = checked(run, classes, fashion), len(classes)
+    with store.changing(run.profile):
+        if recorded(run) is None:  # the recipe may have been trained again, or another process may have read it by now
+            when = datetime.now(UTC).isoformat(timespec="seconds")
+            new = {"when": when, "run": run.name, "recipe": run.recipe.digest, "correct": correct, "total": total}
+            rows = [*ledger(run.profile).to_dict("records"), new]
+            write_csv(root(run.profile) / "test_ledger.csv", COLUMNS, rows)
+        write_array(run.folder / ANSWERS, classes.numpy().astype(np.uint8))
+        write_json(run.folder / "metrics.json", run.metrics | {"test_correct": correct, "test_total": total})
+
+
+def of_weights(path: Path, profile: str) -> Run | None:
+    """The run that left these weights, or None."""
+    digest = sha256(path)
+    for found in sorted(root(profile).glob("*/*/model.safetensors")):
+        if not found.parent.name.startswith(".") and sha256(found) == digest:
+            return Run(found.parent)
+    return None

@@ -1,0 +1,120 @@
+"""The profiles: numbers in which trainings of smoke, cpu and full differ. Profiles differ in nothing else.
+
+`smoke` takes a minute and shows that everything works. `full` takes days on two cores, minutes on an accelerator.
+`cpu` is of the runs that are delivered until `full`'s are there.
+"""
+
+from __future__ import annotations
+
+from hw2.errors import InputError
+from hw2.training import Fit
+
+_SEEDS = {
+    "first": (0,), "walk": (0, 1, 2), "scratch": (0, 1, 2), "search": (0, 1, 2), "arms": (3, 4, 5), "frontier": (0, 1)
+}  # fmt: skip
+#: profile -> numbers. `common` is part of every recipe. `tuning` and what rows of the catalogue name as `numbers` are
+#: fields of recipes. `seeds`: for what -> seeds. `targets`: what students with a teacher learn from. `setting of
+#: studies`: `best` (the search's) or `chosen` (its better finalist's).
+PROFILES = {
+    "smoke": {
+        "common": {"images": 600, "validation": 300, "views": 2},
+        "targets": "mean",
+        "teacher": {"fit": Fit(epochs=1, lr=0.02)},
+        "student": {"fit": Fit(epochs=2, lr=0.1)},
+        "tuning": {
+            "fit": Fit(epochs=1, lr=0.1),
+            "images": 300,
+            "temperatures": (2.0, 4.0),
+            "alphas": (0.5, 0.9),
+            "seeds": (0,),
+        },
+        "finalist": {"fit": Fit(epochs=1, lr=0.1)},
+        "compressed": {
+            "sparse": Fit(epochs=1, lr=0.02, weight_decay=0.0),
+            "reg": 1e-2,
+            "fit": Fit(epochs=2, lr=0.05),
+            "recalibration": 600,
+        },
+        "study": {"fit": Fit(epochs=1, lr=0.1), "images": 300},
+        "study pruning": {
+            "images": 300,
+            "sparse": Fit(epochs=1, lr=0.02, weight_decay=0.0),
+            "reg": 1e-2,
+            "fit": Fit(epochs=1, lr=0.05),
+            "recalibration": 300,
+        },
+        "setting of studies": "best",
+        "seeds": dict.fromkeys(_SEEDS, (0,)) | {"arms": (1,)},
+    },
+    # Two cores and a day: the teacher gets few epochs and ends below what the student reaches alone. A short trial may
+    # flatter such a teacher, which knows more than a student that has only begun: hence the finalists.
+    "cpu": {
+        "common": {"views": 6},
+        "targets": "same view",
+        "teacher": {"fit": Fit(epochs=6, lr=0.1)},
+        "student": {"fit": Fit(epochs=7, lr=0.2)},
+        "tuning": {
+            "fit": Fit(epochs=4, lr=0.2),
+            "images": 15000,
+            "temperatures": (1.0, 2.0, 4.0, 8.0),
+            "alphas": (0.2, 0.5, 0.8, 1.0),
+            "seeds": (0, 1, 2),
+        },
+        "finalist": {"fit": Fit(epochs=3, lr=0.2)},
+        "compressed": {
+            "sparse": Fit(epochs=1, lr=0.03, weight_decay=0.0),
+            "reg": 5e-3,
+            "fit": Fit(epochs=24, lr=0.1),
+        },
+        "study": {"fit": Fit(epochs=4, lr=0.2), "images": 15000},
+        "study pruning": {
+            "images": 15000,
+            "sparse": Fit(epochs=2, lr=0.03, weight_decay=0.0),
+            "reg": 5e-3,
+            "fit": Fit(epochs=4, lr=0.1),
+        },
+        "setting of studies": "best",
+        "seeds": _SEEDS | {"scratch": (0,)},
+    },
+    "full": {
+        "common": {"views": 12},
+        "targets": "mean",
+        "teacher": {"stem": "stride1", "fit": Fit(epochs=20, lr=0.1, precision="bfloat16")},
+        "student": {"fit": Fit(epochs=24, lr=0.2)},
+        "tuning": {
+            "fit": Fit(epochs=4, lr=0.2),
+            "images": 15000,
+            "temperatures": (1.0, 2.0, 4.0, 8.0),
+            "alphas": (0.3, 0.6, 0.9, 1.0),
+            "seeds": (0, 1, 2),
+        },
+        "finalist": {"fit": Fit(epochs=8, lr=0.2)},
+        "compressed": {
+            "sparse": Fit(epochs=2, lr=0.03, weight_decay=0.0),
+            "reg": 5e-3,
+            "fit": Fit(epochs=72, lr=0.1),
+        },
+        # Studies have their own lengths, at the delivered setting, on all images.
+        "study": {"fit": Fit(epochs=7, lr=0.2)},
+        "study pruning": {
+            "sparse": Fit(epochs=1, lr=0.03, weight_decay=0.0),
+            "reg": 5e-3,
+            "fit": Fit(epochs=14, lr=0.1),
+        },
+        "frontier": {
+            "sparse": Fit(epochs=1, lr=0.03, weight_decay=0.0),
+            "reg": 5e-3,
+            "fit": Fit(epochs=4, lr=0.1),
+        },
+        "setting of studies": "chosen",
+        "seeds": _SEEDS,
+    },
+}
+for _name in ("smoke", "cpu"):
+    PROFILES[_name]["frontier"] = PROFILES[_name]["study pruning"]
+
+
+def check_profile(name: str) -> str:
+    if name not in PROFILES:
+        raise InputError(f"profile {name!r}: expected one of {', '.join(PROFILES)}")
+    return name

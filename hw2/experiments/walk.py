@@ -1,0 +1,170 @@
+"""All of a profile: its walk by one process or several, its delivery, and the time that it takes."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import sys
+import time
+
+from hw2 import data
+from hw2.errors import Ended, InputError, end_if_asked, ending_at_an_epoch
+from hw2.experiments import catalogue, environment, ledger, search, store, train
+from hw2.experiments.recipes import CompressedRecipe, Recipe
+from hw2.experiments.run import Run
+
+SEARCH = ("search", 0)
+
+
+def tasks(profile: str) -> list[tuple[str, int]]:
+    """(experiment, seed) of everything that the profile trains, and `SEARCH`, none before what it needs."""
+    first = [("teacher", 0), SEARCH]
+    names = [*catalogue.names(profile, "finalists"), *catalogue.names(profile)]
+    return first + [one for one in dict.fromkeys((n, s) for n in names for s in catalogue.seeds(n, profile))
+                    if one not in first]  # fmt: skip
+
+
+def _needs(name: str, seed: int, profile: str) -> list[tuple[str, int]]:
+    """What must be finished before."""
+    if (name, seed) == SEARCH:
+        return [("teacher", 0)]
+    row = catalogue.row(name)
+    found = [(row.teacher, 0)] if row.teacher else []
+    if row.parent:
+        found.append((row.parent, seed))
+    if row.setting:
+        found.append(SEARCH)
+    if "chosen" in (row.setting, row.setting == "study" and catalogue.setting_of_studies(profile)):
+        names = catalogue.names(profile, "finalists")
+        found += [(one, number) for one in names for number in catalogue.seeds(one, profile)]
+    return found
+
+
+def _finished(name: str, seed: int, profile: str, settings: store.Settings) -> bool:
+    try:
+        if (name, seed) == SEARCH:
+            store.trials(profile, settings)
+        else:
+            store.require(name, seed, profile, settings)
+    except InputError:
+        return False
+    return True
+
+
+def work(profile: str, device: str, replace: bool) -> None:
+    """Take the next task whose needs are finished and that nobody works at, until all are done; one thread on a CPU."""
+    where = environment.pick_device(device)
+    with environment.threads(1 if where.type == "cpu" else os.cpu_count()):
+        done: set[tuple[str, int]] = set()
+        while len(done) < len(tasks(profile)):
+            settings = store.Settings(profile)
+            for one in tasks(profile):
+                ready = one not in done and done.issuperset(_needs(*one, profile))
+                if ready and (_finished(*one, profile, settings) or _try(*one, profile, device, replace)):
+                    done.add(one)
+                    break
+            else:
+                end_if_asked(f"profile {profile}")
+                time.sleep(1)  # others are at what is left
+    store.complete_sums(profile)
+
+
+def _try(name: str, seed: int, profile: str, device: str, replace: bool) -> bool:
+    """Whether the task was there for the taking, and is done now. All take part in the search."""
+    if (name, seed) == SEARCH:
+        search.obtain_trials(profile, device, replace=replace)
+        return True
+    recipe = catalogue.recipe(name, profile, seed, store.Settings(profile))
+    with store.lock(recipe, wait=False) as mine:
+        if mine:
+            print(train.obtain(name, seed, profile=profile, device=device, replace=replace), flush=True)
+        return mine
+
+
+def _worker(profile: str, device: str, replace: bool) -> None:
+    try:
+        with ending_at_an_epoch():
+            work(profile, device, replace)
+    except (InputError, Ended) as error:
+        print(f"hw2: {error}", file=sys.stderr)
+        sys.exit(2 if isinstance(error, InputError) else 143)
+
+
+def train_all(profile: str, jobs: int | None = None, device: str = "auto", replace: bool = False) -> None:
+    """Everything of the profile, by so many processes (None: one for each core). Evaluates no test image."""
+    count = jobs or os.cpu_count() or 1
+    if count == 1:
+        work(profile, device, replace)
+        return
+    context = multiprocessing.get_context("spawn")
+    started = [context.Process(target=_worker, args=(profile, device, replace)) for _ in range(count)]
+    for process in started:
+        process.start()
+    try:
+        while alive := [process for process in started if process.is_alive()]:
+            alive[0].join(1)
+            end_if_asked(f"profile {profile}")
+    except (KeyboardInterrupt, Ended):
+        for process in started:
+            process.terminate()  # by SIGTERM: each ends at an epoch
+        for process in started:
+            process.join()
+        raise
+    if failed := [process for process in started if process.exitcode]:
+        raise InputError(f"{len(failed)} of {count} processes ended with status {failed[0].exitcode}: see above")
+
+
+def deliver(profile: str, fashion: data.FashionMNIST | None = None) -> Run:
+    """Name the delivered network, then read the test set once for each recipe of the chain.
+
+    `InputError` while a network that the report cannot do without is missing.
+    """
+    settings = store.Settings(profile)
+    for name in store.NEEDED:
+        for seed in catalogue.seeds(name, profile):
+            store.require(name, seed, profile, settings)
+    run = store.require("compressed", 0, profile, settings)
+    store.complete_sums(profile)
+    store.name_delivered(run)
+    for name in catalogue.names(profile, "chain"):
+        for seed in catalogue.seeds(name, profile):
+            if _finished(name, seed, profile, settings):
+                ledger.read_test_set(store.require(name, seed, profile, settings), fashion or data.fashion_mnist())
+    return run
+
+
+def estimate(profile: str) -> str:
+    """Hours of one core that the walk of a profile takes, a line a group, from the seconds of the delivered runs."""
+    of_teacher, of_student = _seconds_an_image("teacher"), _seconds_an_image("plain")
+    hours: dict[str, float] = {}
+    for name, seed in tasks(profile):
+        if (name, seed) == SEARCH:
+            grid, group = catalogue.tuning(profile, catalogue.Unknown()), "search"
+            images = len(search.settings(grid)) * grid.fit.epochs * grid.images
+        else:
+            recipe, group = catalogue.recipe(name, profile, seed, catalogue.Unknown()), catalogue.row(name).group
+            images = _images(recipe)
+        seconds = images * (of_teacher if name == "teacher" else of_student)
+        hours[group] = hours.get(group, 0) + seconds / 3600
+    lines = [f"{group:10} {value:8.1f} h" for group, value in hours.items()]
+    return "\n".join([f"profile {profile}, hours of one core:", *lines, f"{'in all':10} {sum(hours.values()):8.1f} h"])
+
+
+def consequence(profile: str) -> str:
+    """What another teacher brings about, in a question."""
+    told = estimate(profile).rpartition("\n")[2].split()
+    return f"All of profile {profile} that learns from the teacher is to be trained anew, up to {told[2]} h. Go on?"
+
+
+def _images(recipe: Recipe) -> int:
+    """How many images the recipe's training sees."""
+    epochs = recipe.fit.epochs + (recipe.sparse.epochs if isinstance(recipe, CompressedRecipe) else 0)
+    return epochs * recipe.images
+
+
+def _seconds_an_image(name: str) -> float:
+    """Of a delivered run's processors, or of the clock where only that was recorded."""
+    run = store.require(name, 0, store.default_profile())
+    metrics = run.metrics
+    spent = metrics.get("processor_s") or metrics["wall_s"] * run.environment["threads"]
+    return spent / _images(run.recipe)

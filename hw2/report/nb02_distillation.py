@@ -1,0 +1,152 @@
+"""Notebook 02: the search, its finalists, the arms, what a student takes over, with and without the teacher."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from hw2.data import CLASSES
+from hw2.experiments import catalogue, store
+from hw2.experiments.run import Run
+from hw2.report import statistics
+from hw2.report.nb01_teacher import curve
+from hw2.report.source import Source
+from hw2.report.statistics import Interval, bounds, points, rounded, spread
+from hw2.report.style import Plot, Table, draw_curves, draw_heat, draw_rows, plot
+
+FIGURES: dict[str, Plot] = {}
+
+
+def budget(epochs: int, images: int, seeds: int) -> str:
+    """What was spent on each point of a figure."""
+    return f"{epochs} epoch{'s'[: epochs > 1]} of {images:,} images, {seeds} seed{'s'[: seeds > 1]}"
+
+
+def draw_tuning(data: dict) -> Figure:
+    accuracy, texts = np.array(data["accuracy"]), {}
+    for (row, column), value in np.ndenumerate(accuracy):
+        finalist = [data["temperatures"][row], data["alphas"][column]] in data["finalists"]
+        text = f"{value:.2%}" + (f"\n± {100 * data['spread'][row][column]:.2f}" if data["spread"] else "")
+        dark = value > (accuracy.min() + accuracy.max()) / 2
+        texts[row, column] = text + "\nfinalist" * finalist, dark
+    rows = [f"{value:g}" for value in data["temperatures"]], "temperature"
+    columns = [f"{value:g}" for value in data["alphas"]], "alpha, weight of the KL term"
+    figure = draw_heat(accuracy, texts, rows, columns, "viridis")
+    figure.axes[0].set_title(data["note"], fontsize=9)
+    return figure
+
+
+@plot(FIGURES, draw_tuning, "Validation accuracy for each temperature and alpha, with its spread.", "search")
+def tuning(source: Source) -> dict:
+    """temperatures, alphas, accuracy and spread (temperature, alpha; null for one seed), finalists, note."""
+    trials, total = source.trials, source.run("teacher").metrics["val_total"]
+    cells = trials.assign(accuracy=trials.val_correct / total).groupby(["T", "alpha"]).accuracy
+    mean, deviation, seeds = cells.mean().unstack(), cells.std().unstack(), trials.seed.nunique()
+    return {
+        "temperatures": mean.index.tolist(),
+        "alphas": mean.columns.tolist(),
+        "accuracy": rounded(mean),
+        "spread": rounded(deviation) if seeds > 1 else None,
+        "finalists": store.finalists(trials),
+        "note": f"validation accuracy; {budget(int(trials.epochs[0]), int(trials.images[0]), seeds)} a setting",
+    }
+
+
+def seed_deviation(trials: pd.DataFrame) -> float:
+    """Standard deviation between seeds of one count of correct images, pooled over the settings; NaN for one seed."""
+    return float(trials.groupby(["T", "alpha"]).val_correct.var().mean() ** 0.5)
+
+
+def finalist_rows(source: Source) -> list[dict]:
+    """Validation accuracies of each finalist over the seeds: of its trials, and of its longer runs."""
+    trials, total, rows = source.trials, source.run("teacher").metrics["val_total"], []
+    for runs in source.group("finalists").values():
+        setting = runs[0].recipe.temperature, runs[0].recipe.alpha
+        short = trials[(trials["T"] == setting[0]) & (trials.alpha == setting[1])].val_correct / total
+        longer = [run.val_accuracy for run in runs]
+        rows.append({"setting": setting, "short trials": short.tolist(), "trained longer": longer})
+    return rows
+
+
+def by_seed(runs: list[Run], others: list[Run]) -> list[tuple[Run, Run]]:
+    """Pairs of the seeds that both have."""
+    known = {run.recipe.seed: run for run in others}
+    return [(run, known[run.recipe.seed]) for run in runs if run.recipe.seed in known]
+
+
+def against_first(found: dict[str, list[Run]]) -> dict[str, tuple[list[float], Interval]]:
+    """Other row -> validation accuracy minus the first row's by seed, in percentage points; mean and interval."""
+    (_, reference), *others = found.items()
+    differences = {}
+    for name, runs in others:
+        values = [[100 * run.val_accuracy for run in pair] for pair in by_seed(runs, reference)]
+        each = [one - other for one, other in values]
+        differences[name] = each, statistics.paired(*zip(*values, strict=True))
+    return differences
+
+
+def differences(found: dict[str, list[Run]], note: str) -> dict:
+    """What `style.draw_rows` draws of `against_first`."""
+    (first, *names), different = found, against_first(found)
+    each = [rounded(different[name][0]) for name in names]
+    limits = [None if low is None else rounded([low, high]) for _, (_, low, high) in different.values()]
+    axis = f"validation accuracy minus that of {catalogue.row(first).words}, percentage points"
+    series = [{"name": "mean, seeds, 95 % interval", "each": each, "bounds": limits}]
+    words = [catalogue.row(name).words for name in names]
+    return {"rows": words, "series": series, "axis": axis, "note": note, "line": 0, "percent": None}
+
+
+def study_rows(found: dict[str, list[Run]]) -> list[dict]:
+    """Each row of a study: words, validation accuracies, and its difference from the first in percentage points."""
+    different = {name: interval for name, (_, interval) in against_first(found).items()}
+    return [
+        {"arm": name, "what it is": catalogue.row(name).words, "validation": [run.val_accuracy for run in runs]}
+        | dict.fromkeys(("minus the first", "95 % interval", "verdict"), different.get(name))
+        for name, runs in found.items()
+    ]
+
+
+def arm_note(source: Source) -> str:
+    """What was spent on each arm, and the setting."""
+    runs = source.runs("vanilla")
+    one = runs[0].recipe
+    return f"{budget(one.fit.epochs, one.images, len(runs))} an arm; T = {one.temperature:g}, alpha = {one.alpha:g}"
+
+
+@plot(FIGURES, draw_rows, "Validation accuracy of each arm minus that of vanilla KD, with intervals.", "arms")
+def arm_differences(source: Source) -> dict:
+    return differences(source.group("arms"), arm_note(source))
+
+
+@plot(FIGURES, draw_rows, "Agreement of student and teacher by class, with and without KD.", "vanilla", "labels")
+def agreement(source: Source) -> dict:
+    """Share of images on which a student gives the teacher's answer: by class, and where the teacher is wrong."""
+    answers, labels, series = source.teacher_logits.argmax(1), source.held_out[1], []
+    for name in ("vanilla", "labels"):
+        each = []
+        for run in source.runs(name):
+            same = (run.validation_logits.argmax(1) == answers).double()
+            shares = [same[labels == label].mean() for label in range(len(CLASSES))]
+            each.append(rounded([*shares, same[answers != labels].mean()]))
+        series.append({"name": catalogue.row(name).words, "each": list(zip(*each, strict=True))})
+    axis, rows = "share of validation images with the teacher's answer", [*CLASSES, "where the teacher is wrong"]
+    return {"rows": rows, "series": series, "axis": axis, "note": arm_note(source), "line": None, "percent": 0}
+
+
+@plot(FIGURES, draw_curves, "Validation loss and accuracy by epoch, with and without KD.", "distilled", "plain")
+def student_curves(source: Source) -> dict:
+    return {"arms": [curve(source.run("distilled"), "distilled"), curve(source.run("plain"), "alone")]}
+
+
+TABLES = {
+    "finalists": Table(
+        finalist_rows,
+        {"setting": lambda one: "T = {:g}, alpha = {:g}".format(*one), "short trials": spread,
+         "trained longer": spread},
+    ),
+    "arms": Table(
+        lambda source: study_rows(source.group("arms")),
+        {"arm": str, "what it is": str, "validation": spread, "minus the first": points, "95 % interval": bounds},
+    ),
+}  # fmt: skip

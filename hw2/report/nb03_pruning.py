@@ -1,0 +1,240 @@
+"""Notebook 03: the accuracy on the way of a compression, what of it matters, what each share of the channels costs."""
+
+from __future__ import annotations
+
+import textwrap
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch_pruning as tp
+from matplotlib.figure import Figure
+from safetensors.torch import save
+
+from hw2 import networks, pruning
+from hw2.assignment import LIMIT
+from hw2.experiments import catalogue
+from hw2.experiments.run import Run
+from hw2.files import read_json
+from hw2.report.nb01_teacher import curve
+from hw2.report.nb02_distillation import against_first, budget, differences, study_rows
+from hw2.report.source import Source
+from hw2.report.statistics import bounds, points, rounded, spread, verdict
+from hw2.report.style import BLUE, GREY, VERMILION, Plot, Table, beside, distinct, draw_curves, draw_rows, percent, plot
+
+FIGURES: dict[str, Plot] = {}
+#: phases of compression in words; their counts in metrics.json, and those without sparse learning
+PHASES = (
+    ("distilled", "distilled", "distilled"),
+    ("after sparse learning", "sparse", None),
+    ("right after pruning", "pruned", "pruned_without_sparse_learning"),
+    ("BatchNorm recalibrated", "recalibrated", "recalibrated_without_sparse_learning"),
+    ("fine-tuned", "fine_tuned", None),
+)
+
+
+def at_phase(runs: list[Run], phase: str | None) -> list[float] | None:
+    """Validation accuracies after a phase; None where the runs have none."""
+    return [run.at_phase(phase) for run in runs] if phase and "phases" in runs[0].metrics else None
+
+
+def phase_rows(source: Source) -> list[dict]:
+    """Validation accuracies after each phase of compression over the seeds, with sparse learning and without."""
+    runs = source.runs("compressed")
+    return [
+        {"phase": words, "with sparse learning": at_phase(runs, name), "without": at_phase(runs, other)}
+        for words, name, other in PHASES
+    ]
+
+
+def draw_phases(data: dict) -> Figure:
+    figure = Figure(figsize=(8, 3.8))
+    ax = figure.subplots()
+    for offset, (line, colour, marker) in zip((8, -14), distinct(data["lines"]), strict=True):
+        ax.plot(line["place"], line["value"], color=colour, marker=marker, label=line["name"])
+        for number, value in zip(line["place"], line["value"], strict=True):
+            if offset > 0 or number:  # both begin at the same point
+                beside(ax, f"{value:.1%}", (number, value), (0, offset), colour, ha="center")
+    ax.set_xticks(range(len(data["names"])), data["names"])
+    ax.set(ylabel="validation accuracy", ylim=(-0.08, 1.1))
+    ax.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2)
+    percent(ax.yaxis)
+    return figure
+
+
+@plot(FIGURES, draw_phases, "Validation accuracy before pruning, after it, recalibrated, fine-tuned.", "compressed")
+def phases(source: Source) -> dict:
+    """names; lines, a list of {name, place, value}: accuracies of the delivered run at some of the names."""
+    run, lines = source.run("compressed"), []
+    for name, column in (("with sparse learning (the delivered network)", 1), ("pruned without sparse learning", 2)):
+        place = [number for number, phase in enumerate(PHASES) if phase[column]]
+        lines.append({"name": name, "place": place, "value": [run.at_phase(PHASES[n][column]) for n in place]})
+    return {"names": [textwrap.fill(words, 12) for words, _, _ in PHASES], "lines": lines}
+
+
+@plot(FIGURES, draw_curves, "Loss and validation accuracy through sparse learning and fine-tuning.", "compressed")
+def compressed_curves(source: Source) -> dict:
+    run = source.run("compressed")
+    marks = [[run.recipe.sparse.epochs + 0.5, "pruned"]]
+    return {"arms": [curve(run, "sparse learning, then fine-tuning")], "marks": marks}
+
+
+def draw_norms(data: dict) -> Figure:
+    rows = -(-len(data["groups"]) // 3)
+    figure = Figure(figsize=(9, 2.2 * rows + 0.5))
+    axes = figure.subplots(rows, 3, squeeze=False).flatten()
+    for ax, group in zip(axes, data["groups"], strict=False):
+        place = np.arange(1, len(group["before"]) + 1)
+        ax.axvspan(0.5, group["removed"] + 0.5, color="#eeeeee", lw=0)
+        ax.plot(place, group["before"], color=VERMILION, ls="--", label="before sparse learning")
+        ax.plot(place, group["after"], color=BLUE, label="after")
+        ax.set_title(group["name"], fontsize=9)
+        ax.set(xlim=(0.5, len(place) + 0.5), ylim=(0, None))
+    axes[0].legend(loc="upper left", fontsize=8)
+    figure.supxlabel("channels, weakest first", fontsize=10)
+    figure.supylabel("group norm", fontsize=10)
+    figure.suptitle(data["note"], fontsize=10, color=GREY)
+    return figure
+
+
+@plot(FIGURES, draw_norms, "Channels' norms by group, in order of size, before and after sparse learning.", "pruned")
+def norms(source: Source) -> dict:
+    """groups, a list of {name, before, after (norms in order of size), removed (channels)}; note. The first seed's."""
+    run, groups = source.run("pruned"), []
+    found = read_json(run.folder / "group_norms.json")
+    for name, before, after in zip(pruning.group_names(), found["before"], found["after"], strict=True):
+        removed = len(before) - pruning.narrowed((len(before),), run.recipe.ratio)[0]
+        sizes = {"before": rounded(sorted(before)), "after": rounded(sorted(after))}
+        groups.append({"name": name, **sizes, "removed": removed})
+    note = f"{run.name}: {run.recipe.sparse.epochs} epochs of {run.recipe.images:,} images; grey: channels that leave"
+    return {"groups": groups, "note": note}
+
+
+def ablation_note(source: Source) -> str:
+    """What was spent on each run of the ablation, counted from the first random weights."""
+    runs = source.runs("pruned")
+    recipe, parent = runs[0].recipe, source.run(catalogue.row("pruned").parent).recipe
+    epochs = parent.fit.epochs + recipe.sparse.epochs + recipe.fit.epochs
+    return f"{budget(epochs, recipe.images, len(runs))} an arm"
+
+
+@plot(FIGURES, draw_rows, "Validation accuracy of the ablation's arms minus the whole recipe's.", "ablation")
+def ablation(source: Source) -> dict:
+    return differences(source.group("ablation"), ablation_note(source))
+
+
+def ablation_rows(source: Source) -> list[dict]:
+    """`study_rows`, and validation accuracies right after pruning and recalibrated."""
+    rows, found = [], source.group("ablation")
+    for row in study_rows(found):
+        after = {phase: at_phase(found[row["arm"]], phase) for phase in ("pruned", "recalibrated")}
+        rows.append(row | {"right after pruning": after["pruned"], "recalibrated": after["recalibrated"]})
+    return rows
+
+
+def scratch_verdict(source: Source) -> str | None:
+    """What the ablation says of pruning against its widths from scratch with a teacher, where it has such an arm."""
+    found = source.group("ablation")
+    scratch = [name for name in found if catalogue.row(name).teacher and not catalogue.row(name).parent]
+    if not scratch:
+        return None
+    each, difference = against_first(found)[scratch[0]]
+    words = {
+        "better": "training the same widths from scratch did better than pruning",
+        "worse": "pruning did better than training the same widths from scratch",
+    }.get(verdict(difference), "nothing shows that pruning does better than training the same widths from scratch")
+    higher = f"{sum(one > 0 for one in each)} of {len(each)} seeds"
+    return f"at this budget {words}: from scratch {higher} end higher, {points(difference)} points on average"
+
+
+def frontier_note(source: Source) -> str:
+    """What was spent on each run of the frontier."""
+    first = next(iter(source.group("frontier").values()))[0].recipe
+    return f"{first.sparse.epochs} + {first.fit.epochs} epochs of {first.images:,} images"
+
+
+def frontier_rows(source: Source) -> list[dict]:
+    """Ratio, size, cost and validation accuracies; the distilled network, not pruned, is the first row."""
+    rows = []
+    for runs in (source.runs("distilled"), *source.group("frontier").values()):
+        ratio = getattr(runs[0].recipe, "ratio", None)
+        network = networks.ResNet14(pruning.narrowed(networks.WIDTHS, ratio or 0.0)).eval()
+        macs, parameters = tp.utils.count_ops_and_params(network, torch.zeros(1, 3, 28, 28))
+        cost = {"parameters": parameters, "MACs": macs, "on disk": len(save(network.state_dict()))}
+        left = {"right after pruning": at_phase(runs, "pruned"), "in the end": [run.val_accuracy for run in runs]}
+        name = "not pruned" if ratio is None else ratio
+        rows.append({"ratio": name, "widths": network.widths, **cost, **left, "seeds": len(runs)})
+    return rows
+
+
+def draw_frontier(data: dict) -> Figure:
+    figure = Figure(figsize=(10.5, 5.4))
+    whole, near = figure.subplots(1, 2, width_ratios=(5, 4))
+    places = [(one["parameters"], np.mean(one["validation"])) for one in data["short"]]
+    whole.plot(*zip(*places, strict=True), color=BLUE, marker="o", ms=6, label=data["note"])
+    for one, place in zip(data["short"], places, strict=True):
+        whole.plot([place[0]] * len(one["validation"]), one["validation"], ls="", marker="_", color=BLUE, ms=9)
+        beside(whole, f"{one['ratio']:g}", place, (0, -16), BLUE, ha="center")
+    heights = []
+    for one in data["points"]:
+        for ax in (whole, near):
+            label = None if one["label"] in ax.get_legend_handles_labels()[1] else one["label"]
+            ax.plot([one["parameters"]], [one["accuracy"]], one["marker"], ms=8, mfc=one["face"], mec=one["edge"],
+                    label=label)  # fmt: skip
+        small = one["parameters"] <= data["limit"]
+        ax, offset, side = (near, 9, "left") if small else (whole, -9, "right")
+        beside(ax, one["name"], (one["parameters"], one["accuracy"]), (offset, 0), va="center", ha=side)
+        heights += [one["accuracy"]] * small
+    whole.set(xscale="log", title="pruned by several ratios")
+    near.set(xlim=(0.83 * data["limit"], 1.2 * data["limit"]), ylim=(min(heights) - 0.002, max(heights) + 0.002))
+    near.set_title(f"at most {data['limit']:,} parameters")
+    for ax, ticks in ((near, (85_000, 95_000, 105_000)), (whole, (20_000, 50_000, 100_000, 200_000))):
+        ax.set_xticks(ticks, [f"{tick:,}" for tick in ticks])
+        ax.minorticks_off()
+        ax.set(xlabel="parameters", ylabel="accuracy")
+        percent(ax.yaxis, 1)
+    figure.legend(*whole.get_legend_handles_labels(), loc="outside lower center", ncols=2, fontsize=8)
+    return figure
+
+
+@plot(FIGURES, draw_frontier, "Accuracy against parameters by ratio, and results of others.", "frontier", "compressed")
+def frontier(source: Source) -> dict:
+    """Accuracy against parameters: the short runs, the delivered recipe's, and what others report.
+
+    short, a list of {ratio, parameters, validation (over the seeds)}; note; points, a list of {name, parameters,
+    accuracy, label, marker, face, edge}; limit, the parameters that are allowed.
+    """
+    short = [
+        {"ratio": row["ratio"], "parameters": row["parameters"], "validation": row["in the end"]}
+        for row in frontier_rows(source)[1:]
+    ]
+    final, shown = source.runs("compressed"), []
+    validation = [run.val_accuracy for run in final]
+    test = [run.test_accuracy for run in final if run.test_accuracy is not None]
+    for split, values, colour in (("validation", validation, BLUE), ("test", test, VERMILION)):
+        if values:
+            look = {"marker": "*", "face": colour, "edge": colour, "name": ""}
+            look["label"] = f"the delivered recipe, mean over seeds: {split}"
+            shown.append(look | {"parameters": final[0].metrics["parameters"], "accuracy": rounded(np.mean(values))})
+    for one in read_json(Path(__file__).with_name("public.json"))["results"]:
+        look = {"marker": "D", "face": "white" if one["best"] else GREY, "edge": GREY}
+        label = f"others, {'best epoch or run, by the test set' if one['best'] else 'last epoch'}: test"
+        shown.append(look | {name: one[name] for name in ("name", "parameters", "accuracy")} | {"label": label})
+    note = f"pruned distilled network, {frontier_note(source)}: validation"
+    return {"short": short, "note": note, "points": shown, "limit": LIMIT}
+
+
+TABLES = {
+    "phases": Table(phase_rows, {"phase": str, "with sparse learning": spread, "without": spread}),
+    "ablation": Table(
+        ablation_rows,
+        {"arm": str, "what it is": str, "right after pruning": spread, "recalibrated": spread, "validation": spread,
+         "minus the first": points, "95 % interval": bounds, "verdict": verdict},
+    ),
+    "frontier": Table(
+        frontier_rows,
+        {"ratio": str, "widths": lambda widths: "/".join(map(str, widths)), "parameters": "{:,}".format,
+         "MACs": lambda macs: f"{macs / 1e6:.1f} M", "on disk": lambda size: f"{size / 1e3:.0f} kB",
+         "right after pruning": spread, "in the end": spread, "seeds": "{:,}".format},
+    ),
+}  # fmt: skip

@@ -1,0 +1,90 @@
+"""What figures and tables are made from: a profile's runs, its search, the bench and the data set."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pandas as pd
+from torch import Tensor
+
+from hw2 import data, pictures
+from hw2.experiments import catalogue, ledger, store
+from hw2.experiments.profiles import check_profile
+from hw2.experiments.run import Run
+from hw2.files import read_json
+from hw2.training import NEAR, logits_of, margins
+
+
+class Source:
+    """A profile's finished runs and the data set, each thing read once. It never trains and never writes.
+
+    One lives as long as a call of `show`, `table` or `write`: the next call sees what was trained meanwhile.
+    """
+
+    def __init__(self, profile: str | None = None):
+        self.profile = check_profile(profile or store.default_profile())
+        self.fashion = data.fashion_mnist()
+        self._known: dict[object, object] = {}
+
+    def _once(self, key: object, make: Callable):
+        if key not in self._known:
+            self._known[key] = make()
+        return self._known[key]
+
+    def runs(self, name: str) -> list[Run]:
+        """A row's runs, in the order of their seeds. `InputError` where that of the first seed is not there."""
+        return self._once(("runs", name), lambda: store.finished(name, self.profile))
+
+    def run(self, name: str) -> Run:
+        """A row's run of its first seed."""
+        return self.runs(name)[0]
+
+    def group(self, group: str) -> dict[str, list[Run]]:
+        """Row -> its runs, in the catalogue's order: the first row is what studies hold the others against."""
+        return {name: self.runs(name) for name in catalogue.names(self.profile, group)}
+
+    @property
+    def delivered(self) -> Run:
+        return self._once("delivered", lambda: store.delivered(self.profile))
+
+    @property
+    def trials(self) -> pd.DataFrame:
+        return self._once("trials", lambda: store.trials(self.profile))
+
+    @property
+    def bench(self) -> dict:
+        """A machine's speeds, which belong to no profile."""
+        return self._once("bench", lambda: read_json(data.PROJECT / "runs/bench.json"))
+
+    def answers(self, run: Run) -> Tensor:
+        """Classes (n,) that the run's network predicts for the test images; checked against the ledger."""
+        return self._once(("answers", run.name), lambda: ledger.answers(run, self.fashion))
+
+    @property
+    def held_out(self) -> tuple[Tensor, Tensor]:
+        """Validation images, uint8 (n, 28, 28), and their labels (n,)."""
+        return self.run("teacher").recipe.task(self.fashion).held_out
+
+    @property
+    def teacher_logits(self) -> Tensor:
+        """The teacher's logits (n, 10) of the validation images as they are (view 0), float64."""
+        teacher = self.run("teacher")
+        rows = teacher.recipe.task(self.fashion).validation
+        return self._once("teacher", lambda: teacher.soft_targets[0][rows].double())
+
+    def confidences(self, name: str) -> tuple[Tensor, Tensor]:
+        """How sure a row's first network is of its answer to each validation image, (n,), and which answers are right.
+
+        In whole thousandths: what is drawn from them is compared exactly. Where float32's rounding could show, float64
+        decides.
+        """
+        return self._once(("confidences", name), lambda: self._confidences(name))
+
+    def _confidences(self, name: str) -> tuple[Tensor, Tensor]:
+        images, labels = self.held_out
+        logits = self.teacher_logits if name == "teacher" else logits_of(self.run(name).network(), images)
+        sure, classes = logits.double().softmax(1).max(1)
+        if name != "teacher":
+            open_ = ((1000 * sure % 1 - 0.5).abs() < 0.02) | (margins(logits) < NEAR)
+            sure[open_], classes[open_] = pictures.probabilities(self.run(name).network(), images[open_]).max(1)
+        return (1000 * sure).round() / 1000, classes == labels

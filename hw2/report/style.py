@@ -1,0 +1,190 @@
+"""One style for all figures, and what several of them draw alike; tables, in numbers first and in words last.
+
+Colours are Okabe and Ito's, which colour-blind readers can tell apart; curves differ in their markers as well.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import matplotlib
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+from matplotlib.ticker import PercentFormatter
+
+from hw2.errors import InputError
+from hw2.report.source import Source
+
+BLUE, ORANGE, GREEN, VERMILION, GREY = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#666666"
+COLOURS = (BLUE, VERMILION, GREEN, ORANGE, "#CC79A7", "#56B4E9", "#000000", GREY)
+MARKERS = "os^DvPX*"
+BYTES = {"svg.hashsalt": "hw2", "svg.fonttype": "path"}
+STYLE = BYTES | {
+    "figure.dpi": 100, "figure.constrained_layout.use": True, "font.size": 10, "axes.titlesize": 11,
+    "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True, "grid.color": "#e5e5e5",
+    "axes.axisbelow": True, "legend.frameon": False,
+}  # fmt: skip
+METADATA = {"png": {"Software": None}, "svg": {"Date": None, "Creator": None}}  # no date and no version
+
+
+@dataclass(frozen=True)
+class Plot:
+    """A figure: its data (what stands in NAME.json), how that is drawn, what it shows in words, what it is made from.
+
+    `needs`: rows or groups of the catalogue, or data, search, bench.
+    """
+
+    data: Callable[[Source], dict]
+    draw: Callable[[dict], Figure]
+    alt: str
+    needs: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table: its rows, in numbers, and for each column how a value is written; None is left empty."""
+
+    rows: Callable[[Source], list[dict]]
+    columns: dict[str, Callable[[object], str]]
+
+    def in_words(self, source: Source) -> pd.DataFrame:
+        rows, written = self.rows(source), {}
+        for name, write in self.columns.items():
+            written[name.replace("_", " ")] = ["" if row[name] is None else write(row[name]) for row in rows]
+        return pd.DataFrame(written)
+
+
+def plot(figures: dict[str, Plot], draw: Callable[[dict], Figure], alt: str, *needs: str):
+    """Decorator: the function gives the data of the figure of its name, which is put into `figures`."""
+    return lambda data: figures.setdefault(data.__name__, Plot(data, draw, alt, needs)).data
+
+
+def drawn(draw: Callable[[dict], Figure], data: dict) -> Figure:
+    """Draw in the project's style, whatever style the notebook or the user's settings have."""
+    with matplotlib.rc_context():
+        matplotlib.rcdefaults()
+        matplotlib.rcParams.update(STYLE)
+        figure = draw(data)
+        figure.draw_without_rendering()  # lay out while the style is in force
+    # The layout's solver leaves last digits that differ from process to process, and SVG names hang on them.
+    figure.set_layout_engine("none")
+    for ax in figure.axes:
+        ax.set_position(np.round(ax.get_position().bounds, 5))
+    return figure
+
+
+def files(plot: Plot, source: Source, kinds: tuple[str, ...] = ("png", "svg")) -> dict[str, bytes]:
+    """The files of a figure by their endings, drawn from nothing but its JSON; drawing again gives the same bytes."""
+    text = json.dumps(plot.data(source), separators=(",", ":"), allow_nan=False) + "\n"
+    figure, content = drawn(plot.draw, json.loads(text)), {"json": text.encode()}
+    for kind in kinds:
+        target = io.BytesIO()
+        with matplotlib.rc_context(BYTES):
+            figure.savefig(target, format=kind, metadata=METADATA[kind])
+        content[kind] = target.getvalue()
+    return content
+
+
+def distinct(items: list) -> list[tuple]:
+    """Each with a colour and a marker of its own. `InputError` where there are more than these."""
+    if len(items) > len(COLOURS):
+        raise InputError(f"{len(items)} curves in a figure: readers can tell {len(COLOURS)} apart; draw fewer")
+    return [(item, COLOURS[number], MARKERS[number]) for number, item in enumerate(items)]
+
+
+def beside(ax, text: str, place: tuple, offset: tuple, colour: str = GREY, **more) -> None:
+    """A text so many points away from a place in the data."""
+    ax.annotate(text, place, xytext=offset, textcoords="offset points", color=colour, fontsize=8, **more)
+
+
+def percent(axis, digits: int = 0) -> None:
+    axis.set_major_formatter(PercentFormatter(1.0, decimals=digits))
+
+
+def images(axes, pictures: list, titles: list[str]) -> None:
+    """Pictures (28 x 28, 0 to 255), dark where the data set is bright, one on each of the axes."""
+    for ax, picture, title in zip(axes, pictures, titles, strict=True):
+        ax.imshow(np.array(picture), cmap="gray_r", vmin=0, vmax=255, interpolation="nearest")
+        ax.set_title(title, fontsize=8)
+        ax.set(xticks=[], yticks=[])
+        ax.grid(False)
+        for spine in ax.spines.values():
+            spine.set(visible=True, color="#cccccc")
+
+
+def draw_curves(data: dict) -> Figure:
+    """data: arms, a list of {name, epoch, val_loss, val_accuracy}; marks, optional [epoch, text] pairs.
+
+    An arm may have train_loss: a loss with soft targets, which is no cross-entropy, must not stand beside val_loss.
+    """
+    figure = Figure(figsize=(9, 3.4))
+    left, right = figure.subplots(1, 2)
+    several = len(data["arms"]) > 1
+    for arm, colour, marker in distinct(data["arms"]):
+        how = {"color": colour, "marker": marker, "ms": 4}
+        if "train_loss" in arm:
+            left.plot(arm["epoch"], arm["train_loss"], ":", label="training loss", **how)
+        label = f"{arm['name']}: validation loss" if several else "validation loss"
+        left.plot(arm["epoch"], arm["val_loss"], label=label, **how)
+        right.plot(arm["epoch"], arm["val_accuracy"], label=arm["name"], **how)
+    for epoch, text in data.get("marks", []):
+        for ax in (left, right):
+            ax.axvline(epoch, color=GREY, lw=1, ls="--")
+        beside(right, text, (epoch, 0.94), (4, 0), xycoords=("data", "axes fraction"))
+    left.set(xlabel="epoch", ylabel="loss", title="Loss")
+    right.set(xlabel="epoch", ylabel="validation accuracy", title="Accuracy on the validation split")
+    percent(right.yaxis)
+    left.legend()
+    if several:
+        right.legend(loc="lower right")
+    for ax in (left, right):
+        ax.xaxis.get_major_locator().set_params(integer=True)
+    return figure
+
+
+def draw_heat(matrix: np.ndarray, texts: dict, rows: tuple, columns: tuple, cmap: str, **more) -> Figure:
+    """A square for each value; texts, {(row, column): (text, whether it is dark)}; rows, columns: labels, title."""
+    figure = Figure(figsize=(6.6, 5.4))
+    ax = figure.subplots()
+    picture = ax.imshow(matrix, cmap=cmap, aspect="auto", **more)
+    for (row, column), (text, dark) in texts.items():
+        ax.text(column, row, text, ha="center", va="center", color="black" if dark else "white", fontsize=8)
+    ax.set_xticks(range(len(columns[0])), columns[0], rotation=45, ha="right")
+    ax.set_yticks(range(len(rows[0])), rows[0])
+    ax.set(xlabel=columns[1], ylabel=rows[1])
+    ax.grid(False)
+    percent(figure.colorbar(picture, ax=ax, shrink=0.8).ax.yaxis, 1)
+    return figure
+
+
+def draw_rows(data: dict) -> Figure:
+    """Values over the seeds (hollow), their means, and a bar from the least to the greatest, or between bounds.
+
+    data: rows; series, a list of {name, each: for each row its values; bounds, optional: for each row [low, high] or
+    null}; axis; note; line, the value at which a line is drawn; percent, the digits where values are fractions.
+    """
+    figure = Figure(figsize=(8.5, 0.45 * len(data["rows"]) + 1.4))
+    ax, count = figure.subplots(), len(data["series"])
+    for number, (series, colour, marker) in enumerate(distinct(data["series"])):
+        place = np.arange(len(data["rows"])) + (number - (count - 1) / 2) * 0.3
+        for row, (height, each) in enumerate(zip(place, series["each"], strict=True)):
+            if each:
+                bar = series["bounds"][row] if "bounds" in series else [min(each), max(each)]
+                ax.plot(bar or [], [height] * len(bar or []), color=colour, lw=1.5)
+                ax.plot(each, [height] * len(each), "o", mfc="white", color=colour, ms=4)
+                ax.plot([np.mean(each)], [height], marker, color=colour, ms=7)
+        ax.plot([], [], marker, color=colour, ms=7, label=series["name"])
+    if data["line"] is not None:
+        ax.axvline(data["line"], color=GREY, ls="--", lw=1)
+    ax.set_yticks(range(len(data["rows"])), data["rows"])
+    ax.set(xlabel=data["axis"], ylim=(len(data["rows"]) - 0.4, -0.6))
+    ax.set_title(data["note"], fontsize=9, color=GREY)
+    ax.grid(axis="y", visible=False)
+    if data["percent"] is not None:
+        percent(ax.xaxis, data["percent"])
+    ax.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0))
+    return figure

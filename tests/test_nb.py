@@ -1,0 +1,216 @@
+"""What the notebooks' figures and tables conclude from: pairing, signs, images, groups and sizes are right."""
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from hw2 import networks, pruning, training
+from hw2.errors import InputError
+from hw2.experiments import catalogue, store
+from hw2.report import FIGURES, TABLES, nb02_distillation, nb03_pruning, nb04_summary, style
+from hw2.report.source import Source
+
+
+@pytest.fixture(scope="module")
+def committed():
+    return Source()
+
+
+def run(seed, validation, test=None):
+    kept = {"val_accuracy": validation, "test_accuracy": test, "metrics": {"parameters": 1, "phases": {}}}
+    return SimpleNamespace(name=f"run-{seed}", recipe=SimpleNamespace(seed=seed), **kept)
+
+
+def faked(profile="cpu", answers=(), true=(), **runs):
+    """A source of such runs: rows that are not named have the last one's."""
+    last = list(runs.values())[-1]
+    found = {name: runs.get(name, last) for name in catalogue.names(profile)}
+    return SimpleNamespace(
+        profile=profile,
+        runs=found.get,
+        run=lambda name: found[name][0],
+        group=lambda group: {name: found[name] for name in catalogue.names(profile, group)},
+        delivered=found["compressed"][0],
+        answers=lambda run: torch.tensor(answers[run.name] if isinstance(answers, dict) else answers),
+        fashion=SimpleNamespace(test_labels=torch.tensor(true)),
+    )
+
+
+@pytest.fixture
+def studies():
+    """Vanilla KD gets 80 and 84 of 100 right, the labels alone 79 and 81 and a third seed, every other arm 85, 87."""
+    return faked(
+        vanilla=[run(3, 0.80), run(4, 0.84)],
+        labels=[run(3, 0.79), run(4, 0.81), run(5, 0.99)],
+        kl_mean=[run(3, 0.85), run(4, 0.87)],
+    )
+
+
+def test_an_arm_that_is_worse_than_the_first_has_a_negative_difference(studies):
+    table = TABLES["arms"].in_words(studies).set_index("arm")
+    # -1 and -3, by the seeds that both have: mean -2, and 12.706 standard errors of 1 on either side.
+    assert table["minus the first"]["labels"] == "-2.00"
+    assert table["95 % interval"]["labels"] == "-14.71 to +10.71"
+    assert (table["minus the first"]["vanilla"], table["95 % interval"]["vanilla"]) == ("", "")
+    data = nb02_distillation.differences(studies.group("arms"), "")
+    place = data["rows"].index(catalogue.row("labels").words)
+    assert data["series"][0]["each"][place] == pytest.approx([-1, -3])
+    assert data["series"][0]["bounds"][place] == pytest.approx([-14.706205, 10.706205])
+    assert catalogue.row("vanilla").words not in data["rows"]
+
+
+@pytest.mark.parametrize(
+    ("from_scratch", "told"),
+    [
+        ((0.81, 0.851), "from scratch did better"),
+        ((0.79, 0.829), "pruning did better"),
+        ((0.79, 0.86), "nothing shows"),
+    ],
+)
+def test_what_is_said_of_training_from_scratch_is_what_the_interval_allows(from_scratch, told):
+    runs = [run(seed, value) for seed, value in zip((3, 4), from_scratch, strict=True)]
+    source = faked(pruned=[run(3, 0.80), run(4, 0.84)], scratch_distilled=runs)
+    assert told in nb03_pruning.scratch_verdict(source)
+
+
+def test_nothing_is_said_of_training_from_scratch_where_the_profile_has_no_such_arm():
+    assert nb03_pruning.scratch_verdict(faked("full", pruned=[run(3, 0.80)])) is None
+
+
+@pytest.mark.parametrize("profile", ["smoke", "cpu", "full"])
+def test_every_profile_trains_what_the_figures_name(profile):
+    known = [need for plot in FIGURES.values() for need in plot.needs if need not in ("data", "search", "bench")]
+    assert all(catalogue.members(need, profile) for need in known)
+    assert {name for pair in nb04_summary.PAIRS for name in pair} <= set(catalogue.names(profile, "chain"))
+    assert {name for name, *_ in nb04_summary.AIMS[profile]} <= set(catalogue.names(profile, "chain"))
+
+
+def test_the_deviation_between_seeds_is_pooled_over_settings(committed):
+    trials = committed.trials.iloc[:4].assign(
+        T=[1.0, 1.0, 2.0, 2.0], alpha=0.5, seed=[0, 1, 0, 1], val_correct=[10, 14, 30, 30]
+    )
+    assert nb02_distillation.seed_deviation(trials) == pytest.approx(2.0)  # variances 8 and 0
+
+
+def test_agreement_is_with_the_teachers_answer_also_where_it_is_wrong(studies):
+    labels = torch.arange(10)
+    answers = labels.clone()
+    answers[:2] = torch.tensor([5, 6])  # the teacher is wrong on two images
+    copied = answers.clone()
+    copied[1] = 1  # the student repeats the first mistake and not the second
+    hot = torch.eye(10, dtype=torch.float64)
+    for name in ("vanilla", "labels"):
+        for one in studies.runs(name):
+            one.validation_logits = hot[copied if name == "vanilla" else labels]
+            one.recipe = SimpleNamespace(fit=SimpleNamespace(epochs=1), images=1, temperature=1.0, alpha=0.5)
+    studies.teacher_logits, studies.held_out = hot[answers], (None, labels)
+    vanilla, alone = (arm["each"] for arm in FIGURES["agreement"].data(studies)["series"])
+    assert [values[0] for values in vanilla] == [1, 0, *[1] * 8, 0.5]
+    assert [values[0] for values in alone] == [0, 0, *[1] * 8, 0]
+
+
+@pytest.fixture
+def chain():
+    """Plain has seeds 0 and 1, the others 0, 1 and 2; of four test images plain gets one right and the others three."""
+    runs = {
+        "plain": [run(0, 0.90, 0.80), run(1, 0.92, 0.82)],
+        "distilled": [run(seed, 0.91, 0.82) for seed in range(3)],
+        "compressed": [run(seed, 0.95 + seed / 100, 0.945) for seed in range(3)],
+        "scratch": [run(0, 0.94, 0.94)],
+    }
+    answers = {"plain": [0, 9, 9, 9], "distilled": [9, 1, 2, 3], "compressed": [9, 1, 2, 3], "scratch": [0, 1, 2, 3]}
+    for name, group in runs.items():
+        group[0].name = name
+    return faked(answers=answers, true=[0, 1, 2, 3], **runs)
+
+
+def test_pairs_are_of_the_seeds_that_both_networks_have(chain):
+    first, second = TABLES["pairs"].in_words(chain).iloc[:2].to_dict("records")
+    assert first["seeds"] == "2"
+    assert first["validation"].startswith("+0.00 (")  # +1 and -1
+    assert first["test"].startswith("+1.00 (")  # +2 and 0
+    assert first["only one right"] == "3 : 1"
+    assert (second["only one right"], second["p"]) == ("0 : 0", "1.000")
+
+
+def test_a_run_whose_test_set_was_not_read_stays_unread(chain):
+    chain.answers = lambda run: pytest.fail(f"{run.name} was read")
+    for each in chain.runs("plain") + chain.runs("compressed"):
+        each.test_accuracy = None
+    table = TABLES["pairs"].in_words(chain)
+    assert set(table.test[:4]) == set(table.p[:4]) == set(table["only one right"][:4]) == {""}
+    assert table.validation[2].startswith("+4.50 (")  # +5 and +4
+    assert nb04_summary.aim_rows(chain)[1]["verdict"] is None
+
+
+def test_an_aim_is_met_from_its_very_value_on(chain):
+    verdicts = [row["verdict"] for row in nb04_summary.aim_rows(chain)]
+    assert verdicts == ["missed", "met"]  # distilled at 0.91, compressed at 0.945
+
+
+def test_each_class_says_what_its_mistakes_were_taken_for(chain):
+    chain.answers = lambda run: torch.tensor([*range(10), *range(9), 7])
+    chain.fashion.test_labels = torch.arange(10).repeat(2)
+    *right, last = TABLES["classes"].in_words(chain).to_dict("records")
+    assert {row["right"] for row in right} == {"2 of 2"} and {row["most often taken for"] for row in right} == {""}
+    assert (last["right"], last["most often taken for"]) == ("1 of 2", "Sneaker (1)")
+
+
+def test_phases_are_summed_up_over_the_seeds():
+    runs = [run(0, 0.5), run(2, 0.5)]
+    for each in runs:
+        more = each.recipe.seed / 100
+        each.at_phase = lambda name, more=more: more + (0.1 if name.endswith("without_sparse_learning") else 0.5)
+    table = TABLES["phases"].in_words(faked(compressed=runs)).set_index("phase")
+    assert table["with sparse learning"]["right after pruning"] == "51.00 ± 1.41%"
+    assert table["without"]["right after pruning"] == "11.00 ± 1.41%"
+    assert table["without"]["fine-tuned"] == ""
+
+
+def test_norms_are_sorted_and_as_many_are_marked_as_leave(committed):
+    groups = FIGURES["norms"].data(committed)["groups"]
+    assert [len(one["after"]) - one["removed"] for one in groups] == [45, 22, 11, 11, 11, 22, 22, 45, 45]
+    assert all(one[when] == sorted(one[when]) for one in groups for when in ("before", "after"))
+    sizes = dict(zip(pruning.group_names(), map(len, pruning.group_norms(networks.ResNet14())), strict=True))
+    assert {one["name"]: len(one["before"]) for one in groups} == sizes
+
+
+def test_the_frontier_gives_each_ratios_network(committed):
+    rows = {row["ratio"]: row for row in nb03_pruning.frontier_rows(committed)}
+    assert list(rows) == ["not pruned", *(runs[0].recipe.ratio for runs in committed.group("frontier").values())]
+    assert (rows["not pruned"]["parameters"], rows[0.29]["parameters"]) == (175_258, 85_956)
+    public = [one for one in FIGURES["frontier"].data(committed)["points"] if one["marker"] == "D"]
+    assert max(one["accuracy"] for one in public if one["parameters"] <= 100_000) == 0.9448
+    assert {one["face"] for one in public} == {"white", style.GREY}  # chosen by the test set or not
+
+
+def test_what_is_compared_exactly_does_not_hang_on_float32(walk_done, monkeypatch):
+    source = Source()
+    expected = source.confidences("compressed")
+    rounding = torch.rand(32, 10, generator=torch.Generator().manual_seed(0)) * 2e-5 - 1e-5
+    monkeypatch.setattr("hw2.report.source.logits_of", lambda *words: training.logits_of(*words) + rounding)
+    for one, other in zip(expected, Source().confidences("compressed"), strict=True):
+        assert one.equal(other)
+    images, labels = source.held_out
+    exact = training.exact_logits(source.run("compressed").network(), images).softmax(1).max(1)
+    assert (expected[0] - exact.values).abs().max() <= 0.0005 and expected[1].equal(exact.indices == labels)
+
+
+def test_a_ninth_curve_is_an_error_and_eight_differ():
+    arm = {"name": "one", "epoch": [1], "val_loss": [0.5], "val_accuracy": [0.5]}
+    assert len(style.draw_curves({"arms": [arm] * 8}).axes[1].lines) == 8
+    assert len({(colour, marker) for _, colour, marker in style.distinct(list(range(8)))}) == 8
+    series = [{"name": "one", "each": [[0.5]]}] * 9
+    with pytest.raises(InputError, match="9 curves"):
+        style.draw_curves({"arms": [arm] * 9})
+    with pytest.raises(InputError, match="9 curves"):
+        style.draw_rows({"rows": ["a"], "series": series, "axis": "", "note": "", "line": None, "percent": 0})
+
+
+def test_the_next_call_sees_what_was_trained_meanwhile(walk_done):
+    before = style.files(FIGURES["teacher_curves"], Source())
+    path = store.require("teacher").folder / "history.csv"
+    path.write_text(path.read_text().replace("1,", "2,", 1))
+    after = style.files(FIGURES["teacher_curves"], Source())
+    assert all(before[kind] != after[kind] for kind in before)
