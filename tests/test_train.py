@@ -113,6 +113,11 @@ def test_arms_differ_in_what_they_learn(walk_done, no_training):
     assert len(set(losses.values())) == len(losses)
 
 
+def untested(folder):
+    """`contents`, less the answers to the test set, which only delivery brings."""
+    return {path: content for path, content in contents(folder).items() if path.name != ledger.ANSWERS}
+
+
 def interrupted(monkeypatch, label, **told):
     """Training that is interrupted after its first epoch of what has `label`; `told` is recorded of the machine."""
     fit, recorded = training.fit, environment.environment
@@ -135,14 +140,14 @@ def interrupted(monkeypatch, label, **told):
 
 def test_an_interrupted_run_goes_on_to_the_same_bits_and_records_where_it_began(walk_done, monkeypatch):
     run = store.require("compressed")
-    before = contents(run.folder)
+    before = untested(run.folder)
     shutil.rmtree(run.folder)
     assert [path.name for path in interrupted(monkeypatch, "fine-tuning", cores=77)] == [
         "fine-tuning.pt", "sparse-learning.pt"
     ]  # fmt: skip
     assert not run.folder.exists()
     again = train.obtain("compressed")
-    after = contents(again.folder)
+    after = untested(again.folder)
     different = {path.name for path in before if before[path] != after[path]}
     assert different <= {"environment.json", "metrics.json"} and before.keys() == after.keys()
     assert again.environment["cores"] == 77
@@ -312,7 +317,7 @@ def test_of_two_processes_that_want_a_run_one_waits_and_finds_it(walk_done, monk
 
 def test_two_processes_share_the_walk(walk_done, few):
     """Each trains what the other does not: seen from this process, whose numbers are the tests'."""
-    before = contents(root("smoke"))
+    before = untested(root("smoke"))
     for name in ("plain", "kl_mean", "compressed"):
         shutil.rmtree(root("smoke") / name)
     held = catalogue.recipe("plain", "smoke", 0, store.Settings("smoke"))
@@ -323,7 +328,7 @@ def test_two_processes_share_the_walk(walk_done, few):
                 assert not other.done()
                 time.sleep(0.05)
         other.result(timeout=60)
-    after = contents(root("smoke"))
+    after = untested(root("smoke"))
     assert before.keys() == after.keys()
     changed = {path.name for path in before if before[path] != after[path]}
     assert changed <= {"metrics.json", "environment.json", "SHA256SUMS"}
