@@ -118,6 +118,13 @@ def untested(folder):
     return {path: content for path, content in contents(folder).items() if path.name != ledger.ANSWERS}
 
 
+@pytest.fixture
+def one_thread():
+    """As the walk trains: sums are of another order with more."""
+    with environment.threads(1):
+        yield
+
+
 def interrupted(monkeypatch, label, **told):
     """Training that is interrupted after its first epoch of what has `label`; `told` is recorded of the machine."""
     fit, recorded = training.fit, environment.environment
@@ -138,7 +145,7 @@ def interrupted(monkeypatch, label, **told):
     return sorted(cache(catalogue.recipe("compressed", "smoke", 0, store.Settings("smoke"))).glob("*.pt"))
 
 
-def test_an_interrupted_run_goes_on_to_the_same_bits_and_records_where_it_began(walk_done, monkeypatch):
+def test_an_interrupted_run_goes_on_to_the_same_bits_and_records_where_it_began(walk_done, one_thread, monkeypatch):
     run = store.require("compressed")
     before = untested(run.folder)
     shutil.rmtree(run.folder)
