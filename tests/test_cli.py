@@ -109,7 +109,6 @@ def test_what_cannot_be_done_is_told_in_one_line(monkeypatch, capsys, error, sta
         (("replay", "nothing/cpu-s0"), "run 'nothing/cpu-s0': expected"),
         (("grade", "--submission", PROJECT / "README.md"), r"README\.md: no submission"),
         (("figure", "nonsense"), "figure 'nonsense'"),
-        (("deliver", "--profile", "full"), "is not there; train it by `hw2 "),
     ],
 )
 def test_bad_input_gets_one_line(words, told):
