@@ -9,7 +9,7 @@ from typing import Annotated, Optional
 
 import typer
 
-from hw2.errors import Ended, InputError
+from hw2.errors import InputError, told_in_a_line
 
 app = typer.Typer(
     help="Compress a ResNet-50 on Fashion-MNIST to 85,956 parameters, and report on it.",
@@ -28,6 +28,13 @@ def _profile(name: str | None) -> str:
     from hw2.experiments.store import default_profile
 
     return check_profile(name or default_profile())
+
+
+def _network(weights: Path | None, profile: str | None):
+    from hw2 import networks
+    from hw2.experiments import store
+
+    return networks.load(weights) if weights else store.delivered(_profile(profile)).network()
 
 
 @app.command()
@@ -173,11 +180,9 @@ def submit(
     profile: Profile = None,
 ) -> None:
     """Write the predictions for the test images."""
-    from hw2 import data, grading, networks, training
-    from hw2.experiments import store
+    from hw2 import data, grading, training
 
-    network = networks.load(weights) if weights else store.delivered(_profile(profile)).network()
-    grading.write_submission(out, training.predict(network, data.fashion_mnist().test_images))
+    grading.write_submission(out, training.predict(_network(weights, profile), data.fashion_mnist().test_images))
     print(out)
 
 
@@ -188,12 +193,10 @@ def predict(
     profile: Profile = None,
 ) -> None:
     """The three likeliest classes of pictures; a picture that cannot be read gets a line, and exit status 2."""
-    from hw2 import networks, pictures
+    from hw2 import pictures
     from hw2.data import CLASSES
-    from hw2.experiments import store
 
-    network = networks.load(weights) if weights else store.delivered(_profile(profile)).network()
-    unread = False
+    network, unread = _network(weights, profile), False
     for path in images:
         try:
             values = pictures.probabilities(network, pictures.read(path)[None])[0]
@@ -241,15 +244,6 @@ def bench(
 
 
 def main() -> None:
-    """Run the command line; what a user can mend gets one line and exit status 2."""
-    try:
+    """Run the command line."""
+    with told_in_a_line():
         app()
-    except Ended as error:
-        print(f"hw2: {error}", file=sys.stderr)
-        sys.exit(143)
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # what follows has no reader either
-        sys.exit(141)
-    except (InputError, OSError) as error:
-        print("hw2: " + " ".join(str(error).split()), file=sys.stderr)
-        sys.exit(2)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import signal
+import sys
 import threading
 from contextlib import contextmanager
 
@@ -35,3 +37,19 @@ def ending_at_an_epoch():
 def end_if_asked(label: str) -> None:
     if _asked_to_end.is_set():
         raise Ended(f"{label}: ended by SIGTERM; the same command goes on from here")
+
+
+@contextmanager
+def told_in_a_line():
+    """Around a process's work: what a user can mend ends it with one line and status 2, `Ended` with 143."""
+    try:
+        yield
+    except Ended as error:
+        print(f"hw2: {error}", file=sys.stderr)
+        sys.exit(143)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # what follows has no reader either
+        sys.exit(141)
+    except (InputError, OSError) as error:
+        print("hw2: " + " ".join(str(error).split()), file=sys.stderr)
+        sys.exit(2)

@@ -50,13 +50,17 @@ def write_array(path: Path, array: np.ndarray) -> None:
     write_bytes(path, content.getbuffer())
 
 
-def write_csv(path: Path, columns: tuple[str, ...], rows: list[dict]) -> None:
+def csv_text(columns: tuple[str, ...], rows: list[dict]) -> str:
     """Floats are written by repr, so that reading them gives the same number."""
     text = io.StringIO()
     writer = csv.DictWriter(text, columns, lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
-    write_text(path, text.getvalue())
+    return text.getvalue()
+
+
+def write_csv(path: Path, columns: tuple[str, ...], rows: list[dict]) -> None:
+    write_text(path, csv_text(columns, rows))
 
 
 def read_json(path: Path) -> dict:

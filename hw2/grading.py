@@ -19,7 +19,7 @@ from hw2.assignment import AUTHOR, BASELINE, LIMIT, REFERENCES, STUDENT_ID, WORD
 from hw2.data import CLASSES, FashionMNIST
 from hw2.errors import InputError
 from hw2.experiments import ledger
-from hw2.files import parse_csv, write_csv
+from hw2.files import csv_text, parse_csv, write_text
 
 PASS, FAIL, OPEN = "pass", "fail", "not checkable"
 
@@ -56,9 +56,13 @@ def summary_table(network: nn.Module) -> str:
     return f"{table}\nNumber of remaining parameters: {count}"
 
 
+def submission_text(classes: Tensor) -> str:
+    """`id,pred`, one row for each test image in order, ids from 0. `classes` (n,)."""
+    return csv_text(("id", "pred"), [{"id": row, "pred": label} for row, label in enumerate(classes.tolist())])
+
+
 def write_submission(path: Path, classes: Tensor) -> None:
-    """`id,pred`, one row for each test image in order, ids from 0."""
-    write_csv(path, ("id", "pred"), [{"id": row, "pred": label} for row, label in enumerate(classes.tolist())])
+    write_text(path, submission_text(classes))
 
 
 def check_submission(path: Path, classes: Tensor) -> tuple[bool, str]:

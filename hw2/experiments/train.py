@@ -55,9 +55,13 @@ def objective(recipe: StudentRecipe, work: Work) -> training.Objective | None:
     return distillation.cached_objective(targets, recipe.temperature, recipe.alpha, recipe.loss, recipe.targets)
 
 
-def calibration(recipe: CompressedRecipe, data: FashionMNIST) -> torch.Tensor:
-    """The training images on which BatchNorm's statistics are measured again."""
-    return data.train_images[recipe.task(data).train[: recipe.recalibration]]
+def prune(network: nn.Module, recipe: CompressedRecipe, work: Work, judge: Callable, suffix: str = "") -> nn.Module:
+    """Pruned, then recalibrated on the recipe's training images; `judge(phase, network)` is called after each."""
+    pruned = pruning.prune(network, recipe.ratio)
+    judge(f"pruned{suffix}", pruned)
+    pruning.recalibrate(pruned, work.data.train_images[recipe.task(work.data).train[: recipe.recalibration]])
+    judge(f"recalibrated{suffix}", pruned)
+    return pruned
 
 
 def prepare(recipe: Recipe, work: Work, judge: Callable[[str, nn.Module], None] = lambda *_: None) -> Start:
@@ -73,11 +77,7 @@ def prepare(recipe: Recipe, work: Work, judge: Callable[[str, nn.Module], None] 
     if recipe.sparse.epochs:
         hooks = pruning.sparse_learning(network, recipe.ratio, recipe.reg)
         return Start(network, recipe.sparse, {"label": f"{label}, sparse learning"} | hooks, loss)
-    network = pruning.prune(network, recipe.ratio)
-    judge("pruned", network)
-    pruning.recalibrate(network, calibration(recipe, work.data))
-    judge("recalibrated", network)
-    return Start(network, recipe.fit, {"label": f"{label}, fine-tuning"}, loss)
+    return Start(prune(network, recipe, work, judge), recipe.fit, {"label": f"{label}, fine-tuning"}, loss)
 
 
 def fit(start: Start, recipe: Recipe, work: Work, **more) -> tuple[nn.Module, History]:
@@ -167,25 +167,18 @@ def _compressed(recipe: CompressedRecipe, work: Work) -> None:
         histories.append(history)
         return network
 
-    def prune(network: nn.Module, suffix: str = "") -> nn.Module:
-        pruned = pruning.prune(network, recipe.ratio)
-        judge(f"pruned{suffix}", pruned)
-        pruning.recalibrate(pruned, calibration(recipe, work.data))
-        judge(f"recalibrated{suffix}", pruned)
-        return pruned
-
     network = store.made_by(recipe.parent, work.profile).network()
     judge("distilled", network)
     norms = {"before": pruning.group_norms(network)}
     if recipe.sparse.epochs:
-        prune(network, "_without_sparse_learning")
+        prune(network, recipe, work, judge, "_without_sparse_learning")
     start = prepare(recipe, work, judge)
     if recipe.sparse.epochs:
         network = trained(start)
         judge("sparse", network)
         norms["after"] = pruning.group_norms(network)
         label = start.options["label"].replace("sparse learning", "fine-tuning")
-        start = Start(prune(network), recipe.fit, {"label": label}, start.objective)
+        start = Start(prune(network, recipe, work, judge), recipe.fit, {"label": label}, start.objective)
     network = trained(start)
     judge("fine_tuned", network)
 

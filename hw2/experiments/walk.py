@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-import sys
 import time
 
 from hw2 import data
-from hw2.errors import Ended, InputError, end_if_asked, ending_at_an_epoch
+from hw2.errors import Ended, InputError, end_if_asked, ending_at_an_epoch, told_in_a_line
 from hw2.experiments import catalogue, environment, ledger, search, store, train
 from hw2.experiments.recipes import CompressedRecipe, Recipe
 from hw2.experiments.run import Run
@@ -82,12 +81,8 @@ def _try(name: str, seed: int, profile: str, device: str, replace: bool) -> bool
 
 
 def _worker(profile: str, device: str, replace: bool) -> None:
-    try:
-        with ending_at_an_epoch():
-            work(profile, device, replace)
-    except (InputError, Ended) as error:
-        print(f"hw2: {error}", file=sys.stderr)
-        sys.exit(2 if isinstance(error, InputError) else 143)
+    with told_in_a_line(), ending_at_an_epoch():
+        work(profile, device, replace)
 
 
 def train_all(profile: str, jobs: int | None = None, device: str = "auto", replace: bool = False) -> None:
@@ -128,15 +123,15 @@ def deliver(profile: str, fashion: data.FashionMNIST | None = None) -> Run:
     store.name_delivered(run)
     for name in catalogue.names(profile, "chain"):
         for seed in catalogue.seeds(name, profile):
-            if _finished(name, seed, profile, settings):
-                ledger.read_test_set(store.require(name, seed, profile, settings), fashion or data.fashion_mnist())
+            if found := store.find(catalogue.recipe(name, profile, seed, settings), profile):
+                ledger.read_test_set(found, fashion or data.fashion_mnist())
     return run
 
 
-def estimate(profile: str) -> str:
-    """Hours of one core that the walk of a profile takes, a line a group, from the seconds of the delivered runs."""
+def hours(profile: str) -> dict[str, float]:
+    """Group -> hours of one core that the walk of a profile takes, from the seconds of the delivered runs."""
     of_teacher, of_student = _seconds_an_image("teacher"), _seconds_an_image("plain")
-    hours: dict[str, float] = {}
+    found: dict[str, float] = {}
     for name, seed in tasks(profile):
         if (name, seed) == SEARCH:
             grid, group = catalogue.tuning(profile, catalogue.Unknown()), "search"
@@ -145,15 +140,21 @@ def estimate(profile: str) -> str:
             recipe, group = catalogue.recipe(name, profile, seed, catalogue.Unknown()), catalogue.row(name).group
             images = _images(recipe)
         seconds = images * (of_teacher if name == "teacher" else of_student)
-        hours[group] = hours.get(group, 0) + seconds / 3600
-    lines = [f"{group:10} {value:8.1f} h" for group, value in hours.items()]
-    return "\n".join([f"profile {profile}, hours of one core:", *lines, f"{'in all':10} {sum(hours.values()):8.1f} h"])
+        found[group] = found.get(group, 0) + seconds / 3600
+    return found
+
+
+def estimate(profile: str) -> str:
+    """`hours` in words, a line a group and their sum."""
+    found = hours(profile)
+    lines = [f"{group:10} {value:8.1f} h" for group, value in (found | {"in all": sum(found.values())}).items()]
+    return "\n".join([f"profile {profile}, hours of one core:", *lines])
 
 
 def consequence(profile: str) -> str:
     """What another teacher brings about, in a question."""
-    told = estimate(profile).rpartition("\n")[2].split()
-    return f"All of profile {profile} that learns from the teacher is to be trained anew, up to {told[2]} h. Go on?"
+    total = sum(hours(profile).values())
+    return f"All of profile {profile} that learns from the teacher is to be trained anew, up to {total:.1f} h. Go on?"
 
 
 def _images(recipe: Recipe) -> int:

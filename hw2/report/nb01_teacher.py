@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from matplotlib.figure import Figure
 
-from hw2 import distillation
+from hw2 import distillation, training
 from hw2.data import CLASSES
 from hw2.experiments.run import Run
 from hw2.report.source import Source
@@ -84,8 +84,7 @@ def soft_targets(source: Source) -> dict:
     images, titles, temperatures, probabilities (image, temperature, class).
     """
     logits, (pictures, labels) = source.teacher_logits, source.held_out
-    first, second = logits.topk(2).values.T
-    gaps = torch.where(logits.argmax(1) == labels, first - second, torch.inf)
+    gaps = torch.where(logits.argmax(1) == labels, training.margins(logits), torch.inf)
     least: dict[int, int] = {}  # class -> place of its least sure image
     for place in gaps.argsort(stable=True).tolist():
         least.setdefault(int(labels[place]), place)

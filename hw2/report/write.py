@@ -113,8 +113,7 @@ def made(source: Source) -> dict[str, bytes]:
     readme = (data.PROJECT / "README.md").read_text("utf-8")
     start, end = readme.index("<!-- result -->\n") + len("<!-- result -->\n"), readme.index("<!-- /result -->")
     text["README.md"] = readme[:start] + environment.get_template("result.md.j2").render(values) + readme[end:]
-    classes = source.answers(source.delivered).tolist()
-    text["submission.csv"] = "id,pred\n" + "".join(f"{row},{label}\n" for row, label in enumerate(classes))
+    text["submission.csv"] = grading.submission_text(source.answers(source.delivered))
     drawn = {name: style.files(plot, source) for name, plot in report.FIGURES.items()}
     content = {f"figures/{name}.{kind}": part for name, parts in drawn.items() for kind, part in parts.items()}
     return content | {name: part.encode() for name, part in text.items()}
