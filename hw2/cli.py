@@ -176,12 +176,14 @@ def grade(
 @app.command()
 def submit(
     weights: Annotated[Optional[Path], typer.Option(help="safetensors; default: the delivered network's")] = None,
-    out: Annotated[Path, typer.Option(help="the file to write")] = Path("submission.csv"),
+    out: Annotated[Optional[Path], typer.Option(help="default: the project's submission.csv")] = None,
     profile: Profile = None,
 ) -> None:
     """Write the predictions for the test images."""
     from hw2 import data, grading, training
+    from hw2.report import write
 
+    out = out or write.output(_profile(profile)) / "submission.csv"
     grading.write_submission(out, training.predict(_network(weights, profile), data.fashion_mnist().test_images))
     print(out)
 

@@ -181,6 +181,7 @@ def test_whoever_only_reads_leaves_every_byte_of_the_runs(walk_done, monkeypatch
     ):  # fmt: skip
         assert called(*words)[0] == 0, words
     assert contents(root("smoke")) == before
+    assert called("submit") == (0, [str(tmp_path / "submission.csv")])
 
 
 def test_replay_fails_where_a_run_is_not_as_recorded(walk_done, monkeypatch):

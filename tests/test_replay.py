@@ -11,7 +11,7 @@ import torch
 from conftest import SHRUNKEN
 from hw2 import data, networks, training, views
 from hw2.errors import InputError
-from hw2.experiments import catalogue, environment, profiles, recipes, replay, store, train
+from hw2.experiments import catalogue, environment, ledger, profiles, recipes, replay, store, train
 from hw2.experiments.run import Run, root
 from hw2.files import read_csv, write_json
 
@@ -73,6 +73,14 @@ def test_what_was_changed_is_told(walk_done, name, change, told):
     run = store.require(name)
     change(run)
     assert any(told in problem for problem in problems_of(run)), problems_of(run)
+
+
+def test_a_teacher_whose_weights_are_in_the_cache_needs_no_kept_answers(walk_done):
+    """As the teacher of cpu, which was read before answers were kept, on the machine that has its weights."""
+    run = store.require("teacher")
+    assert run.weights.is_file() and run.test_accuracy is not None
+    (run.folder / ledger.ANSWERS).unlink()
+    assert replay.replay(run, CPU) == []
 
 
 def test_other_weights_are_told(walk_done):

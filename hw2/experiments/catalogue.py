@@ -45,7 +45,7 @@ class Experiment:
 
 
 class Settings(Protocol):
-    """What a recipe needs to know of a profile's runs; `experiments.store.Store` answers from runs/."""
+    """What a recipe needs to know of a profile's runs; `experiments.store.Settings` answers from runs/."""
 
     def setting(self, which: str) -> tuple[float, float]:
         """Temperature and alpha: `best` of the search, `chosen`, or those of a finalist."""

@@ -120,7 +120,7 @@ def _evaluate(run: Run, fashion: FashionMNIST) -> list[str]:
             problems.append(f"the last loss of history.csv is {told:.6f}, evaluated it is {loss:.6f}")
     if last is not None and abs(last.val_accuracy - metrics["val_correct"] / metrics["val_total"]) > 2 / len(labels):
         problems.append("the last epoch of history.csv is not the accuracy of metrics.json")
-    if run.test_accuracy is not None and run.weights.is_file():
+    if run.test_accuracy is not None and (run.folder / "model.safetensors").is_file():
         classes = ledger.answers(run, fashion)
         if not classes.equal(training.predict(run.network(), fashion.test_images)):
             problems.append(f"{ledger.ANSWERS} is not what the weights predict")
