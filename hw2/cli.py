@@ -18,9 +18,14 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-Profile = Annotated[Optional[str], typer.Option(help="smoke, cpu or full; default: HW2_PROFILE, or the delivered one")]
+Profile = Annotated[
+    Optional[str], typer.Option(help="smoke, cpu or full; default: HW2_PROFILE, else what is delivered")
+]
 Device = Annotated[str, typer.Option(help="auto, cpu or cuda")]
-Replace = Annotated[bool, typer.Option("--replace", help="train in the place of another recipe's run")]
+Out = Annotated[Optional[Path], typer.Option(help="where to write; default: the project's own place")]
+Weights = Annotated[Optional[Path], typer.Option(help="safetensors; default: the delivered network's")]
+Name = Annotated[str, typer.Argument(help="a figure's name, as in figures/")]
+Replace = Annotated[bool, typer.Option("--replace", help="overwrite a run of another recipe; discard its checkpoints")]
 
 
 def _profile(name: str | None) -> str:
@@ -55,11 +60,11 @@ def train(
     seed: Annotated[Optional[int], typer.Option(min=0, max=99, help="default: every seed of the profile")] = None,
     device: Device = "auto",
     weights: Annotated[Optional[Path], typer.Option(help="teacher: the course's resnet-50.pth")] = None,
-    jobs: Annotated[Optional[int], typer.Option(min=1, help="all: processes; default: one for each core")] = None,
+    jobs: Annotated[Optional[int], typer.Option(min=1, help="processes, only with `all`; default: one a core")] = None,
     estimate: Annotated[bool, typer.Option("--estimate", help="print the time that all takes, train nothing")] = False,
-    show: Annotated[bool, typer.Option("--list", help="print the experiments and what they ask")] = False,
+    show: Annotated[bool, typer.Option("--list", help="list the experiments and the question of each")] = False,
     replace: Replace = False,
-    yes: Annotated[bool, typer.Option("--yes", help="teacher --weights: do not ask")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="skip the question of `teacher --weights`")] = False,
 ) -> None:
     """Train experiments and what they need, or load them where finished runs are there. Evaluates no test image."""
     from hw2.errors import ending_at_an_epoch
@@ -121,7 +126,7 @@ def deliver(profile: Profile = None) -> None:
 @app.command()
 def report(
     check: Annotated[bool, typer.Option("--check", help="write nothing, name what is stale")] = False,
-    out: Annotated[Optional[Path], typer.Option(help="folder; default: the project's")] = None,
+    out: Out = None,
     profile: Profile = None,
 ) -> None:
     """Write figures/, report.md, model_card.md, README's result and submission.csv from the runs."""
@@ -137,11 +142,7 @@ def report(
 
 
 @app.command()
-def figure(
-    name: Annotated[str, typer.Argument(help="its name in figures/")],
-    out: Annotated[Optional[Path], typer.Option(help="folder; default: figures/")] = None,
-    profile: Profile = None,
-) -> None:
+def figure(name: Name, out: Out = None, profile: Profile = None) -> None:
     """Draw one figure from the runs."""
     from hw2.report import write
 
@@ -151,7 +152,7 @@ def figure(
 
 @app.command()
 def grade(
-    weights: Annotated[Optional[Path], typer.Option(help="safetensors; default: the delivered network's")] = None,
+    weights: Weights = None,
     submission: Annotated[Optional[Path], typer.Option(help="CSV; default: submission.csv")] = None,
     profile: Profile = None,
 ) -> None:
@@ -174,12 +175,8 @@ def grade(
 
 
 @app.command()
-def submit(
-    weights: Annotated[Optional[Path], typer.Option(help="safetensors; default: the delivered network's")] = None,
-    out: Annotated[Optional[Path], typer.Option(help="default: the project's submission.csv")] = None,
-    profile: Profile = None,
-) -> None:
-    """Write the predictions for the test images."""
+def submit(weights: Weights = None, out: Out = None, profile: Profile = None) -> None:
+    """Write a network's predictions for the test images, submission.csv."""
     from hw2 import data, grading, training
     from hw2.report import write
 
@@ -191,7 +188,7 @@ def submit(
 @app.command()
 def predict(
     images: Annotated[list[Path], typer.Argument(help="pictures: PNG, JPEG and the like")],
-    weights: Annotated[Optional[Path], typer.Option(help="safetensors; default: the delivered network's")] = None,
+    weights: Weights = None,
     profile: Profile = None,
 ) -> None:
     """The three likeliest classes of pictures; a picture that cannot be read gets a line, and exit status 2."""
@@ -214,7 +211,7 @@ def predict(
 @app.command()
 def replay(
     runs: Annotated[Optional[list[str]], typer.Argument(help="such as plain/full-s0; default: the chain")] = None,
-    every: Annotated[bool, typer.Option("--all", help="every committed run")] = False,
+    every: Annotated[bool, typer.Option("--all", help="every finished run in runs/, of all profiles there")] = False,
     device: Device = "auto",
     profile: Profile = None,
 ) -> None:
@@ -233,7 +230,7 @@ def replay(
 
 @app.command()
 def bench(
-    rounds: Annotated[int, typer.Option(min=1, help="counted rounds")] = 5,
+    rounds: Annotated[int, typer.Option(min=1, help="measured rounds, after one to warm up")] = 5,
     keep: Annotated[bool, typer.Option("--keep", help="write runs/bench.json")] = False,
 ) -> None:
     """Speeds side by side, on an otherwise idle machine: about ten minutes."""

@@ -1,7 +1,5 @@
 """Vanilla knowledge distillation (Hinton, Vinyals & Dean 2015) and the cache of soft targets."""
 
-from __future__ import annotations
-
 import math
 from pathlib import Path
 
@@ -27,12 +25,8 @@ def kl(student: Tensor, teacher: Tensor, labels: Tensor, temperature: float) -> 
 
     T^2 keeps the gradient's size as the temperature grows (Hinton et al. 2015, section 2.1).
     """
-    return temperature**2 * functional.kl_div(
-        functional.log_softmax(student / temperature, dim=1),
-        functional.log_softmax(teacher / temperature, dim=1),
-        reduction="batchmean",
-        log_target=True,
-    )
+    logs = [functional.log_softmax(logits / temperature, dim=1) for logits in (student, teacher)]
+    return temperature**2 * functional.kl_div(*logs, reduction="batchmean", log_target=True)
 
 
 def kl_mean(student: Tensor, teacher: Tensor, labels: Tensor, temperature: float) -> Tensor:
@@ -43,8 +37,7 @@ def kl_mean(student: Tensor, teacher: Tensor, labels: Tensor, temperature: float
 def decoupled(student: Tensor, teacher: Tensor, labels: Tensor, temperature: float, beta: float = 8.0) -> Tensor:
     """Decoupled KD (Zhao et al., CVPR 2022, equation 7, its alpha 1): T^2 * (TCKD + beta * NCKD).
 
-    TCKD compares target class against all others, NCKD the others among themselves. Vanilla KD weighs NCKD by the
-    probability that the teacher leaves to them, which is small where it is sure.
+    TCKD compares target class against all others, NCKD the others among themselves.
     """
     target = functional.one_hot(labels, student.shape[1]).bool()
 
@@ -54,20 +47,15 @@ def decoupled(student: Tensor, teacher: Tensor, labels: Tensor, temperature: flo
         together = others.logsumexp(1, keepdim=True)
         return torch.cat([logs[target][:, None], together], dim=1), others - together
 
-    tckd, nckd = (
-        functional.kl_div(mine, theirs, reduction="batchmean", log_target=True)
-        for mine, theirs in zip(parts(student), parts(teacher), strict=True)
-    )
+    pairs = zip(parts(student), parts(teacher), strict=True)
+    tckd, nckd = (functional.kl_div(mine, theirs, reduction="batchmean", log_target=True) for mine, theirs in pairs)
     return temperature**2 * (tckd + beta * nckd)
 
 
 def standardised(student: Tensor, teacher: Tensor, labels: Tensor, temperature: float) -> Tensor:
     """`kl` of z-scored logits (Sun et al., CVPR 2024): the student need not match the teacher's range."""
-
-    def score(logits: Tensor) -> Tensor:
-        return (logits - logits.mean(1, keepdim=True)) / (logits.std(1, keepdim=True) + 1e-7)
-
-    return kl(score(student), score(teacher), labels, temperature)
+    scores = [(x - x.mean(1, keepdim=True)) / (x.std(1, keepdim=True) + 1e-7) for x in (student, teacher)]
+    return kl(*scores, labels, temperature)
 
 
 #: name in a recipe -> (student, teacher, labels, temperature) -> the soft part of the loss, a scalar
@@ -75,12 +63,7 @@ SOFT_LOSSES = {"kl": kl, "kl_mean": kl_mean, "decoupled": decoupled, "standardis
 
 
 def kd_loss(
-    student: Tensor,
-    teacher: Tensor,
-    labels: Tensor,
-    temperature: float,
-    alpha: float,
-    loss: str = "kl",
+    student: Tensor, teacher: Tensor, labels: Tensor, temperature: float, alpha: float, loss: str = "kl"
 ) -> Tensor:
     """(1 - alpha) * CE(student, labels) + alpha * the soft part, a scalar. Logits are (n, 10), labels (n,)."""
     hard = functional.cross_entropy(student, labels)
@@ -95,9 +78,8 @@ def cached_objective(
 ) -> Objective:
     """The loss that looks a batch's teacher logits up in `cache`, (views, 60000, 10), by view and row.
 
-    `targets`: the logits for the view that the student sees (`same view`); for the image as it is, whatever view the
-    student sees (`identity`, a control); or their mean over all views, in float32 (`mean`: test-time augmentation of
-    the teacher). Raises `InputError` for any other.
+    `targets`: the logits for the view that the student sees (`same view`); for the image as it is (`identity`, a
+    control); or their mean over all views, in float32 (`mean`: test-time augmentation of the teacher).
     """
     check_temperature(temperature)
     check_alpha(alpha)
@@ -117,12 +99,11 @@ def build_cache(
 ) -> np.ndarray:
     """Logits of `teacher` for every view, float16 (views, n, 10), in the images' own order.
 
-    Images that are not in `rows` get NaN, which no training survives unnoticed. Each view is kept in `folder` as
-    soon as it is done, so an interrupted build goes on where it was.
+    Images that are not in `rows` get NaN, which no training survives unnoticed. An interrupted build goes on with the
+    views that `folder` lacks.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    for index in tqdm(range(view_count), desc="soft targets", unit="view", leave=False):
-        path = folder / f"view-{index}.npy"
+    paths = [folder / f"view-{index}.npy" for index in range(view_count)]
+    for index, path in enumerate(tqdm(paths, desc="soft targets", unit="view", leave=False)):
         if path.is_file():
             continue
         end_if_asked("soft targets")
@@ -130,7 +111,7 @@ def build_cache(
         logits = logits_of(teacher, views.cut(images, index, pad, view_seed)[rows], batch=256)
         targets[rows.cpu().numpy()] = logits.cpu().numpy()
         write_array(path, targets)
-    return np.stack([np.load(folder / f"view-{index}.npy") for index in range(view_count)])
+    return np.stack([np.load(path) for path in paths])
 
 
 def read_cache(path: Path) -> Tensor:

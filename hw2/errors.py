@@ -1,7 +1,5 @@
 """What may end a command: input that cannot be used, and a request to end."""
 
-from __future__ import annotations
-
 import os
 import signal
 import sys
@@ -10,14 +8,11 @@ from contextlib import contextmanager
 
 
 class InputError(Exception):
-    """Input that cannot be used. The text names the value, what was expected and what to do.
-
-    The command line prints it on one line and exits with status 2.
-    """
+    """Input that cannot be used: the value, what was expected and what to do. The exit status is 2."""
 
 
 class Ended(Exception):
-    """Training was asked to end (SIGTERM) and did so after an epoch. The command line exits with status 143."""
+    """Training was asked to end (SIGTERM) and did so after an epoch. The exit status is 143."""
 
 
 _asked_to_end = threading.Event()

@@ -1,8 +1,5 @@
 """Reading and writing of files: whole or not there, and one line where one cannot be read."""
 
-from __future__ import annotations
-
-import csv
 import hashlib
 import io
 import json
@@ -19,10 +16,7 @@ RESTORE = "restore it with `git checkout`"
 
 
 def write_bytes(path: Path, content: bytes | memoryview) -> None:
-    """Written aside, then renamed: a reader sees the old content or the new one, also after a crash.
-
-    Raises `OSError`, and then leaves nothing.
-    """
+    """Written aside, then renamed: a reader sees the old content or the new one, also after a crash or an `OSError`."""
     path.parent.mkdir(parents=True, exist_ok=True)
     aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
@@ -52,11 +46,7 @@ def write_array(path: Path, array: np.ndarray) -> None:
 
 def csv_text(columns: tuple[str, ...], rows: list[dict]) -> str:
     """Floats are written by repr, so that reading them gives the same number."""
-    text = io.StringIO()
-    writer = csv.DictWriter(text, columns, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return text.getvalue()
+    return pd.DataFrame(rows, columns=columns, dtype=object).to_csv(index=False, lineterminator="\n")
 
 
 def write_csv(path: Path, columns: tuple[str, ...], rows: list[dict]) -> None:
@@ -92,15 +82,15 @@ def read_csv(path: Path, columns: tuple[str, ...], words: tuple[str, ...] = ()) 
     """A table of exactly these columns without gaps; all but `words` hold numbers. `InputError` for anything else."""
     try:
         table = parse_csv(path)
+        if tuple(table.columns) != columns:
+            raise ValueError(f"columns {','.join(map(str, table.columns))}, expected {','.join(columns)}")
+        if table.isna().any(axis=None):
+            raise ValueError("a row lacks a value")
+        kinds = table.dtypes.drop(list(words))
+        if len(table) and not all(kind.kind in "iuf" for kind in kinds):
+            raise ValueError("a column of numbers holds something else")
     except (OSError, ValueError) as error:
         raise InputError(f"{path}: no readable CSV ({str(error).strip()}); {RESTORE}") from None
-    if tuple(table.columns) != columns:
-        raise InputError(f"{path}: columns {','.join(map(str, table.columns))}, expected {','.join(columns)}")
-    if table.isna().any(axis=None):
-        raise InputError(f"{path}: a row lacks a value; {RESTORE}")
-    numbers = table[[name for name in columns if name not in words]]
-    if len(table) and not all(kind.kind in "iuf" for kind in numbers.dtypes):
-        raise InputError(f"{path}: a column of numbers holds something else; {RESTORE}")
     return table
 
 
@@ -111,14 +101,11 @@ def read_array(path: Path, kind: type, shape: tuple[int | None, ...], remedy: st
     """
     try:
         array = np.lib.format.open_memmap(path, mode="c")
+        fixed = tuple(None if want is None else has for want, has in zip(shape, array.shape, strict=False))
+        if array.dtype != kind or array.ndim != len(shape) or fixed != shape:
+            raise ValueError(f"{array.dtype} {array.shape}, expected {np.dtype(kind)} {shape}, None: any")
     except Exception as error:  # NumPy parses the header as Python and raises whatever that met
         raise InputError(f"{path}: no readable array ({' '.join(str(error).split())}); {remedy}") from None
-    fits = len(array.shape) == len(shape) and all(
-        want in (None, has) for want, has in zip(shape, array.shape, strict=True)
-    )
-    if array.dtype != kind or not fits:
-        expected = f"{np.dtype(kind)} ({', '.join('any' if n is None else str(n) for n in shape)})"
-        raise InputError(f"{path}: {array.dtype} {array.shape}, expected {expected}; {remedy}")
     return array
 
 

@@ -1,17 +1,16 @@
-"""The rubric of the assignment, and the submission for its competition.
-
-Parameters, accuracy and submission are recomputed from the weights and the data. Nothing is recorded.
-"""
+"""The rubric of the assignment, computed from weights and data, and the submission for its competition."""
 
 from __future__ import annotations
 
 import io
 import re
 from contextlib import redirect_stdout
-from dataclasses import astuple, dataclass
 from pathlib import Path
+from typing import NamedTuple
 
+import pandas as pd
 import torch
+import torchsummary
 from torch import Tensor, nn
 
 from hw2 import networks, pictures, training
@@ -21,31 +20,21 @@ from hw2.errors import InputError
 from hw2.experiments import ledger
 from hw2.files import csv_text, parse_csv, write_text
 
-PASS, FAIL, OPEN = "pass", "fail", "not checkable"
+VERDICTS = {True: "pass", False: "fail", None: "not checkable"}
 
 
-@dataclass(frozen=True)
-class Line:
-    """One check: the rubric's part and its share, what was checked, the evidence, and pass, fail or not checkable."""
+class Line(NamedTuple):
+    """One check of the rubric; `ok` None: it cannot be checked here."""
 
     part: str
     share: str
     checked: str
+    ok: bool | None
     evidence: str
-    verdict: str
-
-    @classmethod
-    def of(cls, part: str, share: str, checked: str, ok: bool, evidence: str) -> Line:
-        return cls(part, share, checked, evidence, PASS if ok else FAIL)
 
 
 def summary_table(network: nn.Module) -> str:
-    """What torchsummary prints for an input of (3, 28, 28), then the line that the assignment asks for.
-
-    torchsummary counts the weights and biases of the layers it sees; `InputError` where that is not all of them.
-    """
-    import torchsummary
-
+    """torchsummary's table and the assignment's line; `InputError` where the layers it sees are not all parameters."""
     text = io.StringIO()
     with redirect_stdout(text):
         torchsummary.summary(network, (3, 28, 28), device="cpu")
@@ -67,23 +56,18 @@ def write_submission(path: Path, classes: Tensor) -> None:
 
 def check_submission(path: Path, classes: Tensor) -> tuple[bool, str]:
     """Whether the file holds exactly `classes` (n,), and what was found. `InputError` for what is no submission."""
-    remedy = "expected a CSV with the header id,pred; `hw2 submit` writes one"
     try:
         table = parse_csv(path, dtype=str, keep_default_na=False)
+        if list(table.columns) != ["id", "pred"]:
+            raise ValueError(f"header {','.join(map(str, table.columns))[:80]!r}, expected id,pred")
     except (OSError, ValueError) as error:
-        raise InputError(f"{path}: no submission ({str(error).splitlines()[0]}); {remedy}") from None
-    if list(table.columns) != ["id", "pred"]:
-        raise InputError(f"{path}: no submission (header {','.join(map(str, table.columns))[:80]!r}); {remedy}")
+        raise InputError(f"{path}: no submission ({str(error).splitlines()[0]}); `hw2 submit` writes one") from None
     if len(table) != len(classes):
         return False, f"{len(table):,} rows, expected {len(classes):,}"
-    for row, (number, label) in enumerate(zip(table.id, table.pred, strict=True)):
-        if number != str(row):
-            return False, f"row {row}: id {number!r}, expected {row}"
-        if not re.fullmatch("[0-9]", label):
-            return False, f"row {row}: label {label!r}, expected 0 to {len(CLASSES) - 1}"
-    different = (torch.tensor([int(label) for label in table.pred]) != classes).nonzero().flatten()
-    if len(different):
-        return False, f"{len(different):,} rows are not what the weights predict (first: row {int(different[0])})"
+    expected = pd.DataFrame({"id": range(len(classes)), "pred": classes.tolist()}).astype(str)
+    wrong = table.index[(table != expected).any(axis=1)]
+    if len(wrong):
+        return False, f"{len(wrong):,} rows are not what the weights predict (first: row {wrong[0]})"
     return True, f"{len(table):,} rows, each what the weights predict"
 
 
@@ -91,36 +75,6 @@ def methods_section(report: str) -> str:
     """The explanation of methods in report.md: the text under the heading `Methods`."""
     found = re.search(r"^#+ Methods\s*\n(.*?)(?=^#|\Z)", report, re.MULTILINE | re.DOTALL)
     return found.group(1).strip() if found else ""
-
-
-def _of_report(text: str, network: nn.Module) -> list[Line]:
-    shown, part = summary_table(network) in text, "report: explanation"
-    evidence = "the report holds what torchsummary prints" if shown else "not what torchsummary prints"
-    named, sources = STUDENT_ID in text and AUTHOR in text, all(name in text for name in REFERENCES)
-    explanation = methods_section(text)
-    words, methods = len(explanation.split()), all(one in explanation.lower() for one in ("distillation", "pruning"))
-    told = f"{words} words; distillation and pruning {'named' if methods else 'not both named'}"
-    return [
-        Line.of("report: torchsummary", "5%", "table and `Number of remaining parameters`", shown, evidence),
-        Line.of(part, "15%", "name and student ID", named, "given" if named else "missing"),
-        Line.of(part, "", f"methods, at most {WORDS} words", methods and words <= WORDS, told),
-        Line.of(part, "", "references", sources, "given" if sources else "missing"),
-    ]
-
-
-def _of_network(network: nn.Module, classes: Tensor, submission: Path, data: FashionMNIST) -> list[Line]:
-    count, correct, total = networks.count_parameters(network), int((classes == data.test_labels).sum()), len(classes)
-    part, evidence = "competition: both constraints", f"{correct / total:.2%} ({correct:,} of {total:,})"
-    samples = torch.stack([(data.test_labels == label).nonzero()[0, 0] for label in range(len(CLASSES))])
-    shown = pictures.probabilities(network, data.test_images[samples]).argmax(1)
-    right = int((shown == data.test_labels[samples]).sum())
-    return [
-        Line.of(part, "45%", f"at most {LIMIT:,} parameters", count <= LIMIT, f"{count:,}"),
-        Line.of(part, "", f"test accuracy at least {BASELINE:.1%}", correct >= BASELINE * total, evidence),
-        Line.of(part, "", "submission.csv", *check_submission(submission, classes)),
-        Line("competition: leaderboard", "30%", "place", "the leaderboard is private", OPEN),
-        Line.of("demo", "5%", "the model classifies a picture of each class", right >= 8, f"{right} of 10 right"),
-    ]
 
 
 def grade(weights: Path, submission: Path, report: Path, data: FashionMNIST, profile: str) -> tuple[list[Line], Tensor]:
@@ -136,20 +90,40 @@ def grade(weights: Path, submission: Path, report: Path, data: FashionMNIST, pro
     classes = training.predict(network, data.test_images)
     if run:
         ledger.checked(run, classes, data)
-    *lines, demo = _of_network(network, classes, submission, data)
-    return [*lines, *_of_report(text, network), demo], classes
+    count, correct, total = networks.count_parameters(network), int((classes == data.test_labels).sum()), len(classes)
+    samples = torch.stack([(data.test_labels == label).nonzero()[0, 0] for label in range(len(CLASSES))])
+    shown = pictures.probabilities(network, data.test_images[samples]).argmax(1)
+    right = int((shown == data.test_labels[samples]).sum())
+    printed, named = summary_table(network) in text, STUDENT_ID in text and AUTHOR in text
+    methods, sources = methods_section(text), all(name in text for name in REFERENCES)
+    words, both = len(methods.split()), all(one in methods.lower() for one in ("distillation", "pruning"))
+    evidence = "the report holds what torchsummary prints" if printed else "not what torchsummary prints"
+    told = f"{words} words; distillation and pruning {'named' if both else 'not both named'}"
+    reached, competition = f"{correct / total:.2%} ({correct:,} of {total:,})", "competition: both constraints"
+    lines = [
+        Line(competition, "45%", f"at most {LIMIT:,} parameters", count <= LIMIT, f"{count:,}"),
+        Line(competition, "", f"test accuracy at least {BASELINE:.1%}", correct >= BASELINE * total, reached),
+        Line(competition, "", "submission.csv", *check_submission(submission, classes)),
+        Line("competition: leaderboard", "30%", "place", None, "the leaderboard is private"),
+        Line("report: torchsummary", "5%", "table and `Number of remaining parameters`", printed, evidence),
+        Line("report: explanation", "15%", "name and student ID", named, "given" if named else "missing"),
+        Line("report: explanation", "", f"methods, at most {WORDS} words", both and words <= WORDS, told),
+        Line("report: explanation", "", "references", sources, "given" if sources else "missing"),
+        Line("demo", "5%", "the model classifies a picture of each class", right >= 8, f"{right} of 10 right"),
+    ]
+    return lines, classes
 
 
 def table(lines: list[Line]) -> str:
     """The lines as an aligned text table with a closing count."""
-    rows = [("part", "share", "checked", "evidence", "verdict"), *map(astuple, lines)]
+    verdicts = [VERDICTS[line.ok] for line in lines]
+    found = [(*line[:3], line.evidence, VERDICTS[line.ok]) for line in lines]
+    rows = [("part", "share", "checked", "evidence", "verdict"), *found]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    text = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
-    text.insert(1, "  ".join("-" * width for width in widths))
-    verdicts = [line.verdict for line in lines]
-    counts = ", ".join(f"{verdicts.count(verdict)} {verdict}" for verdict in (PASS, FAIL, OPEN))
-    return "\n".join([*text, "", counts])
+    rows.insert(1, tuple("-" * width for width in widths))
+    text = ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
+    return "\n".join([*text, "", ", ".join(f"{verdicts.count(verdict)} {verdict}" for verdict in VERDICTS.values())])
 
 
 def failed(lines: list[Line]) -> bool:
-    return FAIL in [line.verdict for line in lines]
+    return any(line.ok is False for line in lines)

@@ -3,14 +3,12 @@
 ResNet-14 is the small-image ResNet of He et al. (2016) with two basic blocks a stage, at SimKD's widths 16/32/64.
 """
 
-from __future__ import annotations
-
-import json
+import textwrap
 import warnings
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 
-import safetensors
 import safetensors.torch
 import torch
 from torch import Tensor, nn
@@ -47,18 +45,14 @@ class BasicBlock(nn.Module):
 
 
 class ResNet14(nn.Module):
-    """(n, 3, 28, 28) to logits (n, 10). `widths`: channels of the stem and of the three stages.
-
-    175,258 parameters at (16, 16, 32, 64), 85,956 at (11, 11, 22, 45).
-    """
+    """(n, 3, 28, 28) to logits (n, 10). `widths`: channels of the stem and of the three stages."""
 
     def __init__(self, widths: tuple[int, int, int, int] = WIDTHS):
         super().__init__()
-        stem, *stages = widths
-        self.conv1 = nn.Conv2d(3, stem, 3, 1, 1, bias=False)
-        self.bn1 = nn.BatchNorm2d(stem)
+        inputs, *stages = widths
+        self.conv1 = nn.Conv2d(3, inputs, 3, 1, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(inputs)
         self.relu = nn.ReLU(inplace=True)
-        inputs = stem
         for number, (outputs, stride) in enumerate(zip(stages, (1, 2, 2), strict=True), start=1):
             blocks = nn.Sequential(BasicBlock(inputs, outputs, stride), BasicBlock(outputs, outputs, 1))
             self.add_module(f"layer{number}", blocks)
@@ -84,19 +78,14 @@ class ResNet14(nn.Module):
 def teacher(stem: str = "imagenet") -> nn.Module:
     """Torchvision's ResNet-50 with a 10-way `fc`: 23,528,522 parameters.
 
-    `stem="stride1"` takes the stride from `conv1`, so that 14 x 14 and not 7 x 7 pixels enter the blocks: the same
-    parameters at 2.6 times the cost. `stem="small"` puts a 3x3 convolution of stride 1 for the 7x7 of stride 2 and its
-    max-pool: 23,520,842 parameters and about 13 times the cost on 28 x 28 images. Residual branches start at zero
-    (Goyal et al. 2017).
+    `stem="stride1"` takes the stride from `conv1`: 14 x 14 and not 7 x 7 pixels enter the blocks, at 2.6 times the
+    cost. Residual branches start at zero (Goyal et al. 2017).
     """
-    if stem not in ("imagenet", "stride1", "small"):
-        raise InputError(f"stem {stem!r}: expected 'imagenet', 'stride1' or 'small'")
+    if stem not in ("imagenet", "stride1"):
+        raise InputError(f"stem {stem!r}: expected 'imagenet' or 'stride1'")
     network = resnet50(num_classes=len(CLASSES), zero_init_residual=True)
     if stem == "stride1":
         network.conv1.stride = (1, 1)
-    if stem == "small":
-        network.conv1 = nn.Conv2d(3, 64, 3, 1, 1, bias=False)
-        network.maxpool = nn.Identity()
     return network
 
 
@@ -113,26 +102,13 @@ def save(network: nn.Module, path: Path) -> None:
 
 def load(path: Path | str) -> ResNet14:
     """A ResNet-14 from `save`'s file, in evaluation mode. Raises `InputError` for anything else."""
-    remedy = "expected a safetensors file written by `hw2 train`, such as runs/compressed/*/model.safetensors"
-    try:
-        with safetensors.safe_open(path, "pt") as file:
-            metadata = file.metadata() or {}
-            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
-    except (OSError, safetensors.SafetensorError) as error:
-        raise InputError(f"{path}: no readable weights ({error}); {remedy}") from None
-    try:
-        widths = tuple(int(width) for width in metadata["widths"].split(","))
-        if len(widths) != 4 or not all(0 < width <= 1024 for width in widths):
-            raise ValueError(widths)
-    except (KeyError, ValueError):
-        raise InputError(
-            f"{path}: weights of another network (no ResNet-14 widths in its metadata); {remedy}"
-        ) from None
-    with torch.device("meta"):  # without memory: widths may be claimed that the tensors do not have
-        _check(ResNet14(widths), state, path)
-    network = ResNet14(widths)
-    network.load_state_dict(state)
-    return network.eval()
+    metadata, state = _read(path)
+    return _filled(lambda: ResNet14(tuple(map(int, metadata["widths"].split(",")))), state, path)
+
+
+def load_teacher(path: Path | str, stem: str) -> nn.Module:
+    """A teacher from `save`'s file, in evaluation mode. Raises `InputError` for anything else."""
+    return _filled(lambda: teacher(stem), _read(path)[1], path)
 
 
 def load_course_teacher(path: Path | str) -> nn.Module:
@@ -140,51 +116,38 @@ def load_course_teacher(path: Path | str) -> nn.Module:
 
     It is a dict whose `model_state_dict` holds torchvision's names under the prefix `resnet50.`.
     """
-    remedy = "expected the course's resnet-50.pth: a dict with `model_state_dict`"
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about pickle protocols: whatever is not loaded is told below
             if zipfile.is_zipfile(path) and any(entry.compress_type for entry in zipfile.ZipFile(path).infolist()):
                 raise ValueError("packed, as torch.save never does: it may unpack to any size")
-            content = torch.load(path, map_location="cpu", weights_only=True)
-    except OSError as error:
-        raise InputError(f"{path}: not loaded ({error}); {remedy}") from None
+            content = torch.load(path, map_location="cpu", weights_only=True)["model_state_dict"]
+        state = {name.removeprefix("resnet50."): value for name, value in content.items()}
     except Exception:  # torch raises whatever its unpickler met, with the advice to load unsafely: not passed on
-        raise InputError(f"{path}: not loaded (damaged, or it holds more than tensors); {remedy}") from None
-    state = content.get("model_state_dict") if isinstance(content, dict) else None
-    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
-        raise InputError(f"{path}: no `model_state_dict` of tensors; {remedy}")
-    network = teacher()
-    state = {str(name).removeprefix("resnet50."): value for name, value in state.items()}
-    _check(network, state, path)
-    network.load_state_dict(state)
-    return network.eval()
+        told = "missing, damaged, or it holds more than tensors"
+        raise InputError(f"{path}: not loaded ({told}); expected the course's dict with `model_state_dict`") from None
+    return _filled(teacher, state, path)
 
 
-def load_teacher(path: Path | str, stem: str) -> nn.Module:
-    """A teacher from `save`'s file, in evaluation mode. Raises `InputError` for anything else."""
+def _read(path: Path | str) -> tuple[dict[str, str], dict[str, Tensor]]:
+    """Metadata and tensors of a safetensors file."""
     try:
-        state = safetensors.torch.load_file(path)
+        with safetensors.safe_open(path, "pt") as file:
+            return file.metadata() or {}, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (OSError, safetensors.SafetensorError) as error:
-        raise InputError(f"{path}: no readable weights ({error}); train the teacher again") from None
-    network = teacher(stem)
-    _check(network, state, path)
+        told = f"no readable weights ({error}); expected a safetensors file written by `hw2 train`"
+        raise InputError(f"{path}: {told}") from None
+
+
+def _filled(make: Callable[[], nn.Module], state: dict[str, Tensor], path: Path | str) -> nn.Module:
+    """The network that `make` makes, with the weights `state` of the file `path`, in evaluation mode."""
+    try:
+        with torch.device("meta"):  # without memory: the network may be larger than the file
+            make().load_state_dict(state, assign=True)
+    except Exception as error:  # torch raises whatever the widths or the shapes met
+        raise InputError(f"{path}: weights of another network: {textwrap.shorten(repr(error), 300)}") from None
+    if any(value.is_complex() or not torch.isfinite(value).all() for value in state.values()):
+        raise InputError(f"{path}: the weights hold values that are not finite real numbers")
+    network = make()
     network.load_state_dict(state)
     return network.eval()
-
-
-def _check(network: nn.Module, state: dict[str, Tensor], path: Path | str) -> None:
-    expected = network.state_dict()
-    shared = [name for name in expected if name in state]
-    problems = {
-        "missing": sorted(expected.keys() - state.keys()),
-        "unexpected": sorted(state.keys() - expected.keys()),
-        "of another shape": [name for name in shared if state[name].shape != expected[name].shape],
-        "of complex numbers": [name for name in shared if state[name].is_complex()],
-    }
-    told = [f"{len(names)} {what} (first: {names[0]})" for what, names in problems.items() if names]
-    if told:
-        kind = type(network).__name__
-        raise InputError(f"{path}: weights of another network than this {kind}: tensors {json.dumps(told)[1:-1]}")
-    if not all(torch.isfinite(value).all() for value in state.values()):
-        raise InputError(f"{path}: the weights hold values that are not finite; train again or fetch the file again")

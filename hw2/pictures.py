@@ -1,7 +1,5 @@
 """Any picture in, class and probabilities out: the demo."""
 
-from __future__ import annotations
-
 import warnings
 from pathlib import Path
 
@@ -17,8 +15,8 @@ from hw2.training import exact_logits
 def read(path: Path | str) -> Tensor:
     """A picture of any size, colour or grey, as the data set shows its own: uint8 (28, 28), bright on black.
 
-    It is fitted into 28 x 28 with its proportions kept; where its border is bright, as in a shop's photograph, it is
-    turned into a negative first. Raises `InputError` for what is no picture.
+    It is fitted into 28 x 28 with its proportions kept, and inverted first where its border is bright. Raises
+    `InputError` for what is no picture.
     """
     try:
         with warnings.catch_warnings():
@@ -27,13 +25,11 @@ def read(path: Path | str) -> Tensor:
             with Image.open(path) as picture:
                 # Transparent parts are background: white, as a page would show them.
                 layers = ImageOps.exif_transpose(picture).convert("RGBA")
-        page = Image.new("RGBA", layers.size, "white")
-        grey = Image.alpha_composite(page, layers).convert("L")
+        grey = Image.alpha_composite(Image.new("RGBA", layers.size, "white"), layers).convert("L")
     except Exception as error:  # Pillow's readers, one a format, raise whatever they met
         raise InputError(f"{path}: no readable picture ({error}); give a PNG, JPEG or the like") from None
     pixels = np.asarray(grey)
-    border = np.concatenate([pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1]])
-    if border.mean() > 127:
+    if np.concatenate([pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1]]).mean() > 127:
         grey = ImageOps.invert(grey)
     return torch.from_numpy(np.asarray(ImageOps.pad(grey, (28, 28), color=0)).copy())
 

@@ -1,11 +1,8 @@
 """Group-level pruning with Torch-Pruning's GroupNormPruner (DepGraph: Fang et al., CVPR 2023).
 
-Channels that depend on each other, through a shortcut for instance, form a group and leave together. First the group
-norms are pushed apart in training (sparse learning), then the weakest channels are removed, then BatchNorm's running
-statistics, which belonged to the wider network, are measured again.
+Channels that depend on each other, through a shortcut for instance, form a group and leave together. Sparse learning
+pushes the group norms apart, the weakest channels are removed, and BatchNorm's running statistics are measured again.
 """
-
-from __future__ import annotations
 
 import torch
 import torch_pruning as tp
@@ -25,7 +22,6 @@ class Pruner(tp.pruner.GroupNormPruner):
     _regularizing = False
 
     def groups(self) -> list[tp.Group]:
-        """The groups whose channels may leave, in the library's order."""
         return list(self.DG.get_all_groups(self.ignored_layers, self.root_module_types))
 
     def estimate_importance(self, group, *args, **kwargs):
@@ -36,10 +32,8 @@ class Pruner(tp.pruner.GroupNormPruner):
 
     def regularize(self, *args, **kwargs):
         self._regularizing = True
-        try:
-            return super().regularize(*args, **kwargs)
-        finally:
-            self._regularizing = False
+        super().regularize(*args, **kwargs)
+        self._regularizing = False
 
 
 def check_ratio(value: float) -> None:
@@ -52,31 +46,24 @@ def narrowed(widths: tuple[int, ...], ratio: float) -> tuple[int, ...]:
     return tuple(int(width * (1 - ratio)) for width in widths)
 
 
+@torch.enable_grad()
 def pruner(network: ResNet14, ratio: float, reg: float = 0.0) -> Pruner:
     """A pruner by the groups' L2 norms that removes `ratio` of the channels of every group and keeps `fc`'s outputs.
 
     `reg` is the strength of the regulariser: call `regularize(network)` between backward and the optimizer's step.
     """
-    check_ratio(ratio)
-    device = next(network.parameters()).device
-    return Pruner(
-        network,
-        torch.zeros(1, 3, 28, 28, device=device),
-        importance=tp.importance.GroupMagnitudeImportance(p=2),
-        reg=reg,
-        pruning_ratio=ratio,
-        ignored_layers=[network.fc],
-    )
+    image = torch.zeros(1, 3, 28, 28, device=next(network.parameters()).device)
+    norms = tp.importance.GroupMagnitudeImportance(p=2)
+    return Pruner(network, image, norms, reg=reg, pruning_ratio=ratio, ignored_layers=[network.fc])
 
 
 def sparse_learning(network: ResNet14, ratio: float, reg: float) -> dict:
     """Fields of `training.Options` with which `training.fit` trains `network` with the regulariser."""
     regulariser = pruner(network, ratio, reg)
-
-    def before_epoch(epoch: int) -> None:
-        regulariser.update_regularizer()
-
-    return {"before_epoch": before_epoch, "after_backward": lambda: regulariser.regularize(network)}
+    return {
+        "before_epoch": lambda epoch: regulariser.update_regularizer(),
+        "after_backward": lambda: regulariser.regularize(network),
+    }
 
 
 def prune(network: ResNet14, ratio: float) -> ResNet14:
@@ -86,8 +73,7 @@ def prune(network: ResNet14, ratio: float) -> ResNet14:
         raise InputError(f"pruning ratio {ratio}: leaves no channel of the narrowest group ({min(network.widths)})")
     narrow = ResNet14(network.widths)
     narrow.load_state_dict(network.state_dict())
-    with torch.enable_grad():
-        pruner(narrow, ratio).step()
+    pruner(narrow, ratio).step()
     # Rebuilding proves that widths and weights are all there is to keep, and leaves no trace of the library.
     fresh = ResNet14(narrow.widths)
     fresh.load_state_dict(narrow.state_dict())
@@ -96,33 +82,28 @@ def prune(network: ResNet14, ratio: float) -> ResNet14:
 
 def group_norms(network: ResNet14) -> list[list[float]]:
     """L2 norm of every channel of every prunable group, in the order of `Pruner.groups`."""
-    with torch.enable_grad():
-        measured = pruner(network, 0.0)
+    measured = pruner(network, 0.0)
     with torch.no_grad():
         return [measured.estimate_importance(group).sqrt().tolist() for group in measured.groups()]
 
 
 def group_names() -> list[str]:
     """A ResNet-14's prunable groups in words, in the order of `group_norms`."""
-    network = ResNet14()
+    network, found = ResNet14(), []
     names = {module: name for name, module in network.named_modules()}
-    with torch.enable_grad():
-        groups = pruner(network, 0.0).groups()
-    found = []
-    for group in groups:
+    for group in pruner(network, 0.0).groups():
         makers = [names[step.dep.target.module] for step in group if step.dep.handler == tp.prune_conv_out_channels]
         # Shortcuts add what several convolutions put out; else the block's second convolution takes the first one's.
-        block = makers[-1].rpartition(".")[0]
-        several = len(makers) > 1
-        found.append(f"{block.split('.')[0]}, added by shortcuts" if several else f"{block}, between convolutions")
+        stage, block, _ = makers[-1].split(".", 2)
+        found.append(f"{stage}, added by shortcuts" if len(makers) > 1 else f"{stage}.{block}, between convolutions")
     return found
 
 
 @torch.no_grad()
 def recalibrate(network: nn.Module, images: Tensor) -> None:
-    """Measure BatchNorm's running statistics afresh on uint8 training images (n, 28, 28), in place.
+    """Measure BatchNorm's running statistics afresh on uint8 images (n, 28, 28), in place; parameters stay.
 
-    Averages over batches of 500 with equal weight (momentum None) and leaves every parameter as it is.
+    Averages over batches of 500 with equal weight (momentum None).
     """
     norms = [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
     momenta = [norm.momentum for norm in norms]

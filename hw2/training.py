@@ -1,10 +1,7 @@
 """The one training loop, and evaluation.
 
-Training is a pure function of its arguments: the order of images of (seed, epoch), the augmentation of the view. The
-same seed on the same machine with the same number of threads gives the same weights, resumed or in one go.
+The same arguments on the same machine with the same number of threads give the same weights, resumed or in one go.
 """
-
-from __future__ import annotations
 
 import copy
 import io
@@ -50,10 +47,7 @@ class Fit:
 
 @dataclass(frozen=True)
 class Task:
-    """The images that a network is trained and validated on: rows of the training file, and the views of them.
-
-    Epochs cycle through `views` of `view_seed`, view 0 first; 0: a new view every epoch.
-    """
+    """Rows of the training file to train and validate on. Epochs cycle through `views`; 0: a new view every epoch."""
 
     data: FashionMNIST
     train: Tensor
@@ -61,10 +55,6 @@ class Task:
     pad: int = 2
     views: int = 0
     view_seed: int = 0
-
-    def view(self, epoch: int) -> int:
-        """The view that an epoch (from 0) sees."""
-        return epoch % self.views if self.views else epoch
 
     @property
     def held_out(self) -> tuple[Tensor, Tensor]:
@@ -74,35 +64,26 @@ class Task:
 
 @dataclass(frozen=True)
 class Options:
-    """What only some trainings need.
-
-    `before_epoch` gets the epoch from 0. `after_backward` is called before each step of the optimizer. `after_epoch`
-    gets the number of epochs done and the validation accuracy; it may end training by an exception of its own.
-    `first_steps` ends training after so many steps, without validation or checkpoint: for replay. `environment` is kept
-    in the history and in the checkpoint.
-    """
+    """What only some trainings need. `after_epoch` may end training by an exception of its own."""
 
     label: str = "training"
-    before_epoch: Callable[[int], None] | None = None
-    after_backward: Callable[[], None] | None = None
-    after_epoch: Callable[[int, float], None] | None = None
+    before_epoch: Callable[[int], object] = lambda epoch: None  # epochs from 0
+    after_backward: Callable[[], object] = lambda: None  # before each step of the optimizer
+    after_epoch: Callable[[int, float], object] = lambda done, accuracy: None  # epochs done, validation accuracy
     channels_last: bool = True
-    first_steps: int | None = None
-    environment: dict = field(default_factory=dict)
+    first_steps: int | None = None  # ends training after so many, without validation or checkpoint
+    environment: dict = field(default_factory=dict)  # kept in the history and in the checkpoint
 
 
 @dataclass
 class History:
-    """Rows of history.csv and steps.csv as dictionaries, and the environment at the first step.
+    """A training's records."""
 
-    `earlier` and `earlier_processor` are seconds, of the clock and of the processor: what interrupted processes spent.
-    """
-
-    epochs: list[dict] = field(default_factory=list)
-    steps: list[dict] = field(default_factory=list)
-    environment: dict = field(default_factory=dict)
-    earlier: float = 0.0
-    earlier_processor: float = 0.0
+    epochs: list[dict] = field(default_factory=list)  # rows of history.csv
+    steps: list[dict] = field(default_factory=list)  # rows of steps.csv
+    environment: dict = field(default_factory=dict)  # at the first step
+    earlier: float = 0.0  # seconds that interrupted processes spent
+    earlier_processor: float = 0.0  # seconds of the processor that they spent
 
 
 def learning_rate(fit: Fit, step: int, steps: int) -> float:
@@ -115,11 +96,7 @@ def learning_rate(fit: Fit, step: int, steps: int) -> float:
 
 def cross_entropy(label_smoothing: float = 0.0) -> Objective:
     """The loss of training on labels alone."""
-
-    def objective(logits: Tensor, labels: Tensor, rows: Tensor, view: int) -> Tensor:
-        return functional.cross_entropy(logits, labels, label_smoothing=label_smoothing)
-
-    return objective
+    return lambda logits, labels, rows, view: functional.cross_entropy(logits, labels, label_smoothing=label_smoothing)
 
 
 class _Training:
@@ -170,7 +147,7 @@ class _Training:
     def steps(self) -> Iterator[int]:
         """Train an epoch, and add its row to the history. Yields each step's number, counted from the first epoch."""
         numbers, task, epoch = self.numbers, self.task, self.done
-        view = task.view(epoch)
+        view = epoch % task.views if task.views else epoch
         seen = views.cut(self.images, view, task.pad, task.view_seed)
         order = task.train[torch.from_numpy(permutation(len(task.train), "shuffle", self.seed, epoch))]
         device = self.images.device
@@ -187,8 +164,7 @@ class _Training:
                 logits = self.network(inputs.contiguous(memory_format=self.layout))
             loss = self.objective(logits.float(), self.labels[rows], rows, view)
             loss.backward()
-            if self.options.after_backward:
-                self.options.after_backward()
+            self.options.after_backward()
             self.optimizer.step()
             if self.average:
                 self.average.update_parameters(self.network)
@@ -223,7 +199,7 @@ def fit(
 ) -> tuple[nn.Module, History]:
     """Train `network`; validate after every epoch.
 
-    Returns the network to keep on the CPU, and the history: `network`, trained in place, or where `numbers.ema` is set
+    Returns the network to keep, on the CPU, and the history: `network`, trained in place, or where `numbers.ema` is set
     the averaged one. With `checkpoint`, training resumes from the last finished epoch in that file. Raises `InputError`
     where the loss is not finite, `Ended` after an epoch in which SIGTERM came (`errors.ending_at_an_epoch`).
     """
@@ -240,8 +216,7 @@ def fit(
     with bar, tiled(network):
         while training.done < numbers.epochs:
             end_if_asked(options.label)
-            if options.before_epoch:
-                options.before_epoch(training.done)
+            options.before_epoch(training.done)
             for step in training.steps():
                 bar.update()
                 if options.first_steps == step + 1:
@@ -250,8 +225,7 @@ def fit(
             bar.set_postfix(val_accuracy=f"{accuracy:.4f}")
             if checkpoint:
                 training.save(checkpoint)
-            if options.after_epoch:
-                options.after_epoch(training.done, accuracy)
+            options.after_epoch(training.done, accuracy)
     return training.kept.cpu().eval(), training.history
 
 
@@ -277,7 +251,7 @@ def margins(logits: Tensor) -> Tensor:
 def validate(network: nn.Module, images: Tensor, labels: Tensor) -> tuple[float, int]:
     """Mean cross-entropy and count of correct predictions, of the network itself: neither folded nor copied.
 
-    Training records both, and metrics.json the count. Near ties are settled as in `predict`. Leaves evaluation mode on.
+    Near ties are settled as in `predict`. Leaves evaluation mode on.
     """
     network.eval()
     logits = torch.cat([network(views.normalise(part)) for part in images.split(100)])

@@ -1,10 +1,8 @@
 """Augmentation as data: a view says where each image is cropped and whether it is flipped.
 
-View v is a pure function of (seed, v), so a soft target computed once for a view is exact for every later use of it
-("a good teacher is patient and consistent": Beyer et al., CVPR 2022; the cache: FKD, Shen & Xing 2022).
+View v is a pure function of (seed, v), so its soft targets can be computed once (consistent teaching: Beyer et al.,
+CVPR 2022; the cache: FKD, Shen & Xing 2022).
 """
-
-from __future__ import annotations
 
 import torch
 from torch import Tensor
@@ -22,15 +20,10 @@ def view(index: int, count: int = 60000, pad: int = 2, seed: int = 0) -> tuple[T
     """
     if index == 0:
         centre = torch.full((count,), pad)
-        return centre, centre.clone(), torch.zeros(count, dtype=torch.bool)
+        return centre, centre, torch.zeros(count, dtype=torch.bool)
     bits = random_bits(count, "view", seed, index)
-    side = 2 * pad + 1
-    rows, columns = (bits >> 8) % side, (bits >> 32) % side
-    return (
-        torch.from_numpy(rows.astype("int64")),
-        torch.from_numpy(columns.astype("int64")),
-        torch.from_numpy(bits & 1 == 1),
-    )
+    rows, columns = (torch.from_numpy((bits >> shift).astype("int64")) % (2 * pad + 1) for shift in (8, 32))
+    return rows, columns, torch.from_numpy(bits & 1 == 1)
 
 
 def cut(images: Tensor, index: int, pad: int = 2, seed: int = 0) -> Tensor:

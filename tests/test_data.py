@@ -3,6 +3,7 @@
 import gzip
 import hashlib
 import os
+import re
 import shutil
 import socket
 import threading
@@ -22,18 +23,11 @@ LABELS = "t10k-labels-idx1-ubyte"
 
 def test_random_bits_and_permutations_never_change():
     # Every split, view and order of training hangs on these: another value here makes all committed runs wrong.
-    assert source.random_bits(3, "golden", 1).tolist() == [
-        16371717870867395435,
-        10096965466001964375,
-        11708305019944051786,
-    ]
+    golden = [16371717870867395435, 10096965466001964375, 11708305019944051786]
+    for kind in (int, np.int64, np.uint8, torch.tensor):
+        assert source.random_bits(3, "golden", kind(1)).tolist() == golden
     assert source.random_bits(2).tolist() == [11816121634870625535, 4092698624421720919]
     assert source.permutation(10, "golden", 1).tolist() == [3, 6, 9, 4, 8, 1, 2, 5, 7, 0]
-
-
-@pytest.mark.parametrize("kind", [np.int64, np.uint8, torch.tensor])
-def test_equal_integers_of_any_type_give_the_same_stream_and_floats_none(kind):
-    assert source.random_bits(3, "golden", kind(1)).tolist() == source.random_bits(3, "golden", 1).tolist()
     with pytest.raises(TypeError):
         source.random_bits(3, "golden", 1.0)
 
@@ -52,16 +46,8 @@ def test_the_split_holds_out_500_of_each_class_and_is_the_recorded_one(data):
 @pytest.fixture(scope="module")
 def labels(data):
     """The bytes of the smallest file, unpacked."""
-    path = source._paths(data.folder)[LABELS]
+    (path,) = data.folder.glob(f"{LABELS}*")
     return gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
-
-
-def test_raw_and_gzip_files_both_read(labels, data, tmp_path):
-    raw, packed = tmp_path / LABELS, tmp_path / f"{LABELS}.gz"
-    raw.write_bytes(labels)
-    packed.write_bytes(gzip.compress(labels))
-    for path in (raw, packed):
-        assert source.read_idx(path).tolist() == data.test_labels.tolist()
 
 
 def flipped(content, place):
@@ -70,9 +56,8 @@ def flipped(content, place):
 
 DAMAGE = {
     "truncated": (lambda whole: whole[:-1], "10,007 bytes"),
-    "longer": (lambda whole: whole + b"\0", "more than 10,008 bytes"),
+    "longer": (lambda whole: whole + b"\0", "SHA-256"),
     "altered": (lambda whole: flipped(whole, 5000), "SHA-256"),
-    "empty": (lambda whole: b"", "0 bytes"),
     "packed, truncated": (lambda whole: gzip.compress(whole[:-1]), "10,007 bytes"),
     "packed, altered": (lambda whole: gzip.compress(flipped(whole, 5000)), "SHA-256"),
     "packed, not gzip": (lambda whole: b"<html>not found</html>", "cannot be read"),
@@ -83,13 +68,15 @@ DAMAGE = {
 
 
 @pytest.mark.parametrize("damage", DAMAGE)
-def test_a_damaged_file_is_named_with_what_is_wrong(labels, tmp_path, damage):
-    change, reason = DAMAGE[damage]
-    path = tmp_path / (f"{LABELS}.gz" if damage.startswith("packed") else LABELS)
+def test_raw_and_gzip_files_are_read_and_a_damaged_one_is_named(labels, data, tmp_path, damage):
+    (change, reason), packed = DAMAGE[damage], damage.startswith("packed")
+    path = tmp_path / (f"{LABELS}.gz" if packed else LABELS)
+    path.write_bytes(gzip.compress(labels) if packed else labels)
+    assert source.read_idx(path).tolist() == data.test_labels.tolist()
     path.write_bytes(change(labels))
-    with pytest.raises(InputError) as error:
+    with pytest.raises(InputError, match=reason) as error:
         source.read_idx(path)
-    assert str(error.value).startswith(f"{path}: ") and reason in str(error.value) and "\n" not in str(error.value)
+    assert str(error.value).startswith(f"{path}: ") and "\n" not in str(error.value)
 
 
 def test_a_gzip_bomb_is_not_unpacked(tmp_path):
@@ -97,7 +84,7 @@ def test_a_gzip_bomb_is_not_unpacked(tmp_path):
     path.write_bytes(gzip.compress(bytes(2**22), 1) * 256)  # 256 members, 1 GiB in all
     tracemalloc.start()
     try:
-        with pytest.raises(InputError, match="more than 10,008 bytes"):
+        with pytest.raises(InputError, match="SHA-256"):
             source.read_idx(path)
         assert tracemalloc.get_traced_memory()[1] < 2**21
     finally:
@@ -106,10 +93,7 @@ def test_a_gzip_bomb_is_not_unpacked(tmp_path):
 
 @pytest.fixture
 def mirror(tmp_path, monkeypatch):
-    """A folder with a data set of 20 + 10 images as gzip, which is what the code takes for Fashion-MNIST.
-
-    No place of this machine is looked at and no source answers, until a test says so.
-    """
+    """A folder with a data set of 20 + 10 images as gzip, which the code takes for Fashion-MNIST; no source answers."""
     folder = tmp_path / "mirror"
     folder.mkdir()
     files = {}
@@ -147,12 +131,11 @@ def copied(mirror, folder):
 
 def test_places_are_read_in_their_order(mirror, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(source, "DEBIAN_FOLDER", (tmp_path / "debian").relative_to("/"))
-    given, environment, project, debian = places = [
-        tmp_path / "given", tmp_path / "environment", source.PROJECT / "data", tmp_path / "debian"]  # fmt: skip
-    for place in places:
-        copied(mirror, place)
+    given, environment, debian = (copied(mirror, tmp_path / name) for name in ("given", "environment", "debian"))
+    project = copied(mirror, source.PROJECT / "data")
     monkeypatch.setenv("HW2_DATA", str(environment))
     assert source.load(given).folder == given
+    assert source.load(copied(mirror, tmp_path / "home/FashionMNIST/raw").parents[1]).folder.name == "raw"
     assert source.load().folder == environment
     monkeypatch.delenv("HW2_DATA")
     assert source.load().folder == project
@@ -179,12 +162,6 @@ def test_a_named_folder_that_lacks_a_file_is_filled_and_told_so_whatever_else_is
     assert str(home) in capsys.readouterr().err
 
 
-def test_torchvisions_own_layout_is_found_under_the_folder_that_torchvision_was_given(mirror, tmp_path):
-    raw = copied(mirror, tmp_path / "home/FashionMNIST/raw")
-    assert source.load(tmp_path / "home").folder == raw
-    assert source.load(raw).folder == raw
-
-
 def test_torchvisions_mirrors_are_asked_one_after_the_other(mirror, tmp_path, serve):
     spoilt = tmp_path / "spoilt"
     spoilt.mkdir()
@@ -196,14 +173,12 @@ def test_torchvisions_mirrors_are_asked_one_after_the_other(mirror, tmp_path, se
     assert names(tmp_path / "home") == names(mirror)
 
 
-def debian(tmp_path, mirror, lists):
-    """Stand-ins for apt-get, which knows the package from its own or only from updated private lists, and dpkg-deb."""
+def debian(tmp_path, mirror):
+    """Stand-ins for apt-get, which knows the package once its lists are updated, and for dpkg-deb."""
     tools = tmp_path / "bin"
     tools.mkdir()
-    system = 'case "$1" in download) ;; *) exit 9;; esac' if lists else "[ -e updated ] || exit 9"
     scripts = {
-        "apt-get": 'for last; do :; done\n[ "$last" = update ] && { touch updated; exit 0; }\n'
-        f"{{ {system}; }} || exit 9\n: > dataset.deb\n",
+        "apt-get": 'case "$*" in *" update") : > updated;; *) [ -e updated ] && : > dataset.deb;; esac\n',
         "dpkg-deb": f'mkdir -p "$3/{source.DEBIAN_FOLDER}" && cp {mirror}/* "$3/{source.DEBIAN_FOLDER}"\n',
     }
     for name, script in scripts.items():
@@ -211,11 +186,17 @@ def debian(tmp_path, mirror, lists):
         (tools / name).chmod(0o755)
 
 
-@pytest.mark.parametrize("lists", [True, False], ids=["system lists", "private lists"])
-def test_debians_package_is_taken_where_no_mirror_answers(mirror, tmp_path, lists):
-    debian(tmp_path, mirror, lists)
+def test_debians_package_is_taken_where_no_mirror_answers(mirror, tmp_path):
+    debian(tmp_path, mirror)
     assert len(source.load(tmp_path / "home").train_images) == 20
     assert names(tmp_path / "home") == names(mirror)
+    (mirror / f"{LABELS}.gz").unlink()
+    with pytest.raises(InputError, match="not all four files came"):
+        source.load(tmp_path / "other")
+    (tmp_path / "bin/dpkg-deb").write_text("#!/bin/sh\necho no such archive >&2\nexit 2\n")
+    with pytest.raises(InputError, match="no such archive"):
+        source.load(tmp_path / "other")
+    assert names(tmp_path / "other") == []
 
 
 def test_where_nothing_works_one_error_says_what_was_tried_and_where_to_put_the_files(mirror, tmp_path):
@@ -223,11 +204,9 @@ def test_where_nothing_works_one_error_says_what_was_tried_and_where_to_put_the_
     with pytest.raises(InputError) as error:
         source.load(home)
     text = str(error.value)
-    assert all(tried in text for tried in (str(home), "torchvision's mirrors", "there is no apt-get here"))
+    assert all(tried in text for tried in (str(home), "none/ (", "apt-get", *source.FILES))
     assert str(source.PROJECT / "data") not in text  # which was not looked at
-    assert all(name in text for name in source.FILES)
-    assert "\n" not in text
-    assert names(home) == []
+    assert "\n" not in text and names(home) == []
     with pytest.raises(InputError) as error:
         source.load()
     assert all(str(place) in str(error.value) for place in (source.PROJECT / "data", "/no-such-folder/fashion-mnist"))
@@ -237,7 +216,7 @@ def test_a_fetch_that_breaks_off_or_brings_wrong_files_leaves_nothing(mirror, tm
     for name in ("train-labels-idx1-ubyte.gz", "t10k-labels-idx1-ubyte.gz"):
         (mirror / name).write_bytes(gzip.compress(b"other"))
     serve("mirror")
-    with pytest.raises(InputError, match="bytes after unpacking"):
+    with pytest.raises(InputError, match="not Fashion-MNIST"):
         source.load(tmp_path / "home")
     (mirror / "train-labels-idx1-ubyte.gz").unlink()
     with pytest.raises(InputError, match="No such file"):
@@ -245,21 +224,10 @@ def test_a_fetch_that_breaks_off_or_brings_wrong_files_leaves_nothing(mirror, tm
     assert names(tmp_path / "home") == []
 
 
-def test_a_package_that_lacks_files_or_does_not_unpack_is_one_of_the_places_tried(mirror, tmp_path):
-    debian(tmp_path, mirror, lists=True)
-    (mirror / f"{LABELS}.gz").unlink()
-    with pytest.raises(InputError, match="not all four files came"):
-        source.load(tmp_path / "home")
-    (tmp_path / "bin/dpkg-deb").write_text("#!/bin/sh\necho no such archive >&2\nexit 2\n")
-    with pytest.raises(InputError, match="no such archive"):
-        source.load(tmp_path / "home")
-    assert names(tmp_path / "home") == []
-
-
 @pytest.mark.parametrize("answer", [b"220 mail.example ready\r\n\r\n", b""], ids=["not HTTP", "silence"])
 def test_a_mirror_that_does_not_speak_http_is_one_of_the_places_tried(mirror, tmp_path, monkeypatch, answer):
     monkeypatch.setattr(source, "TIMEOUT", 0.5)
-    done, before = threading.Event(), socket.getdefaulttimeout()
+    done = threading.Event()
     with socket.create_server(("127.0.0.1", 0)) as server:
 
         def serve():
@@ -272,29 +240,22 @@ def test_a_mirror_that_does_not_speak_http_is_one_of_the_places_tried(mirror, tm
         thread.start()
         address = f"http://127.0.0.1:{server.getsockname()[1]}/"
         monkeypatch.setattr(torchvision.datasets.FashionMNIST, "mirrors", [address])
-        with pytest.raises(InputError, match="torchvision's mirrors"):
+        with pytest.raises(InputError, match=re.escape(address)):
             source.load(tmp_path / "home")
         done.set()
         thread.join()
-    assert socket.getdefaulttimeout() == before
-
-
-def test_a_folder_that_cannot_be_made_is_named(mirror, tmp_path):
-    (tmp_path / "file").write_text("in the way")
-    with pytest.raises(InputError, match=r"file/home: cannot be created"):
-        source.load(tmp_path / "file" / "home")
 
 
 def test_two_fetches_at_the_same_time_do_not_collide(mirror, tmp_path, monkeypatch, serve):
-    fetch, together, found = source._fetch_torchvision, threading.Barrier(2), []
+    fetch, together, found = source._download, threading.Barrier(2), []
 
-    def fetch_together(folder):
+    def fetch_together(*arguments):
         together.wait(30)
-        fetch(folder)
+        fetch(*arguments)
         together.wait(30)
 
     serve("mirror")
-    monkeypatch.setattr(source, "_fetch_torchvision", fetch_together)
+    monkeypatch.setattr(source, "_download", fetch_together)
     threads = [threading.Thread(target=lambda: found.append(source.load(tmp_path / "home"))) for _ in range(2)]
     for thread in threads:
         thread.start()

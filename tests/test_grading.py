@@ -1,6 +1,7 @@
 """The rubric fails what it should fail, on real weights and data."""
 
 import gzip
+from itertools import product
 
 import pytest
 import torch
@@ -50,21 +51,18 @@ def graded(weights=DELIVERED.weights, submission=PROJECT / "submission.csv", tex
 
 def test_the_delivered_network_fails_nothing_that_its_recorded_count_does_not():
     found, lines = graded()
-    accuracy = found.pop("test accuracy at least 92.4%")
-    enough = DELIVERED.metrics["test_correct"] >= 9240
-    assert accuracy.verdict == (grading.PASS if enough else grading.FAIL)
-    assert grading.FAIL not in [line.verdict for line in found.values()]
-    assert [line.verdict for line in lines].count(grading.OPEN) == 1
+    assert found.pop("test accuracy at least 92.4%").ok is (DELIVERED.metrics["test_correct"] >= 9240)
+    assert sorted(str(line.ok) for line in found.values()) == ["None", *["True"] * 7]
     assert sum(int(line.share.removesuffix("%")) for line in lines if line.share) == 100
 
 
-@pytest.mark.parametrize(("right", "verdict"), [(8, grading.PASS), (7, grading.FAIL)])
-def test_eight_of_ten_pictures_will_do(monkeypatch, right, verdict):
+@pytest.mark.parametrize(("right", "ok"), [(8, True), (7, False)])
+def test_eight_of_ten_pictures_will_do(monkeypatch, right, ok):
     shown = torch.eye(10)
     shown[right:] = shown[right:].roll(1, 1)
     monkeypatch.setattr(grading.pictures, "probabilities", lambda network, images: shown)
     line = graded()[0]["the model classifies a picture of each class"]
-    assert (line.evidence, line.verdict) == (f"{right} of 10 right", verdict)
+    assert (line.evidence, line.ok) == (f"{right} of 10 right", ok)
 
 
 def test_the_methods_are_the_text_under_their_heading():
@@ -73,11 +71,8 @@ def test_the_methods_are_the_text_under_their_heading():
 
 
 def test_the_table_is_aligned_and_counts_the_verdicts():
-    lines = [
-        grading.Line("one", "5%", "a", "long evidence", grading.PASS),
-        grading.Line("part two", "", "bb", "e", grading.FAIL),
-        grading.Line("x", "30%", "c", "d", grading.OPEN),
-    ]
+    words = ("one", "5%", "a", True, "long evidence"), ("part two", "", "bb", False, "e"), ("x", "30%", "c", None, "d")
+    lines = [grading.Line(*line) for line in words]
     text = grading.table(lines).splitlines()
     assert len({line.find(end) for line, end in zip(text[2:5], ("pass", "fail", "not"), strict=True)}) == 1
     assert text[-1] == "1 pass, 1 fail, 1 not checkable"
@@ -97,7 +92,7 @@ def test_too_many_parameters_and_too_low_an_accuracy_fail(tmp_path, submission):
     torch.manual_seed(0)
     networks.save(networks.ResNet14((16, 16, 32, 64)), tmp_path / "wide.safetensors")
     _, lines = graded(tmp_path / "wide.safetensors", submission)
-    failed = [line.checked for line in lines if line.verdict == grading.FAIL]
+    failed = [line.checked for line in lines if line.ok is False]
     assert [line.split(" ")[0] for line in failed] == ["at", "test", "submission.csv", "table", "the"]
     assert grading.failed(lines)
 
@@ -121,59 +116,39 @@ def test_the_report_is_read_before_the_test_set(tmp_path, monkeypatch):
         graded(text=tmp_path / "report.md")
 
 
-def test_one_parameter_decides(monkeypatch):
-    for count, verdict in ((100_000, grading.PASS), (100_001, grading.FAIL)):
-        monkeypatch.setattr(networks, "count_parameters", lambda network, count=count: count)
-        monkeypatch.setattr(grading, "summary_table", lambda network: "Number of remaining parameters")
-        assert graded()[0]["at most 100,000 parameters"].verdict == verdict
-
-
-def test_one_image_decides(monkeypatch, classes):
-    # Exactly 9,240 of 10,000 reach the baseline, 9,239 do not.
+@pytest.mark.parametrize("more", [0, 1])
+def test_one_parameter_and_one_image_decide(monkeypatch, more):
     labels = data.fashion_mnist().test_labels
-    for correct, verdict in ((9240, grading.PASS), (9239, grading.FAIL)):
-        forged = torch.where(torch.arange(10_000) < correct, labels, (labels + 1) % 10)
-        monkeypatch.setattr(training, "predict", lambda *_, forged=forged: forged)
-        monkeypatch.setattr(ledger, "of_weights", lambda *_: None)
-        assert graded()[0]["test accuracy at least 92.4%"].verdict == verdict
+    forged = torch.where(torch.arange(10_000) < 9240 - more, labels, (labels + 1) % 10)
+    monkeypatch.setattr(networks, "count_parameters", lambda network: 100_000 + more)
+    monkeypatch.setattr(grading, "summary_table", lambda network: "Number of remaining parameters")
+    monkeypatch.setattr(training, "predict", lambda *_: forged)
+    monkeypatch.setattr(ledger, "of_weights", lambda *_: None)
+    found, _ = graded()
+    for checked in ("at most 100,000 parameters", "test accuracy at least 92.4%"):
+        assert found[checked].ok is not bool(more)
 
 
-def swap(path, line, text):
-    lines = path.read_text().splitlines()
-    lines[line] = text
-    path.write_text("\n".join(lines) + "\n")
-
-
-def test_a_whole_submission_passes(submission, classes):
-    assert grading.check_submission(submission, classes)[0]
-
-
-@pytest.mark.parametrize("line", ["2,10", "2,-1", "2,1.0", "2,", "7,1", "another class", None])
+@pytest.mark.parametrize("line", ["2,10", "2,-1", "2,1.0", "2,", "7,1", "2,{}", None])
 def test_a_wrong_submission_fails_and_says_where(submission, classes, line):
-    if line is None:
-        submission.write_text("\n".join(submission.read_text().splitlines()[:-1]))
-    else:
-        swap(submission, 3, line.replace("another class", f"2,{(int(classes[2]) + 1) % 10}"))
+    assert grading.check_submission(submission, classes)[0]
+    lines = submission.read_text().splitlines()
+    lines[3:4] = [line.format((int(classes[2]) + 1) % 10)] if line else []
+    submission.write_text("\n".join(lines))
     ok, told = grading.check_submission(submission, classes)
     assert not ok and ("row 2" if line else "9,999 rows") in told
 
 
-@pytest.mark.parametrize("content", [b"", b"\x00\xff\xfe", b"a,b\n1,2\n", b"id;pred\n0;1\n", b'id,pred\n"0,1\n'])
+WRONG = [b"", b"\x00\xff\xfe", b"a,b\n1,2\n", b"id;pred\n0;1\n", b'id,pred\n"0,1\n', b"id,pred\nx,0,1\n"]
+
+
+# pandas by itself unpacks a .gz, and takes a field too many for the name of its row
+@pytest.mark.parametrize("content", [*WRONG, gzip.compress(b"id,pred\n0,1\n")])
 def test_what_is_no_submission_is_refused(tmp_path, classes, content):
-    path = tmp_path / "other.csv"
+    path = tmp_path / "other.csv.gz"
     path.write_bytes(content)
-    with pytest.raises(InputError, match=r"other\.csv: no submission \(.+\)"):
+    with pytest.raises(InputError, match=r"other\.csv\.gz: no submission \(.+\)"):
         grading.check_submission(path, classes)
-
-
-def test_a_column_that_the_header_lacks_is_refused_and_a_packed_file_is_not_unpacked(submission, classes):
-    packed = submission.with_name("submission.csv.gz")
-    packed.write_bytes(gzip.compress(submission.read_bytes()))
-    header, *rows = submission.read_text().splitlines()
-    submission.write_text("\n".join([header, *(f"x,{row}" for row in rows)]))
-    for path in (packed, submission):
-        with pytest.raises(InputError, match="no submission"):
-            grading.check_submission(path, classes)
 
 
 @pytest.mark.parametrize(
@@ -185,7 +160,6 @@ def test_a_column_that_the_header_lacks_is_refused_and_a_packed_file_is_not_unpa
         ("陳彥儒", "", "name and student ID"),
         ("istillation", "eaching", "methods, at most 200 words"),
         ("BasicBlock-49", "BasicBlock-50", "table and `Number of remaining parameters`"),
-        ("### Methods\n", "### Methods\n" + "word " * 100, "methods, at most 200 words"),
     ],
 )
 def test_a_report_that_lacks_a_part_fails_that_part(tmp_path, old, new, checked):
@@ -194,39 +168,30 @@ def test_a_report_that_lacks_a_part_fails_that_part(tmp_path, old, new, checked)
     (tmp_path / "report.md").write_text(text.replace(old, new), "utf-8")
     found, _ = graded(text=tmp_path / "report.md")
     found.pop("test accuracy at least 92.4%")
-    assert [line.checked for line in found.values() if line.verdict == grading.FAIL] == [checked]
+    assert [line.checked for line in found.values() if line.ok is False] == [checked]
 
 
-@pytest.mark.parametrize(("more", "verdict"), [(0, grading.PASS), (1, grading.FAIL)])
-def test_one_word_decides(tmp_path, more, verdict):
+@pytest.mark.parametrize(("more", "ok"), [(0, True), (1, False)])
+def test_one_word_decides(tmp_path, more, ok):
     text = (PROJECT / "report.md").read_text("utf-8")
     words = WORDS + more - len(grading.methods_section(text).split())
     (tmp_path / "report.md").write_text(text.replace("### Methods\n", "### Methods\n" + "word " * words), "utf-8")
-    assert graded(text=tmp_path / "report.md")[0]["methods, at most 200 words"].verdict == verdict
+    assert graded(text=tmp_path / "report.md")[0]["methods, at most 200 words"].ok == ok
 
 
 @pytest.fixture(scope="module")
 def least_sure():
     """Where rounding would decide, if it did: the 400 test images whose two largest logits are closest."""
-    first, second = training.logits_of(DELIVERED.network(), data.fashion_mnist().test_images).topk(2)[0].T
-    return (first - second).argsort()[:400]
+    return training.margins(training.logits_of(DELIVERED.network(), data.fashion_mnist().test_images)).argsort()[:400]
 
 
-def predicted(monkeypatch, threads, batch, images):
-    logits_of = training.logits_of
-    with monkeypatch.context() as patch, environment.threads(threads):
-        patch.setattr(training, "logits_of", lambda network, part, **more: logits_of(network, part, batch, **more))
-        return PREDICT(DELIVERED.network(), images)
-
-
-def test_the_graded_classes_hang_on_neither_threads_nor_batch_size(monkeypatch, classes):
-    threads = 2 if torch.get_num_threads() == 1 else 1  # `classes` came of this process's number, 100 at a time
-    assert predicted(monkeypatch, threads, 1000, data.fashion_mnist().test_images).equal(classes)
-
-
-# One image at a time takes long: those 400 stand for all 10,000.
-@pytest.mark.parametrize("threads", [1, 2])
-@pytest.mark.parametrize("batch", [1, 100, 1000])
-def test_nor_do_those_of_the_least_sure_images(monkeypatch, classes, least_sure, threads, batch):
-    images = data.fashion_mnist().test_images[least_sure]
-    assert predicted(monkeypatch, threads, batch, images).equal(classes[least_sure])
+# One image at a time takes long: those 400 stand for all 10,000, which are predicted once.
+@pytest.mark.parametrize(("threads", "batch", "every"), [(2, 1000, True), *product((1, 2), (1, 100, 1000), (False,))])
+def test_the_graded_classes_hang_on_neither_threads_nor_batch_size(
+    monkeypatch, classes, least_sure, threads, batch, every
+):
+    logits_of, rows = training.logits_of, slice(None) if every else least_sure
+    monkeypatch.setattr(training, "logits_of", lambda network, part: logits_of(network, part, batch))
+    with environment.threads(threads):
+        found = PREDICT(DELIVERED.network(), data.fashion_mnist().test_images[rows])
+    assert found.equal(classes[rows])

@@ -3,16 +3,13 @@
 import gzip
 import json
 import re
-from pathlib import Path
 
 import numpy as np
 import torch
 from safetensors.torch import load_file
 from torch.nn import functional
 
-from hw2 import data
-
-PROJECT = Path(__file__).parent.parent
+from hw2.data import PROJECT, fashion_mnist
 
 
 def idx(folder, name, header):
@@ -49,7 +46,7 @@ def test_plain_torch_counts_as_many_test_images_right_as_the_run_and_the_report(
     name = json.loads((PROJECT / "runs/delivered.json").read_text())["run"]
     run = PROJECT / "runs" / name
     # Only where the files are is asked of the package.
-    folder = data.fashion_mnist().folder
+    folder = fashion_mnist().folder
     images = (idx(folder, "t10k-images-idx3-ubyte", 16).view(-1, 1, 28, 28) / 255 - 0.2860) / 0.3530
     labels = idx(folder, "t10k-labels-idx1-ubyte", 8).long()
     state = load_file(run / "model.safetensors")

@@ -3,12 +3,11 @@
 import base64
 import copy
 import re
-import shlex
-import tomllib
 
 import nbclient
 import nbformat
 import pytest
+from helpers import pytest_words
 from nbclient.exceptions import CellExecutionError
 from nbval.plugin import find_comment_markers
 
@@ -33,7 +32,9 @@ def pictures(cell):
     outputs = [output for output in cell.outputs if "image/png" in output.get("data", {})]
     shown = [(base64.b64decode(output.data["image/png"]), output.metadata.get("image/png")) for output in outputs]
     names = re.findall(r'report\.show\("(\w+)"\)', cell.source)
-    return shown, [((PROJECT / f"figures/{name}.png").read_bytes(), {"alt": report.figure(name).alt}) for name in names]
+    return shown, [
+        ((PROJECT / f"figures/{name}.png").read_bytes(), {"alt": report.FIGURES[name].alt}) for name in names
+    ]
 
 
 def problems(path, notebook) -> list[str]:
@@ -119,10 +120,7 @@ def mark(text):
         (output("error", ename="ValueError", evalue="", traceback=[]), "error ValueError"),
         (output("stream", name="stderr", text="warning"), "stream stderr"),
         (output("display_data", data={notebooks.WIDGET: {}}), "may not be compared, application/vnd.jupyter.widget"),
-        (
-            lambda book: picture(book).data.update({"image/png": picture(read(PATHS[0])).data["image/png"]}),
-            "its pictures",
-        ),
+        (lambda book: picture(book).data.update(picture(read(PATHS[0])).data), "its pictures"),
         (lambda book: picture(book).data.pop("image/png"), "its pictures"),
         (lambda book: picture(book).metadata["image/png"].update(alt="All is well."), "its pictures"),
         (mark("# NBVAL_IGNORE_OUTPUT"), "a marker"),
@@ -142,27 +140,11 @@ def test_the_gate_sees(change, told):
 
 
 STRICT = ["-m=not weekly", "--numprocesses=2", "--dist=loadfile", "--nbval", "--nbval-current-env"]
-STRICT += ["--nbval-cell-timeout=600", "tests", "notebooks", "-q", "--strict-markers", "-p", "no:cacheprovider"]
+STRICT += ["--nbval-cell-timeout=600", "tests", "notebooks"]
 
 
-def softened(makefile):
-    """What in `make test` is not the strict comparison of every cell: words that are strange, and words that lack."""
-    (called,) = re.findall(r"^test:.*\n(?:\t.*\n)*?\t.* -m pytest (.*)", makefile, re.MULTILINE)
-    options = tomllib.loads((PROJECT / "pyproject.toml").read_text())["tool"]["pytest"]["ini_options"]
-    return sorted(set(STRICT) ^ {*shlex.split(called), *options["addopts"].split()})
-
-
-@pytest.mark.parametrize(
-    ("old", "new", "told"),
-    [
-        ("", "", []),
-        ("--nbval ", "--nbval-lax ", ["--nbval", "--nbval-lax"]),
-        (" notebooks\n", " notebooks/01_teacher.ipynb\n", ["notebooks", "notebooks/01_teacher.ipynb"]),
-        ("--nbval ", "--nbval --nbval-sanitize-with=all.cfg ", ["--nbval-sanitize-with=all.cfg"]),
-    ],
-)
-def test_make_test_compares_every_cell_and_the_gate_sees_where_it_does_not(old, new, told):
-    assert softened((PROJECT / "Makefile").read_text().replace(old, new)) == told
+def test_make_test_compares_every_cell():
+    assert pytest_words() == (STRICT, ["-q", "--strict-markers", "-p", "no:cacheprovider"])
 
 
 def test_a_notebook_that_trains_fails_under_test(tmp_path):

@@ -2,10 +2,10 @@
 
 import itertools
 import os
-import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections import Counter
 from dataclasses import replace
@@ -22,6 +22,7 @@ from hw2.errors import InputError
 from hw2.experiments import environment, search, store
 from hw2.experiments.recipes import TuningRecipe
 from hw2.experiments.run import HISTORY
+from hw2.files import read_csv, read_json
 from hw2.training import Fit, Options
 
 CPU = torch.device("cpu")
@@ -59,34 +60,30 @@ def fits(monkeypatch):
     return tried, hooks
 
 
-def settings(found):
-    return [(row["seed"], row["T"], row["alpha"]) for row in found.trials]
-
-
-def test_each_trial_tells_its_count_and_keeps_what_it_is_replayed_by(searched, few):
+def test_each_trial_tells_its_count_and_keeps_what_it_is_replayed_by(searched, few, tmp_path):
     targets = torch.randn(2, 576, 10).half()
     recipe = replace(RECIPE, fit=Fit(epochs=2, lr=0.1, batch=32), alphas=(0.9,))
     found = searched(recipe, targets)
-    assert [set(row) for row in found.trials] == [set(store.TRIALS)] * 4
-    columns, history = found.tables["history.csv"]
-    assert columns == ("trial", *HISTORY) and [row["trial"] for row in history] == [n // 2 for n in range(8)]
-    _, steps = found.tables["steps.csv"]
-    for row, last in zip(found.trials, history[1::2], strict=True):
-        assert row["val_correct"] == round(last["val_accuracy"] * 32)
-        mine = [{"step": step["step"], "loss": step["loss"]} for step in steps if step["trial"] == row["trial"]]
-        one = {name: row[name] for name in ("seed", "T", "alpha")}
-        assert search.trained(recipe, one, targets, few, Options(), CPU)[1].steps == mine
-    environments = found.environments
-    assert environments["of_trials"] == [0] * 4 and len(environments["wall_s"]) == 4
-    assert environments["environments"] == [environment.environment(CPU)]
+    search.write(tmp_path, recipe, found)
+    trials = read_csv(tmp_path / "trials.csv", store.TRIALS, words=("state",))
+    history = read_csv(tmp_path / "history.csv", ("trial", *HISTORY))
+    steps = read_csv(tmp_path / "steps.csv", ("trial", "step", "loss"))
+    assert [tuple(row) for row in trials[["seed", "T", "alpha"]].to_numpy()] == [(*one[:2], 0.9) for one in GRID[::2]]
+    assert trials.val_correct.tolist() == (history[history.epoch == 2].val_accuracy * 32).round().tolist()
+    for number, one in enumerate(search.settings(recipe)):
+        again = search.trained(recipe, one, targets, few, Options(), CPU)[1]
+        assert [step["loss"] for step in again.steps] == steps[steps.trial == number].loss.tolist()
+    told = read_json(tmp_path / "environment.json")
+    assert told["of_trials"] == [0] * 4 and len(told["wall_s"]) == 4
+    assert told["environments"] == [environment.environment(CPU)]
 
 
 def test_a_finished_search_is_loaded_and_recipes_share_nothing(searched, fits):
     tried, _ = fits
     found = searched()
-    assert settings(found) == GRID and sorted(tried) == sorted(LABELS)
-    assert searched().trials == found.trials and len(tried) == len(GRID)
-    assert {row["images"] for row in searched(replace(RECIPE, images=32)).trials} == {32}
+    assert len(found) == len(GRID) and sorted(tried) == sorted(LABELS)
+    assert searched() == found and len(tried) == len(GRID)
+    searched(replace(RECIPE, images=32))
     assert len(tried) == 2 * len(GRID)
 
 
@@ -104,7 +101,7 @@ def test_an_interrupted_search_goes_on_without_repeating_what_is_complete(search
     with pytest.raises(kind):
         searched()
     assert len(tried) == after
-    assert settings(searched()) == GRID
+    assert len(searched()) == len(GRID)
     assert sorted(tried) == sorted(LABELS)
 
 
@@ -117,7 +114,7 @@ def test_a_search_that_other_code_began_is_not_gone_on_with(searched, fits, monk
     monkeypatch.setattr(environment, "code", lambda: "another")
     with pytest.raises(InputError, match="another state of hw2/ began this search"):
         searched()
-    assert settings(searched(replace=True)) == GRID
+    assert len(searched(replace=True)) == len(GRID)
     assert len(tried) == 3 + len(GRID)
 
 
@@ -143,27 +140,34 @@ def logged(*arguments, options, **more):
     return fit(*arguments, options=options, **more)
 
 training.fit = logged
-for row in search.search(RECIPE, TARGETS, fashion, CPU, search.study(RECIPE, storage)).trials:
-    print(row["seed"], row["T"], row["alpha"], row["val_correct"])
+for record in search.search(RECIPE, TARGETS, fashion, CPU, search.study(RECIPE, storage)):
+    print(record["val_correct"], record["epochs"])
 """
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
 def storage(request, tmp_path):
-    """A database's URL; PostgreSQL is started where one is installed."""
+    """A database's URL; PostgreSQL is started where one is installed, with its driver."""
     if request.param == "sqlite":
         yield f"sqlite:///{tmp_path / 'study.db'}"
         return
-    programs = sorted(Path("/usr/lib/postgresql").glob("*/bin")) or [Path(found).parent for found in
-                                                                    filter(None, [shutil.which("initdb")])]  # fmt: skip
-    pytest.importorskip("psycopg2", reason="the driver of PostgreSQL is not installed")
-    if not programs or os.getuid() == 0:
-        pytest.skip("PostgreSQL is not installed, or it does not start for root")
-    folder, run = tmp_path / "postgres", lambda *words: subprocess.run(words, check=True, capture_output=True)
-    run(programs[-1] / "initdb", "-D", folder, "-U", "hw2", "-A", "trust")
-    run(programs[-1] / "pg_ctl", "-D", folder, "-w", "-o", f"-c listen_addresses='' -k {tmp_path}", "start")
-    yield f"postgresql+psycopg2://hw2@/postgres?host={tmp_path}"
-    run(programs[-1] / "pg_ctl", "-D", folder, "-m", "immediate", "stop")
+    pytest.importorskip("psycopg2")
+    programs = sorted(Path("/usr/lib/postgresql").glob("*/bin"))
+    if not programs:
+        pytest.skip("PostgreSQL is not installed")
+    # It does not run as root: there its own user starts it.
+    as_user = ["runuser", "-u", "postgres", "--"] if os.getuid() == 0 else []
+    with tempfile.TemporaryDirectory(prefix="hw2-") as folder:
+
+        def run(program, *words):
+            command = [*as_user, programs[-1] / program, "-D", f"{folder}/data", *words]
+            subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+        os.chmod(folder, 0o777)
+        run("initdb", "-U", "hw2", "-A", "trust")
+        run("pg_ctl", "-w", "-o", f"-c listen_addresses='' -k {folder}", "start")
+        yield f"postgresql+psycopg2://hw2@/postgres?host={folder}"
+        run("pg_ctl", "-m", "immediate", "stop")
 
 
 @pytest.fixture

@@ -1,14 +1,14 @@
 """What is trained: EXPERIMENTS, one row each. From it come recipes, help, walk, tables, estimate and provenance.
 
-A variant is a row with a change. A recipe is a function of row, profile, seed, and of what the store knows: the setting
-that the search chose, and whether the course's file stands in for the teacher.
+A variant is a row with a change. `recipe` builds an experiment's recipe from its row, profile and seed, from the
+setting that the search chose, and from whether the course's file stands in for the teacher. The first row of a group is
+the one that the others are compared with.
 """
 
 from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from typing import Protocol
 
 from hw2.assignment import NARROW, RATIO
 from hw2.errors import InputError
@@ -44,23 +44,15 @@ class Experiment:
         return CompressedRecipe if self.parent else StudentRecipe
 
 
-class Settings(Protocol):
-    """What a recipe needs to know of a profile's runs; `experiments.store.Settings` answers from runs/."""
-
-    def setting(self, which: str) -> tuple[float, float]:
-        """Temperature and alpha: `best` of the search, `chosen`, or those of a finalist."""
-
-    def course_file(self, seed: int) -> str | None:
-        """SHA-256 of the file that stands in for the teacher's training."""
-
-
 class Unknown:
-    """Settings for the estimate, which needs none."""
+    """What a recipe asks of a profile's runs, answered without any: `store.Settings` knows."""
 
     def setting(self, which: str) -> tuple[float, float]:
+        """Temperature and alpha: `best` of the search, those of `finalist-1` or `-2`, or `chosen`."""
         return 1.0, 0.5
 
     def course_file(self, seed: int) -> str | None:
+        """SHA-256 of the file that stands in for the teacher's training, or None."""
         return None
 
 
@@ -185,7 +177,7 @@ def seeds(name: str, profile: str) -> tuple[int, ...]:
     return PROFILES[check_profile(profile)]["seeds"][row(name).seeds]
 
 
-def tuning(profile: str, settings: Settings) -> TuningRecipe:
+def tuning(profile: str, settings: Unknown) -> TuningRecipe:
     """The recipe of the profile's search."""
     numbers = PROFILES[check_profile(profile)]
     teacher = recipe("teacher", profile, 0, settings).digest
@@ -194,7 +186,7 @@ def tuning(profile: str, settings: Settings) -> TuningRecipe:
     )
 
 
-def recipe(name: str, profile: str, seed: int, settings: Settings) -> Recipe:
+def recipe(name: str, profile: str, seed: int, settings: Unknown) -> Recipe:
     """The recipe of a row's run."""
     one, numbers = row(name), PROFILES[check_profile(profile)]
     if profile not in one.profiles:

@@ -36,7 +36,7 @@ def threads(count: int):
 
 
 def pick_device(name: str = "auto") -> torch.device:
-    """`auto` is the accelerator where there is one. Raises `InputError` for a name that is none, or not to be had."""
+    """`auto` is the accelerator where there is one. Raises `InputError` for an unknown or unavailable device."""
     if name not in ("auto", "cpu", "cuda"):
         raise InputError(f"device {name!r}: expected auto, cpu or cuda")
     if name == "cuda" and not torch.cuda.is_available():
@@ -82,11 +82,12 @@ def lacks_bfloat16(device: torch.device) -> bool:
 def _git(*words: str) -> str:
     """What git answers about the project; `InputError` where it does not."""
     try:
-        done = subprocess.run(["git", *words], cwd=data.PROJECT, capture_output=True, text=True, check=False)
-    except OSError as error:
-        raise InputError(f"git: {error}; a run names the commit that it is trained from") from None
-    if done.returncode:
-        raise InputError(f"git: {(done.stderr.strip().splitlines() or ['no answer'])[-1]}; a run names its commit")
+        done = subprocess.run(["git", *words], cwd=data.PROJECT, capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError) as error:
+        told = getattr(error, "stderr", None) or str(error)
+        raise InputError(
+            f"git: {told.strip().splitlines()[-1]}; a run names the commit that it is trained from"
+        ) from None
     return done.stdout.rstrip()
 
 
@@ -124,16 +125,11 @@ def check_code(profile: str) -> None:
 
 
 def peak_memory(device: torch.device) -> int | None:
-    """Bytes: the accelerator's peak, or this process's; None where the system does not say (Windows)."""
+    """Bytes: the accelerator's peak, or this process's as Linux tells it; None elsewhere."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     try:
         lines = Path("/proc/self/status").read_text().splitlines()
-        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM"))
-    except (OSError, StopIteration):
-        pass  # not Linux; there getrusage would count what the parent process had before this one started
-    try:
-        import resource
-    except ImportError:
+    except OSError:
         return None
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if platform.system() == "Darwin" else 1024)
+    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM")), None)

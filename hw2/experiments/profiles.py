@@ -1,4 +1,4 @@
-"""The profiles: numbers in which trainings of smoke, cpu and full differ. Profiles differ in nothing else.
+"""The profiles: numbers in which trainings of smoke, cpu and full differ.
 
 `smoke` takes a minute and shows that everything works. `full` takes days on two cores, minutes on an accelerator.
 `cpu` is of the runs that are delivered until `full`'s are there.

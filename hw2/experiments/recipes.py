@@ -16,8 +16,8 @@ from hw2.errors import InputError
 from hw2.pruning import check_ratio
 from hw2.training import Fit, Task
 
-#: Fields with a default that the first runs' digests count at any value. Every other one came or comes later, with the
-#: default that older runs had, and counts only at another value: adding it changes no digest.
+#: Fields with a default that always enter the digest. Other fields enter only where they differ from their default, so
+#: adding one keeps the digests of older runs.
 FIRST = frozenset({
     "images", "validation", "pad", "views", "view_seed", "stem", "weights", "temperature", "alpha", "teacher",
     "recalibration", "batch", "warmup", "momentum", "weight_decay", "label_smoothing", "ema", "erasing", "precision",
@@ -62,7 +62,7 @@ class Recipe:
 
 @dataclass(frozen=True, kw_only=True)
 class TeacherRecipe(Recipe):
-    """`views` of them get soft targets; training sees a new view every epoch.
+    """Training uses a new view each epoch. Soft targets are computed for views 0 to `views` - 1.
 
     `weights`: SHA-256 of the file that stood in for training, or None.
     """
@@ -79,8 +79,8 @@ class TeacherRecipe(Recipe):
 class StudentRecipe(Recipe):
     """A ResNet-14 of any `widths` (None: its own). Without a `teacher` (a recipe digest) it learns from labels alone.
 
-    `loss` names the soft part (`distillation.SOFT_LOSSES`), `targets` what is asked of the teacher
-    (`distillation.TARGETS`).
+    `loss` names the soft part (`distillation.SOFT_LOSSES`), `targets` which of the teacher's logits are
+    learnt from (`distillation.TARGETS`).
     """
 
     fit: Fit

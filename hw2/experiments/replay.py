@@ -32,7 +32,7 @@ LAST = {"cpu": 1e-4, "cuda": 1e-3}
 
 
 def tolerance(step: int, kind: str) -> float:
-    """Training multiplies rounding; `step` from 0, `kind` student or teacher."""
+    """Relative tolerance of the loss at `step` (from 0): rounding grows in training. `kind`: student or teacher."""
     return min(FIRST * GROWTH[kind] ** step, MOST)
 
 
@@ -58,7 +58,7 @@ def chain(profile: str) -> list[Run]:
 
 
 def unchecked(run: Run, device: torch.device) -> str:
-    """What replay leaves out on this machine, in words, or nothing: that is neither as recorded nor not."""
+    """Which checks this machine cannot make, in words, or nothing."""
     if run.recipe.fit.precision == "bfloat16" and environment.lacks_bfloat16(device):
         return "first steps not checked: bfloat16 needs hardware that this processor lacks"
     return ""

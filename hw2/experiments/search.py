@@ -11,7 +11,7 @@ import time
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 
@@ -28,43 +28,6 @@ from hw2.networks import ResNet14
 from hw2.training import Options
 
 HEARTBEAT = 60  # seconds; a trial is taken for dead after twice as long without one, and tried again
-
-
-@dataclass
-class Found:
-    """A finished search: rows of trials.csv in the grid's order, and what each trial recorded, by which it is replayed.
-
-    A record holds `epochs` and `steps` as in `training.History`, `environment`, `wall_s` and `processor_s`.
-    """
-
-    trials: list[dict]
-    records: list[dict]
-
-    @property
-    def tables(self) -> dict[str, tuple[tuple[str, ...], list[dict]]]:
-        """File -> columns and rows."""
-
-        def of(kind: str) -> list[dict]:
-            return [{"trial": number} | row for number, record in enumerate(self.records) for row in record[kind]]
-
-        return {
-            "trials.csv": (store.TRIALS, self.trials),
-            "history.csv": (("trial", *HISTORY), of("epochs")),
-            "steps.csv": (("trial", "step", "loss"), of("steps")),
-        }
-
-    @property
-    def environments(self) -> dict:
-        """The different environments, and for each trial the number of its own; seconds of each trial."""
-        different = []
-        for record in self.records:
-            if record["environment"] not in different:
-                different.append(record["environment"])
-        return {
-            "environments": different,
-            "of_trials": [different.index(record["environment"]) for record in self.records],
-            **{name: [record[name] for record in self.records] for name in ("wall_s", "processor_s")},
-        }
 
 
 @contextmanager
@@ -131,55 +94,73 @@ def trained(recipe: TuningRecipe, one: dict, targets: torch.Tensor, fashion: Fas
     )
 
 
-def search(recipe: TuningRecipe, targets: torch.Tensor, fashion: FashionMNIST, device, study) -> Found:
+def search(recipe: TuningRecipe, targets: torch.Tensor, fashion: FashionMNIST, device, study) -> list[dict]:
     """Run what waits in the study until every setting of the grid is complete; each counts once.
 
-    `targets` are the teacher's soft targets (views, 60000, 10).
+    `targets` are the teacher's soft targets (views, 60000, 10). Returns for each setting, in the grid's order,
+    `val_correct`, `epochs` and `steps` as in `training.History`, `environment`, `wall_s` and `processor_s`.
     """
     import optuna
     from optuna.trial import TrialState
 
     WAITING, RUNNING = TrialState.WAITING, TrialState.RUNNING
+    grid = settings(recipe)
 
     def objective(trial) -> int:
         one = trial.user_attrs.get("setting")
         if one is None:  # another worker took the last one that waited, and Optuna made one up
             raise optuna.TrialPruned
         for name in one:
-            trial.suggest_categorical(name, sorted({other[name] for other in settings(recipe)}))
+            trial.suggest_categorical(name, sorted({other[name] for other in grid}))
         started, processor = time.monotonic(), time.process_time()
-        options = Options(f"T = {one['T']:g}, alpha = {one['alpha']:g}, seed {one['seed']}",
-                          environment=environment.environment(device))  # fmt: skip
+        label = f"T = {one['T']:g}, alpha = {one['alpha']:g}, seed {one['seed']}"
+        options = Options(label, environment=environment.environment(device))
         network, history = trained(recipe, one, targets, fashion, options, device)
         spent = {"wall_s": time.monotonic() - started, "processor_s": time.process_time() - processor}
         record = {name: getattr(history, name) for name in ("epochs", "steps", "environment")}
         trial.set_user_attr("record", record | {name: round(seconds, 1) for name, seconds in spent.items()})
         return training.validate(network, *recipe.task(fashion).held_out)[1]
 
-    def complete() -> dict[tuple, object]:
-        """Setting -> its first complete trial."""
+    def complete() -> list:
+        """The first complete trial of each setting, or None."""
         found = study.get_trials(states=(TrialState.COMPLETE,))
-        return {tuple(one.user_attrs["setting"].values()): one for one in reversed(found)}
+        return [next((trial for trial in found if trial.user_attrs["setting"] == one), None) for one in grid]
 
-    grid = [tuple(one.values()) for one in settings(recipe)]
     with _told():
-        while missing := [one for one in settings(recipe) if tuple(one.values()) not in complete()]:
+        while None in (done := complete()):
             optuna.storages.fail_stale_trials(study)  # those of dead workers wait again
-            taken = [one.user_attrs.get("setting") for one in study.get_trials(states=(WAITING, RUNNING))]
-            for one in missing:
-                if one not in taken:  # it failed, or its worker was interrupted
+            taken = [trial.user_attrs.get("setting") for trial in study.get_trials(states=(WAITING, RUNNING))]
+            for one, trial in zip(grid, done, strict=True):
+                if trial is None and one not in taken:  # it failed, or its worker was interrupted
                     study.enqueue_trial(one, user_attrs={"setting": one})
             if study.get_trials(states=(WAITING,)):
                 study.optimize(objective, n_trials=1)
             else:
                 time.sleep(1)  # others are at the last ones
-        done = complete()
-    common = {"lr": recipe.fit.lr, "epochs": recipe.fit.epochs, "images": recipe.images}
+    return [{"val_correct": int(trial.value)} | trial.user_attrs["record"] for trial in done]
+
+
+def write(folder: Path, recipe: TuningRecipe, found: list[dict]) -> None:
+    """What `search` found: trials.csv, history.csv and steps.csv with the trial's number, environment.json.
+
+    environment.json holds the different environments, and for each trial the number of its own and its seconds.
+    """
+    common = {"lr": recipe.fit.lr, "epochs": recipe.fit.epochs, "images": recipe.images, "state": "COMPLETE"}
     rows = [
-        {"trial": number, **one, **common, "val_correct": int(done[tuple(one.values())].value), "state": "COMPLETE"}
-        for number, one in enumerate(settings(recipe))
+        {"trial": number, **one, **common, "val_correct": record["val_correct"]}
+        for number, (one, record) in enumerate(zip(settings(recipe), found, strict=True))
     ]
-    return Found(rows, [done[key].user_attrs["record"] for key in grid])
+    write_csv(folder / "trials.csv", store.TRIALS, rows)
+    for name, key, columns in (("history.csv", "epochs", HISTORY), ("steps.csv", "steps", ("step", "loss"))):
+        rows = [{"trial": number} | row for number, record in enumerate(found) for row in record[key]]
+        write_csv(folder / name, ("trial", *columns), rows)
+    environments = []
+    for record in found:
+        if record["environment"] not in environments:
+            environments.append(record["environment"])
+    of_trials = [environments.index(record["environment"]) for record in found]
+    seconds = {name: [record[name] for record in found] for name in ("wall_s", "processor_s")}
+    write_json(folder / "environment.json", {"environments": environments, "of_trials": of_trials, **seconds})
 
 
 def obtain_trials(profile: str, device: str = "auto", storage: str | None = None, replace: bool = False) -> None:
@@ -198,7 +179,5 @@ def obtain_trials(profile: str, device: str = "auto", storage: str | None = None
     with store.changing(profile):
         # An older search's recipe goes first, this one's is written last: it says that the trials are whole.
         recorded.unlink(missing_ok=True)
-        for name, (columns, rows) in found.tables.items():
-            write_csv(folder / name, columns, rows)
-        write_json(folder / "environment.json", found.environments)
+        write(folder, recipe, found)
         write_json(recorded, written(recipe))

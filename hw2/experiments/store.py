@@ -92,37 +92,32 @@ def finished(name: str, profile: str | None = None) -> list[Run]:
     return [require(name, first, profile, settings), *(run for run in found if run)]
 
 
-class Settings:
-    """What recipes need to know of a profile's runs (`catalogue.Settings`), each thing read once."""
+class Settings(catalogue.Unknown):
+    """What recipes ask of a profile's runs, each thing read once. `file`: the course's teacher that is to be used."""
 
     def __init__(self, profile: str, file: str | None = None):
         self.profile, self.file, self.known = profile, file, {}
 
     def course_file(self, seed: int) -> str | None:
-        """SHA-256 of the file that was given, or from which the teacher that is there was made."""
         if self.file:
             return self.file
         recorded = root(self.profile) / "teacher" / f"{self.profile}-s{seed}" / "recipe.json"
         return read_json(recorded).get("weights") if recorded.is_file() else None
 
     def setting(self, which: str) -> tuple[float, float]:
-        """Temperature and alpha: the search's `best`, those of `finalist-1` or `-2`, or of the better one, `chosen`.
-
-        The better has the higher mean on validation in longer training; of equals, the search's first.
-        """
+        """Of the finalists the one with the higher mean on validation is chosen; of equals, the search's first."""
         if not self.known:
             found = trials(self.profile, self)
             first, *others = finalists(found)
             self.known = {"best": best(found), "finalist-1": first, "finalist-2": (others or [first])[0]}
         if which == "chosen" and which not in self.known:
-            names = ("finalist-1", "finalist-2")
-            correct = {name: sum(run.metrics["val_correct"] for run in self._seeds(name)) for name in names}
-            self.known[which] = self.known[max(names, key=correct.get)]
+            self.known[which] = self.known[max(("finalist-1", "finalist-2"), key=self._correct)]
         return self.known[which]
 
-    def _seeds(self, name: str) -> list[Run]:
-        """All of them: a choice among means of unequal seeds would be none."""
-        return [require(name, seed, self.profile, self) for seed in catalogue.seeds(name, self.profile)]
+    def _correct(self, name: str) -> int:
+        """Over all seeds, which must be there: means of unequal seeds would decide nothing."""
+        seeds = catalogue.seeds(name, self.profile)
+        return sum(require(name, seed, self.profile, self).metrics["val_correct"] for seed in seeds)
 
 
 def trials(profile: str | None = None, settings: Settings | None = None) -> pd.DataFrame:
@@ -170,7 +165,7 @@ def _named(profile: str) -> tuple[Run, str]:
     if (
         not isinstance(named.get("sha256"), str)
         or row not in catalogue.EXPERIMENTS
-        or not re.fullmatch(r"\w+-s\d+", folder)
+        or not re.fullmatch(r"[\w-]+-s\d+", folder)
     ):
         raise InputError(f"{path}: expected `run`, such as compressed/full-s0, and `sha256`; {RESTORE}")
     return Run(root(profile) / named["run"]), named["sha256"]
@@ -201,7 +196,7 @@ def name_delivered(run: Run) -> None:
 def lock(recipe: Recipe, wait: bool = True) -> Iterator[bool]:
     """One process at a time trains a recipe. Another one waits, says so, and finds the run finished.
 
-    Without `wait` it is told False in place of waiting.
+    Without `wait` the block gets False at once where another process holds the lock.
     """
     cache(recipe).mkdir(parents=True, exist_ok=True)
     held = FileLock(cache(recipe) / "lock", is_singleton=True)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -26,7 +27,7 @@ from hw2.training import Fit, History, Options
 
 @dataclass
 class Work:
-    """What a training needs besides its recipe; seconds are counted from when it is made."""
+    """What a training needs besides its recipe. `started` and `processor` are read when it is made."""
 
     profile: str
     device: torch.device
@@ -65,7 +66,7 @@ def prune(network: nn.Module, recipe: CompressedRecipe, work: Work, judge: Calla
 
 
 def prepare(recipe: Recipe, work: Work, judge: Callable[[str, nn.Module], None] = lambda *_: None) -> Start:
-    """`judge` is told the phases of a compression that come before its first training."""
+    """The first network. Without sparse learning it is pruned, and `judge(phase, network)` is called on the way."""
     torch.manual_seed(recipe.seed)
     if isinstance(recipe, TeacherRecipe):
         channels_last = recipe.stem == "stride1"
@@ -96,27 +97,17 @@ def fit(start: Start, recipe: Recipe, work: Work, **more) -> tuple[nn.Module, Hi
     )
 
 
-def train(recipe: Recipe, work: Work, file: Path | None = None) -> None:
-    """Train the recipe and leave its run's folder; `file` is the course's teacher, in place of training."""
-    if isinstance(recipe, TeacherRecipe):
-        _teacher(recipe, work, file)
-    elif isinstance(recipe, CompressedRecipe):
-        _compressed(recipe, work)
-    else:
-        network, history = fit(prepare(recipe, work), recipe, work)
-        _finish(recipe, work, network, history, _metrics(network, recipe, work, [history]))
+@contextmanager
+def leaving(recipe: Recipe, work: Work, network: nn.Module, histories: list[History], **more) -> Iterator[Path]:
+    """The new run's folder with the files that every run has; `more` goes into metrics.json.
 
-
-def _correct(network: nn.Module, recipe: Recipe, work: Work) -> int:
-    return training.validate(network, *recipe.task(work.data).held_out)[1]
-
-
-def _metrics(network: nn.Module, recipe: Recipe, work: Work, histories: list[History]) -> dict:
-    """metrics.json; its seconds include those that interrupted processes had spent."""
+    Its seconds include those of interrupted processes. The environment is that of the first step.
+    """
+    rows, first = [row for one in histories for row in one.epochs], histories[0]
     wall = time.monotonic() - work.started + sum(one.earlier for one in histories)
     processor = time.process_time() - work.processor + sum(one.earlier_processor for one in histories)
-    return {
-        "val_correct": _correct(network, recipe, work),
+    metrics = {
+        "val_correct": correct(network, recipe, work),
         "val_total": len(recipe.task(work.data).validation),
         "test_correct": None,
         "test_total": None,
@@ -125,86 +116,81 @@ def _metrics(network: nn.Module, recipe: Recipe, work: Work, histories: list[His
         "processor_s": round(processor, 1),
         "peak_memory_bytes": environment.peak_memory(work.device),
     }
+    with store.new_folder(recipe, work.profile, work.own) as folder:
+        write_csv(folder / "history.csv", HISTORY, [row | {"epoch": number} for number, row in enumerate(rows, 1)])
+        write_csv(folder / "steps.csv", ("step", "loss"), first.steps)
+        write_json(folder / "metrics.json", metrics | more)
+        write_json(folder / "environment.json", first.environment or environment.environment(work.device))
+        yield folder
 
 
-def _write_training(folder: Path, history: History, metrics: dict, device: torch.device) -> None:
-    """history.csv, steps.csv, metrics.json and environment.json, the last as it was at the first step."""
-    write_csv(folder / "history.csv", HISTORY, history.epochs)
-    write_csv(folder / "steps.csv", ("step", "loss"), history.steps)
-    write_json(folder / "metrics.json", metrics)
-    write_json(folder / "environment.json", history.environment or environment.environment(device))
+def correct(network: nn.Module, recipe: Recipe, work: Work) -> int:
+    """How many of the recipe's validation images."""
+    return training.validate(network, *recipe.task(work.data).held_out)[1]
 
 
-def _teacher(recipe: TeacherRecipe, work: Work, file: Path | None) -> None:
-    """The ResNet-50, and its soft targets for every view."""
+def train_teacher(recipe: TeacherRecipe, work: Work, file: Path | None) -> None:
+    """The ResNet-50, or the course's in `file`, and its soft targets for every view."""
     if recipe.weights:
         network, history = networks.load_course_teacher(file), History()
     else:
         network, history = fit(prepare(recipe, work), recipe, work)
     networks.save(network, cache(recipe) / "model.safetensors")
-    network.to(work.device)
     task = recipe.task(work.data)
     targets = distillation.build_cache(
-        network, work.data.train_images.to(work.device), torch.cat([task.train, task.validation]).sort().values,
+        network.to(work.device), work.data.train_images.to(work.device),
+        torch.cat([task.train, task.validation]).sort().values,
         recipe.views, recipe.pad, recipe.view_seed, cache(recipe),
     )  # fmt: skip
-    with store.new_folder(recipe, work.profile, work.own) as folder:
-        _write_training(folder, history, _metrics(network.cpu(), recipe, work, [history]), work.device)
+    with leaving(recipe, work, network.cpu(), [history]) as folder:
         write_array(folder / "soft_targets.npy", targets)
         described = {"teacher": recipe.digest, "pad": recipe.pad, "view_seed": recipe.view_seed, "views": recipe.views}
         write_json(folder / "soft_targets.json", described | {"sha256": sha256(folder / "soft_targets.npy")})
 
 
-def _compressed(recipe: CompressedRecipe, work: Work) -> None:
-    """Make the parent's network sparse, prune, recalibrate and fine-tune it; count correct images after each phase."""
-    phases, histories = {}, []
+def train_student(recipe: StudentRecipe, work: Work) -> None:
+    """A ResNet-14, or a compressed one: the parent's made sparse, pruned, recalibrated and fine-tuned."""
+    if not isinstance(recipe, CompressedRecipe):
+        network, history = fit(prepare(recipe, work), recipe, work)
+        keep(recipe, work, network, [history])
+        return
+    phases, histories, norms = {}, [], {}
 
     def judge(phase: str, network: nn.Module) -> None:
-        phases[phase] = _correct(network, recipe, work)
-
-    def trained(start: Start) -> nn.Module:
-        network, history = fit(start, recipe, work)
-        histories.append(history)
-        return network
+        phases[phase] = correct(network, recipe, work)
 
     network = store.made_by(recipe.parent, work.profile).network()
     judge("distilled", network)
-    norms = {"before": pruning.group_norms(network)}
+    norms["before"] = pruning.group_norms(network)
     if recipe.sparse.epochs:
         prune(network, recipe, work, judge, "_without_sparse_learning")
     start = prepare(recipe, work, judge)
     if recipe.sparse.epochs:
-        network = trained(start)
+        network, history = fit(start, recipe, work)
+        histories.append(history)
         judge("sparse", network)
         norms["after"] = pruning.group_norms(network)
         label = start.options["label"].replace("sparse learning", "fine-tuning")
         start = Start(prune(network, recipe, work, judge), recipe.fit, {"label": label}, start.objective)
-    network = trained(start)
+    network, history = fit(start, recipe, work)
     judge("fine_tuned", network)
-
-    history = History(steps=histories[0].steps, environment=histories[0].environment)
-    for row in (row for one in histories for row in one.epochs):
-        history.epochs.append(row | {"epoch": len(history.epochs) + 1})
-    metrics = _metrics(network, recipe, work, histories) | {"phases": phases}
-    _finish(recipe, work, network, history, metrics, norms)
+    keep(recipe, work, network, [*histories, history], norms, phases=phases)
 
 
-def _finish(recipe: StudentRecipe, work: Work, network, history: History, metrics: dict, norms: dict | None = None):
+def keep(recipe: StudentRecipe, work: Work, network, histories: list[History], norms: dict | None = None, **more):
     """The run's folder, with what the row keeps of the network."""
     images, _ = recipe.task(work.data).held_out
-    with store.new_folder(recipe, work.profile, work.own) as folder:
+    with leaving(recipe, work, network, histories, **more) as folder:
         inside = folder if "weights" in work.keep else cache(recipe)
         networks.save(network, inside / "model.safetensors")
         if "logits" in work.keep:
             logits = training.logits_of(network, images)
             # Less the largest of each image, or float16 would make equals of near ties.
-            logits = (logits - logits.amax(1, keepdim=True)).half()
-            write_array(folder / "validation_logits.npy", logits.numpy())
+            write_array(folder / "validation_logits.npy", (logits - logits.amax(1, keepdim=True)).half().numpy())
         if "classes" in work.keep:
             write_array(folder / "validation_classes.npy", training.predict(network, images).numpy().astype(np.uint8))
         if norms and "group_norms" in work.keep:
             write_json(folder / "group_norms.json", norms)
-        _write_training(folder, history, metrics, work.device)
 
 
 def _check_checkpoints(recipe: Recipe, replace: bool) -> None:
@@ -212,13 +198,15 @@ def _check_checkpoints(recipe: Recipe, replace: bool) -> None:
     for path in sorted(cache(recipe).glob("*.pt")):
         try:
             made = torch.load(path, map_location="cpu", weights_only=True)["history"]["environment"]
-            told = f"was made by another state of hw2/ (commit {made['commit']})"
+            told = f"is from commit {made['commit']}, whose hw2/ differs"
             if made["code"] == environment.code():
                 continue
         except Exception:  # torch raises whatever its unpickler met
             told = "is damaged, or older than this code"
         if not replace:
-            raise InputError(f"{path}: this checkpoint {told}; check that out to go on, or start afresh by --replace")
+            raise InputError(
+                f"{path}: this checkpoint {told}; check out that commit to go on, or begin again by --replace"
+            )
         _clear(recipe)
 
 
@@ -268,7 +256,8 @@ def obtain(
             _check_checkpoints(recipe, replace or profile == "smoke")
             if recipe.fit.precision == "bfloat16" and environment.lacks_bfloat16(where):
                 print("hw2: this processor has no bfloat16: training takes about 15 times as long", file=sys.stderr)
-            train(recipe, Work(profile, where, source.fashion_mnist(), row.keep, own), weights)
+            work = Work(profile, where, source.fashion_mnist(), row.keep, own)
+            train_teacher(recipe, work, weights) if row.kind is TeacherRecipe else train_student(recipe, work)
             _clear(recipe)
             run = store.find(recipe, profile, own)
     return run

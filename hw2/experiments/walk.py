@@ -154,7 +154,9 @@ def estimate(profile: str) -> str:
 def consequence(profile: str) -> str:
     """What another teacher brings about, in a question."""
     total = sum(hours(profile).values())
-    return f"All of profile {profile} that learns from the teacher is to be trained anew, up to {total:.1f} h. Go on?"
+    return (
+        f"Runs of profile {profile} that learn from the old teacher become stale: up to {total:.1f} core hours. Go on?"
+    )
 
 
 def _images(recipe: Recipe) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 import torch
 from matplotlib.figure import Figure
 
@@ -11,23 +12,19 @@ from hw2.data import CLASSES
 from hw2.experiments.run import Run
 from hw2.report.source import Source
 from hw2.report.statistics import rounded
-from hw2.report.style import Plot, Table, distinct, draw_curves, draw_heat, images, percent, plot
+from hw2.report.style import distinct, draw_curves, draw_heat, images, panels, percent, plot
 
-FIGURES: dict[str, Plot] = {}
-TABLES: dict[str, Table] = {}
 TEMPERATURES = (1.0, 4.0, 8.0)
 
 
 def draw_samples(data: dict) -> Figure:
-    rows = len(data["images"][0])
-    figure = Figure(figsize=(9, 0.95 * rows + 0.3))
-    grid = figure.subplots(rows, len(CLASSES))
+    figure, grid = panels((9, 4.1), 4, len(CLASSES))
     for column, name in enumerate(CLASSES):
-        images(grid[:, column], data["images"][column], [name] + [""] * (rows - 1))
+        images(grid[:, column], data["images"][column], [name, "", "", ""])
     return figure
 
 
-@plot(FIGURES, draw_samples, "Four training images of each of the ten classes.", "data")
+@plot(draw_samples, "Four training images of each of the ten classes.", "data")
 def samples(source: Source) -> dict:
     """images: for each class the first four of the training split."""
     data, rows = source.fashion, source.fashion.split[0]
@@ -41,7 +38,7 @@ def curve(run: Run, name: str, *more: str) -> dict:
     return {"name": name} | {column: run.history[column].tolist() for column in columns}
 
 
-@plot(FIGURES, draw_curves, "Loss and validation accuracy of the teacher by epoch.", "teacher")
+@plot(draw_curves, "Loss and validation accuracy of the teacher by epoch.", "teacher")
 def teacher_curves(source: Source) -> dict:
     return {"arms": [curve(source.run("teacher"), "teacher", "train_loss")]}
 
@@ -53,7 +50,7 @@ def draw_confusion(data: dict) -> Figure:
     return draw_heat(share, texts, (CLASSES, "true"), (CLASSES, "predicted"), "Blues")
 
 
-@plot(FIGURES, draw_confusion, "Counts of true against predicted class of the teacher on validation.", "teacher")
+@plot(draw_confusion, "Counts of true against predicted class of the teacher on validation.", "teacher")
 def teacher_confusion(source: Source) -> dict:
     """matrix: counts (true class, predicted class) on the validation images."""
     places = 10 * source.held_out[1] + source.teacher_logits.argmax(1)
@@ -62,8 +59,7 @@ def teacher_confusion(source: Source) -> dict:
 
 def draw_soft_targets(data: dict) -> Figure:
     count, total = len(data["images"]), len(data["temperatures"])
-    figure = Figure(figsize=(9, 1.75 * count))
-    grid = figure.subplots(count, 2, width_ratios=(1, 6), squeeze=False)
+    figure, grid = panels((9, 1.75 * count), count, 2, width_ratios=(1, 6), squeeze=False)
     images(grid[:, 0], data["images"], data["titles"])
     for ax, image in zip(grid[:, 1], data["probabilities"], strict=True):
         for number, (temperature, colour, _) in enumerate(distinct(data["temperatures"])):
@@ -77,7 +73,7 @@ def draw_soft_targets(data: dict) -> Figure:
     return figure
 
 
-@plot(FIGURES, draw_soft_targets, "The teacher's probabilities for four images at temperatures 1, 4 and 8.", "teacher")
+@plot(draw_soft_targets, "The teacher's probabilities for four images at temperatures 1, 4 and 8.", "teacher")
 def soft_targets(source: Source) -> dict:
     """The validation images on which the teacher is right and, of four classes, least sure.
 
@@ -85,10 +81,8 @@ def soft_targets(source: Source) -> dict:
     """
     logits, (pictures, labels) = source.teacher_logits, source.held_out
     gaps = torch.where(logits.argmax(1) == labels, training.margins(logits), torch.inf)
-    least: dict[int, int] = {}  # class -> place of its least sure image
-    for place in gaps.argsort(stable=True).tolist():
-        least.setdefault(int(labels[place]), place)
-    chosen = list(least.values())[:4]
+    order = gaps.argsort(stable=True)
+    chosen = order[pd.Series(labels[order]).drop_duplicates().index[:4].tolist()]  # each class's least sure
     each = torch.stack([distillation.soft_targets(logits[chosen], value) for value in TEMPERATURES], dim=1)
     titles = [CLASSES[label] for label in labels[chosen]]
     shown = {"images": pictures[chosen].tolist(), "titles": titles, "temperatures": TEMPERATURES}

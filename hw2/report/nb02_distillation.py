@@ -12,10 +12,10 @@ from hw2.experiments.run import Run
 from hw2.report import statistics
 from hw2.report.nb01_teacher import curve
 from hw2.report.source import Source
-from hw2.report.statistics import Interval, bounds, points, rounded, spread
-from hw2.report.style import Plot, Table, draw_curves, draw_heat, draw_rows, plot
+from hw2.report.statistics import Interval, bounds, points, rounded
+from hw2.report.style import draw_curves, draw_heat, draw_rows, plot, table
 
-FIGURES: dict[str, Plot] = {}
+DIFFERENCE = {"minus the first": points, "95 % interval": bounds}
 
 
 def budget(epochs: int, images: int, seeds: int) -> str:
@@ -37,7 +37,7 @@ def draw_tuning(data: dict) -> Figure:
     return figure
 
 
-@plot(FIGURES, draw_tuning, "Validation accuracy for each temperature and alpha, with its spread.", "search")
+@plot(draw_tuning, "Validation accuracy for each temperature and alpha, with its spread.", "search")
 def tuning(source: Source) -> dict:
     """temperatures, alphas, accuracy and spread (temperature, alpha; null for one seed), finalists, note."""
     trials, total = source.trials, source.run("teacher").metrics["val_total"]
@@ -58,14 +58,15 @@ def seed_deviation(trials: pd.DataFrame) -> float:
     return float(trials.groupby(["T", "alpha"]).val_correct.var().mean() ** 0.5)
 
 
+@table("finalists")
 def finalist_rows(source: Source) -> list[dict]:
     """Validation accuracies of each finalist over the seeds: of its trials, and of its longer runs."""
     trials, total, rows = source.trials, source.run("teacher").metrics["val_total"], []
     for runs in source.group("finalists").values():
-        setting = runs[0].recipe.temperature, runs[0].recipe.alpha
-        short = trials[(trials["T"] == setting[0]) & (trials.alpha == setting[1])].val_correct / total
-        longer = [run.val_accuracy for run in runs]
-        rows.append({"setting": setting, "short trials": short.tolist(), "trained longer": longer})
+        temperature, alpha = runs[0].recipe.temperature, runs[0].recipe.alpha
+        short = trials[(trials["T"] == temperature) & (trials.alpha == alpha)].val_correct / total
+        accuracies = {"short trials": short.tolist(), "trained longer": [run.val_accuracy for run in runs]}
+        rows.append({"setting": f"T = {temperature:g}, alpha = {alpha:g}"} | accuracies)
     return rows
 
 
@@ -75,36 +76,54 @@ def by_seed(runs: list[Run], others: list[Run]) -> list[tuple[Run, Run]]:
     return [(run, known[run.recipe.seed]) for run in runs if run.recipe.seed in known]
 
 
-def against_first(found: dict[str, list[Run]]) -> dict[str, tuple[list[float], Interval]]:
+def tested(runs: list[Run]) -> list[float]:
+    """Accuracies on the test set, of the runs for which it was read."""
+    return [run.test_accuracy for run in runs if run.test_accuracy is not None]
+
+
+def at_phase(runs: list[Run], phase: str | None) -> list[float] | None:
+    """Validation accuracies after a phase of the compression; None where the runs have none."""
+    return [run.at_phase(phase) for run in runs] if phase and "phases" in runs[0].metrics else None
+
+
+def against_first(found: dict[str, list[Run]]) -> dict[str, tuple[np.ndarray, Interval]]:
     """Other row -> validation accuracy minus the first row's by seed, in percentage points; mean and interval."""
     (_, reference), *others = found.items()
     differences = {}
     for name, runs in others:
-        values = [[100 * run.val_accuracy for run in pair] for pair in by_seed(runs, reference)]
-        each = [one - other for one, other in values]
-        differences[name] = each, statistics.paired(*zip(*values, strict=True))
+        values = 100 * np.array([[run.val_accuracy for run in pair] for pair in by_seed(runs, reference)])
+        differences[name] = values[:, 0] - values[:, 1], statistics.paired(*values.T)
     return differences
 
 
 def differences(found: dict[str, list[Run]], note: str) -> dict:
     """What `style.draw_rows` draws of `against_first`."""
-    (first, *names), different = found, against_first(found)
-    each = [rounded(different[name][0]) for name in names]
+    different = against_first(found)
+    each = [rounded(values) for values, _ in different.values()]
     limits = [None if low is None else rounded([low, high]) for _, (_, low, high) in different.values()]
-    axis = f"validation accuracy minus that of {catalogue.row(first).words}, percentage points"
     series = [{"name": "mean, seeds, 95 % interval", "each": each, "bounds": limits}]
-    words = [catalogue.row(name).words for name in names]
+    axis = f"validation accuracy minus that of {catalogue.row(next(iter(found))).words}, percentage points"
+    words = [catalogue.row(name).words for name in different]
     return {"rows": words, "series": series, "axis": axis, "note": note, "line": 0, "percent": None}
 
 
-def study_rows(found: dict[str, list[Run]]) -> list[dict]:
-    """Each row of a study: words, validation accuracies, and its difference from the first in percentage points."""
-    different = {name: interval for name, (_, interval) in against_first(found).items()}
-    return [
-        {"arm": name, "what it is": catalogue.row(name).words, "validation": [run.val_accuracy for run in runs]}
-        | dict.fromkeys(("minus the first", "95 % interval", "verdict"), different.get(name))
-        for name, runs in found.items()
-    ]
+def study_rows(found: dict[str, list[Run]], **phases: str) -> list[dict]:
+    """Each row of a study: its accuracies on validation, and how it differs from the first in percentage points.
+
+    `phases`: column -> phase of the compression after which the accuracy is told as well.
+    """
+    different, rows = against_first(found), []
+    for name, runs in found.items():
+        after = {column: at_phase(runs, phase) for column, phase in phases.items()}
+        difference = dict.fromkeys(DIFFERENCE, different[name][1] if name in different else None)
+        row = {"arm": name, "what it is": catalogue.row(name).words, **after}
+        rows.append(row | {"validation": [run.val_accuracy for run in runs]} | difference)
+    return rows
+
+
+@table("arms", **DIFFERENCE)
+def arm_rows(source: Source) -> list[dict]:
+    return study_rows(source.group("arms"))
 
 
 def arm_note(source: Source) -> str:
@@ -114,12 +133,12 @@ def arm_note(source: Source) -> str:
     return f"{budget(one.fit.epochs, one.images, len(runs))} an arm; T = {one.temperature:g}, alpha = {one.alpha:g}"
 
 
-@plot(FIGURES, draw_rows, "Validation accuracy of each arm minus that of vanilla KD, with intervals.", "arms")
+@plot(draw_rows, "Validation accuracy of each arm minus that of vanilla KD, with intervals.", "arms")
 def arm_differences(source: Source) -> dict:
     return differences(source.group("arms"), arm_note(source))
 
 
-@plot(FIGURES, draw_rows, "Agreement of student and teacher by class, with and without KD.", "vanilla", "labels")
+@plot(draw_rows, "Agreement of student and teacher by class, with and without KD.", "vanilla", "labels")
 def agreement(source: Source) -> dict:
     """Share of images on which a student gives the teacher's answer: by class, and where the teacher is wrong."""
     answers, labels, series = source.teacher_logits.argmax(1), source.held_out[1], []
@@ -134,19 +153,6 @@ def agreement(source: Source) -> dict:
     return {"rows": rows, "series": series, "axis": axis, "note": arm_note(source), "line": None, "percent": 0}
 
 
-@plot(FIGURES, draw_curves, "Validation loss and accuracy by epoch, with and without KD.", "distilled", "plain")
+@plot(draw_curves, "Validation loss and accuracy by epoch, with and without KD.", "distilled", "plain")
 def student_curves(source: Source) -> dict:
     return {"arms": [curve(source.run("distilled"), "distilled"), curve(source.run("plain"), "alone")]}
-
-
-TABLES = {
-    "finalists": Table(
-        finalist_rows,
-        {"setting": lambda one: "T = {:g}, alpha = {:g}".format(*one), "short trials": spread,
-         "trained longer": spread},
-    ),
-    "arms": Table(
-        lambda source: study_rows(source.group("arms")),
-        {"arm": str, "what it is": str, "validation": spread, "minus the first": points, "95 % interval": bounds},
-    ),
-}  # fmt: skip

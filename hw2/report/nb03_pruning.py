@@ -14,15 +14,14 @@ from safetensors.torch import save
 from hw2 import networks, pruning
 from hw2.assignment import LIMIT
 from hw2.experiments import catalogue
-from hw2.experiments.run import Run
 from hw2.files import read_json
+from hw2.report import style
 from hw2.report.nb01_teacher import curve
-from hw2.report.nb02_distillation import against_first, budget, differences, study_rows
+from hw2.report.nb02_distillation import DIFFERENCE, against_first, at_phase, budget, differences, study_rows, tested
 from hw2.report.source import Source
-from hw2.report.statistics import bounds, points, rounded, spread, verdict
-from hw2.report.style import BLUE, GREY, VERMILION, Plot, Table, beside, distinct, draw_curves, draw_rows, percent, plot
+from hw2.report.statistics import points, rounded, verdict
+from hw2.report.style import beside, distinct, draw_curves, draw_rows, panels, percent, plot, table
 
-FIGURES: dict[str, Plot] = {}
 #: phases of compression in words; their counts in metrics.json, and those without sparse learning
 PHASES = (
     ("distilled", "distilled", "distilled"),
@@ -33,11 +32,7 @@ PHASES = (
 )
 
 
-def at_phase(runs: list[Run], phase: str | None) -> list[float] | None:
-    """Validation accuracies after a phase; None where the runs have none."""
-    return [run.at_phase(phase) for run in runs] if phase and "phases" in runs[0].metrics else None
-
-
+@table("phases")
 def phase_rows(source: Source) -> list[dict]:
     """Validation accuracies after each phase of compression over the seeds, with sparse learning and without."""
     runs = source.runs("compressed")
@@ -48,8 +43,7 @@ def phase_rows(source: Source) -> list[dict]:
 
 
 def draw_phases(data: dict) -> Figure:
-    figure = Figure(figsize=(8, 3.8))
-    ax = figure.subplots()
+    figure, ax = panels((8, 3.8))
     for offset, (line, colour, marker) in zip((8, -14), distinct(data["lines"]), strict=True):
         ax.plot(line["place"], line["value"], color=colour, marker=marker, label=line["name"])
         for number, value in zip(line["place"], line["value"], strict=True):
@@ -62,7 +56,7 @@ def draw_phases(data: dict) -> Figure:
     return figure
 
 
-@plot(FIGURES, draw_phases, "Validation accuracy before pruning, after it, recalibrated, fine-tuned.", "compressed")
+@plot(draw_phases, "Validation accuracy before pruning, after it, recalibrated, fine-tuned.", "compressed")
 def phases(source: Source) -> dict:
     """names; lines, a list of {name, place, value}: accuracies of the delivered run at some of the names."""
     run, lines = source.run("compressed"), []
@@ -72,7 +66,7 @@ def phases(source: Source) -> dict:
     return {"names": [textwrap.fill(words, 12) for words, _, _ in PHASES], "lines": lines}
 
 
-@plot(FIGURES, draw_curves, "Loss and validation accuracy through sparse learning and fine-tuning.", "compressed")
+@plot(draw_curves, "Loss and validation accuracy through sparse learning and fine-tuning.", "compressed")
 def compressed_curves(source: Source) -> dict:
     run = source.run("compressed")
     marks = [[run.recipe.sparse.epochs + 0.5, "pruned"]]
@@ -80,24 +74,22 @@ def compressed_curves(source: Source) -> dict:
 
 
 def draw_norms(data: dict) -> Figure:
-    rows = -(-len(data["groups"]) // 3)
-    figure = Figure(figsize=(9, 2.2 * rows + 0.5))
-    axes = figure.subplots(rows, 3, squeeze=False).flatten()
-    for ax, group in zip(axes, data["groups"], strict=False):
+    figure, axes = panels((9, 2.2 * 3 + 0.5), 3, 3)
+    for ax, group in zip(axes.flat, data["groups"], strict=True):
         place = np.arange(1, len(group["before"]) + 1)
         ax.axvspan(0.5, group["removed"] + 0.5, color="#eeeeee", lw=0)
-        ax.plot(place, group["before"], color=VERMILION, ls="--", label="before sparse learning")
-        ax.plot(place, group["after"], color=BLUE, label="after")
+        ax.plot(place, group["before"], color=style.VERMILION, ls="--", label="before sparse learning")
+        ax.plot(place, group["after"], color=style.BLUE, label="after")
         ax.set_title(group["name"], fontsize=9)
         ax.set(xlim=(0.5, len(place) + 0.5), ylim=(0, None))
-    axes[0].legend(loc="upper left", fontsize=8)
+    axes[0, 0].legend(loc="upper left", fontsize=8)
     figure.supxlabel("channels, weakest first", fontsize=10)
     figure.supylabel("group norm", fontsize=10)
-    figure.suptitle(data["note"], fontsize=10, color=GREY)
+    figure.suptitle(data["note"], fontsize=10, color=style.GREY)
     return figure
 
 
-@plot(FIGURES, draw_norms, "Channels' norms by group, in order of size, before and after sparse learning.", "pruned")
+@plot(draw_norms, "Channels' norms by group, in order of size, before and after sparse learning.", "pruned")
 def norms(source: Source) -> dict:
     """groups, a list of {name, before, after (norms in order of size), removed (channels)}; note. The first seed's."""
     run, groups = source.run("pruned"), []
@@ -112,24 +104,20 @@ def norms(source: Source) -> dict:
 
 def ablation_note(source: Source) -> str:
     """What was spent on each run of the ablation, counted from the first random weights."""
-    runs = source.runs("pruned")
-    recipe, parent = runs[0].recipe, source.run(catalogue.row("pruned").parent).recipe
-    epochs = parent.fit.epochs + recipe.sparse.epochs + recipe.fit.epochs
-    return f"{budget(epochs, recipe.images, len(runs))} an arm"
+    runs, parent = source.runs("pruned"), source.run(catalogue.row("pruned").parent).recipe
+    epochs = parent.fit.epochs + runs[0].recipe.sparse.epochs + runs[0].recipe.fit.epochs
+    return f"{budget(epochs, runs[0].recipe.images, len(runs))} an arm"
 
 
-@plot(FIGURES, draw_rows, "Validation accuracy of the ablation's arms minus the whole recipe's.", "ablation")
+@plot(draw_rows, "Validation accuracy of the ablation's arms minus the whole recipe's.", "ablation")
 def ablation(source: Source) -> dict:
     return differences(source.group("ablation"), ablation_note(source))
 
 
+@table("ablation", **DIFFERENCE, verdict=verdict)
 def ablation_rows(source: Source) -> list[dict]:
-    """`study_rows`, and validation accuracies right after pruning and recalibrated."""
-    rows, found = [], source.group("ablation")
-    for row in study_rows(found):
-        after = {phase: at_phase(found[row["arm"]], phase) for phase in ("pruned", "recalibrated")}
-        rows.append(row | {"right after pruning": after["pruned"], "recalibrated": after["recalibrated"]})
-    return rows
+    phases = {"right after pruning": "pruned", "recalibrated": "recalibrated"}
+    return [row | {"verdict": row["95 % interval"]} for row in study_rows(source.group("ablation"), **phases)]
 
 
 def scratch_verdict(source: Source) -> str | None:
@@ -153,6 +141,7 @@ def frontier_note(source: Source) -> str:
     return f"{first.sparse.epochs} + {first.fit.epochs} epochs of {first.images:,} images"
 
 
+@table("frontier", **{"MACs": lambda macs: f"{macs / 1e6:.1f} M", "on disk": lambda size: f"{size / 1e3:.0f} kB"})
 def frontier_rows(source: Source) -> list[dict]:
     """Ratio, size, cost and validation accuracies; the distilled network, not pruned, is the first row."""
     rows = []
@@ -160,21 +149,20 @@ def frontier_rows(source: Source) -> list[dict]:
         ratio = getattr(runs[0].recipe, "ratio", None)
         network = networks.ResNet14(pruning.narrowed(networks.WIDTHS, ratio or 0.0)).eval()
         macs, parameters = tp.utils.count_ops_and_params(network, torch.zeros(1, 3, 28, 28))
-        cost = {"parameters": parameters, "MACs": macs, "on disk": len(save(network.state_dict()))}
-        left = {"right after pruning": at_phase(runs, "pruned"), "in the end": [run.val_accuracy for run in runs]}
-        name = "not pruned" if ratio is None else ratio
-        rows.append({"ratio": name, "widths": network.widths, **cost, **left, "seeds": len(runs)})
+        row = {"ratio": "not pruned" if ratio is None else ratio, "widths": "/".join(map(str, network.widths))}
+        row |= {"parameters": parameters, "MACs": macs, "on disk": len(save(network.state_dict()))}
+        row |= {"right after pruning": at_phase(runs, "pruned"), "in the end": [run.val_accuracy for run in runs]}
+        rows.append(row | {"seeds": len(runs)})
     return rows
 
 
 def draw_frontier(data: dict) -> Figure:
-    figure = Figure(figsize=(10.5, 5.4))
-    whole, near = figure.subplots(1, 2, width_ratios=(5, 4))
+    figure, (whole, near) = panels((10.5, 5.4), 1, 2, width_ratios=(5, 4))
     places = [(one["parameters"], np.mean(one["validation"])) for one in data["short"]]
-    whole.plot(*zip(*places, strict=True), color=BLUE, marker="o", ms=6, label=data["note"])
+    whole.plot(*zip(*places, strict=True), color=style.BLUE, marker="o", ms=6, label=data["note"])
     for one, place in zip(data["short"], places, strict=True):
-        whole.plot([place[0]] * len(one["validation"]), one["validation"], ls="", marker="_", color=BLUE, ms=9)
-        beside(whole, f"{one['ratio']:g}", place, (0, -16), BLUE, ha="center")
+        whole.plot([place[0]] * len(one["validation"]), one["validation"], ls="", marker="_", color=style.BLUE, ms=9)
+        beside(whole, f"{one['ratio']:g}", place, (0, -16), style.BLUE, ha="center")
     heights = []
     for one in data["points"]:
         for ax in (whole, near):
@@ -197,44 +185,23 @@ def draw_frontier(data: dict) -> Figure:
     return figure
 
 
-@plot(FIGURES, draw_frontier, "Accuracy against parameters by ratio, and results of others.", "frontier", "compressed")
+@plot(draw_frontier, "Accuracy against parameters by ratio, and results of others.", "frontier", "compressed")
 def frontier(source: Source) -> dict:
-    """Accuracy against parameters: the short runs, the delivered recipe's, and what others report.
-
-    short, a list of {ratio, parameters, validation (over the seeds)}; note; points, a list of {name, parameters,
-    accuracy, label, marker, face, edge}; limit, the parameters that are allowed.
+    """short, a list of {ratio, parameters, validation (over the seeds)}; note; limit, the parameters that are allowed;
+    points, of the delivered recipe and of others, a list of {name, parameters, accuracy, label, marker, face, edge}.
     """
-    short = [
-        {"ratio": row["ratio"], "parameters": row["parameters"], "validation": row["in the end"]}
-        for row in frontier_rows(source)[1:]
-    ]
+    names = {"ratio": "ratio", "parameters": "parameters", "validation": "in the end"}
+    short = [{name: row[column] for name, column in names.items()} for row in frontier_rows(source)[1:]]
     final, shown = source.runs("compressed"), []
-    validation = [run.val_accuracy for run in final]
-    test = [run.test_accuracy for run in final if run.test_accuracy is not None]
-    for split, values, colour in (("validation", validation, BLUE), ("test", test, VERMILION)):
+    parameters, validation = final[0].metrics["parameters"], [run.val_accuracy for run in final]
+    for split, values, colour in (("validation", validation, style.BLUE), ("test", tested(final), style.VERMILION)):
         if values:
             look = {"marker": "*", "face": colour, "edge": colour, "name": ""}
-            look["label"] = f"the delivered recipe, mean over seeds: {split}"
-            shown.append(look | {"parameters": final[0].metrics["parameters"], "accuracy": rounded(np.mean(values))})
+            label = f"the delivered recipe, mean over seeds: {split}"
+            shown.append(look | {"label": label, "parameters": parameters, "accuracy": rounded(np.mean(values))})
     for one in read_json(Path(__file__).with_name("public.json"))["results"]:
-        look = {"marker": "D", "face": "white" if one["best"] else GREY, "edge": GREY}
+        look = {"marker": "D", "face": "white" if one["best"] else style.GREY, "edge": style.GREY}
         label = f"others, {'best epoch or run, by the test set' if one['best'] else 'last epoch'}: test"
         shown.append(look | {name: one[name] for name in ("name", "parameters", "accuracy")} | {"label": label})
     note = f"pruned distilled network, {frontier_note(source)}: validation"
     return {"short": short, "note": note, "points": shown, "limit": LIMIT}
-
-
-TABLES = {
-    "phases": Table(phase_rows, {"phase": str, "with sparse learning": spread, "without": spread}),
-    "ablation": Table(
-        ablation_rows,
-        {"arm": str, "what it is": str, "right after pruning": spread, "recalibrated": spread, "validation": spread,
-         "minus the first": points, "95 % interval": bounds, "verdict": verdict},
-    ),
-    "frontier": Table(
-        frontier_rows,
-        {"ratio": str, "widths": lambda widths: "/".join(map(str, widths)), "parameters": "{:,}".format,
-         "MACs": lambda macs: f"{macs / 1e6:.1f} M", "on disk": lambda size: f"{size / 1e3:.0f} kB",
-         "right after pruning": spread, "in the end": spread, "seeds": "{:,}".format},
-    ),
-}  # fmt: skip

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from functools import cache, cached_property
 
 import pandas as pd
 from torch import Tensor
@@ -24,16 +24,11 @@ class Source:
     def __init__(self, profile: str | None = None):
         self.profile = check_profile(profile or store.default_profile())
         self.fashion = data.fashion_mnist()
-        self._known: dict[object, object] = {}
-
-    def _once(self, key: object, make: Callable):
-        if key not in self._known:
-            self._known[key] = make()
-        return self._known[key]
+        self.runs, self.answers, self.confidences = map(cache, (self.runs, self.answers, self.confidences))
 
     def runs(self, name: str) -> list[Run]:
         """A row's runs, in the order of their seeds. `InputError` where that of the first seed is not there."""
-        return self._once(("runs", name), lambda: store.finished(name, self.profile))
+        return store.finished(name, self.profile)
 
     def run(self, name: str) -> Run:
         """A row's run of its first seed."""
@@ -43,44 +38,39 @@ class Source:
         """Row -> its runs, in the catalogue's order: the first row is what studies hold the others against."""
         return {name: self.runs(name) for name in catalogue.names(self.profile, group)}
 
-    @property
+    @cached_property
     def delivered(self) -> Run:
-        return self._once("delivered", lambda: store.delivered(self.profile))
+        return store.delivered(self.profile)
 
-    @property
+    @cached_property
     def trials(self) -> pd.DataFrame:
-        return self._once("trials", lambda: store.trials(self.profile))
+        return store.trials(self.profile)
 
-    @property
+    @cached_property
     def bench(self) -> dict:
         """A machine's speeds, which belong to no profile."""
-        return self._once("bench", lambda: read_json(data.PROJECT / "runs/bench.json"))
+        return read_json(data.PROJECT / "runs/bench.json")
 
     def answers(self, run: Run) -> Tensor:
         """Classes (n,) that the run's network predicts for the test images; checked against the ledger."""
-        return self._once(("answers", run.name), lambda: ledger.answers(run, self.fashion))
+        return ledger.answers(run, self.fashion)
 
     @property
     def held_out(self) -> tuple[Tensor, Tensor]:
         """Validation images, uint8 (n, 28, 28), and their labels (n,)."""
         return self.run("teacher").recipe.task(self.fashion).held_out
 
-    @property
+    @cached_property
     def teacher_logits(self) -> Tensor:
         """The teacher's logits (n, 10) of the validation images as they are (view 0), float64."""
         teacher = self.run("teacher")
-        rows = teacher.recipe.task(self.fashion).validation
-        return self._once("teacher", lambda: teacher.soft_targets[0][rows].double())
+        return teacher.soft_targets[0][teacher.recipe.task(self.fashion).validation].double()
 
     def confidences(self, name: str) -> tuple[Tensor, Tensor]:
         """How sure a row's first network is of its answer to each validation image, (n,), and which answers are right.
 
-        In whole thousandths: what is drawn from them is compared exactly. Where float32's rounding could show, float64
-        decides.
+        In whole thousandths; where float32's rounding could show, float64 decides.
         """
-        return self._once(("confidences", name), lambda: self._confidences(name))
-
-    def _confidences(self, name: str) -> tuple[Tensor, Tensor]:
         images, labels = self.held_out
         logits = self.teacher_logits if name == "teacher" else logits_of(self.run(name).network(), images)
         sure, classes = logits.double().softmax(1).max(1)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pandas as pd
-from scipy.special import bdtr, stdtrit
+from scipy import stats
 from torch import Tensor
 
 Interval = tuple[float, float | None, float | None]  # mean, low, high; a single pair has no bounds
@@ -23,26 +23,21 @@ def spread(values: list[float]) -> str:
     return f"{mean}%" if len(values) == 1 else f"{mean} ± {100 * np.std(values, ddof=1):.2f}%"
 
 
-def wilson(correct: int, total: int, z: float = 1.959964) -> tuple[float, float]:
+def wilson(correct: int, total: int) -> tuple[float, float]:
     """The 95 % score interval of a proportion (Wilson 1927)."""
-    share = correct / total
-    centre = share + z**2 / (2 * total)
-    half = z * np.sqrt(share * (1 - share) / total + z**2 / (4 * total**2))
-    scale = 1 + z**2 / total
-    return float((centre - half) / scale), float((centre + half) / scale)
+    return tuple(stats.binomtest(correct, total).proportion_ci(method="wilson"))
 
 
 def paired(values: list[float], others: list[float]) -> Interval:
     """Mean of `values - others`, pair by pair, and its 95 % interval by Student's t; no interval for a single pair.
 
-    Pairs share seed and validation images, so what these do to both alike drops out. The interval tells of other seeds,
-    not of other images.
+    Pairs share seed and images: the interval tells of other seeds, not of other images.
     """
     differences = np.subtract(values, others)
-    mean, count = float(differences.mean()), len(differences)
-    if count == 1:
+    mean = float(differences.mean())
+    if len(differences) == 1:
         return mean, None, None
-    half = float(stdtrit(count - 1, 0.975) * differences.std(ddof=1) / np.sqrt(count))
+    half = float(stats.t.ppf(0.975, len(differences) - 1) * stats.sem(differences))
     return mean, mean - half, mean + half
 
 
@@ -65,11 +60,10 @@ def verdict(difference: Interval) -> str:
 def mcnemar(one: Tensor, other: Tensor) -> tuple[int, int, float]:
     """Images that only `one` and that only `other` gets right, and McNemar's exact two-sided p (1947).
 
-    Both are truth values (n,), for the same images. If the networks were equally good, each of these images would fall
-    to one or the other like a coin. The p tells of other images, not of other seeds.
+    Both are truth values (n,), for the same images. The p tells of other images, not of other seeds.
     """
     first, second = int((one & ~other).sum()), int((other & ~one).sum())
-    return first, second, min(1.0, 2 * float(bdtr(min(first, second), first + second, 0.5)))
+    return first, second, float(stats.binomtest(first, first + second).pvalue) if first + second else 1.0
 
 
 def calibration(sure: Tensor, right: Tensor, bins: int = 15) -> dict:

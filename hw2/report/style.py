@@ -1,7 +1,4 @@
-"""One style for all figures, and what several of them draw alike; tables, in numbers first and in words last.
-
-Colours are Okabe and Ito's, which colour-blind readers can tell apart; curves differ in their markers as well.
-"""
+"""One style for all figures, and what several of them draw alike; tables, in numbers first and in words last."""
 
 from __future__ import annotations
 
@@ -13,80 +10,102 @@ from dataclasses import dataclass
 import matplotlib
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
 from hw2.errors import InputError
 from hw2.report.source import Source
+from hw2.report.statistics import spread
 
+# Okabe and Ito's colours, which colour-blind readers can tell apart; curves differ in their markers as well
 BLUE, ORANGE, GREEN, VERMILION, GREY = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#666666"
 COLOURS = (BLUE, VERMILION, GREEN, ORANGE, "#CC79A7", "#56B4E9", "#000000", GREY)
 MARKERS = "os^DvPX*"
-BYTES = {"svg.hashsalt": "hw2", "svg.fonttype": "path"}
-STYLE = BYTES | {
-    "figure.dpi": 100, "figure.constrained_layout.use": True, "font.size": 10, "axes.titlesize": 11,
-    "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True, "grid.color": "#e5e5e5",
-    "axes.axisbelow": True, "legend.frameon": False,
+STYLE = {
+    "svg.hashsalt": "hw2", "svg.fonttype": "path", "figure.dpi": 100, "figure.constrained_layout.use": True,
+    "font.size": 10, "axes.titlesize": 11, "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True,
+    "grid.color": "#e5e5e5", "axes.axisbelow": True, "legend.frameon": False,
 }  # fmt: skip
 METADATA = {"png": {"Software": None}, "svg": {"Date": None, "Creator": None}}  # no date and no version
 
 
 @dataclass(frozen=True)
 class Plot:
-    """A figure: its data (what stands in NAME.json), how that is drawn, what it shows in words, what it is made from.
-
-    `needs`: rows or groups of the catalogue, or data, search, bench.
-    """
+    """A figure: its data (what stands in NAME.json), how that is drawn, what it shows, what it is made from."""
 
     data: Callable[[Source], dict]
     draw: Callable[[dict], Figure]
     alt: str
-    needs: tuple[str, ...]
+    needs: tuple[str, ...]  # rows or groups of the catalogue, or data, search, bench
 
 
 @dataclass(frozen=True)
 class Table:
-    """A table: its rows, in numbers, and for each column how a value is written; None is left empty."""
+    """A table: its rows, in numbers, and for some columns how a value is written. Other lists hold accuracies."""
 
     rows: Callable[[Source], list[dict]]
-    columns: dict[str, Callable[[object], str]]
+    written: dict[str, Callable[[object], str]]
 
     def in_words(self, source: Source) -> pd.DataFrame:
-        rows, written = self.rows(source), {}
-        for name, write in self.columns.items():
-            written[name.replace("_", " ")] = ["" if row[name] is None else write(row[name]) for row in rows]
-        return pd.DataFrame(written)
+        return pd.DataFrame([{name: self._word(name, row[name]) for name in row} for row in self.rows(source)])
+
+    def _word(self, column: str, value: object) -> str:
+        if value is None:
+            return ""
+        if column in self.written:
+            return self.written[column](value)
+        return spread(value) if isinstance(value, list) else f"{value:,}" if isinstance(value, int) else str(value)
 
 
-def plot(figures: dict[str, Plot], draw: Callable[[dict], Figure], alt: str, *needs: str):
-    """Decorator: the function gives the data of the figure of its name, which is put into `figures`."""
-    return lambda data: figures.setdefault(data.__name__, Plot(data, draw, alt, needs)).data
+class Named(dict):
+    """What is known by a name; `InputError` for another name."""
+
+    def __init__(self, kind: str):
+        self.kind = kind
+
+    def __missing__(self, name: str):
+        raise InputError(f"{self.kind} {name!r}: expected one of {', '.join(self)}")
 
 
-def drawn(draw: Callable[[dict], Figure], data: dict) -> Figure:
-    """Draw in the project's style, whatever style the notebook or the user's settings have."""
-    with matplotlib.rc_context():
-        matplotlib.rcdefaults()
-        matplotlib.rcParams.update(STYLE)
-        figure = draw(data)
-        figure.draw_without_rendering()  # lay out while the style is in force
-    # The layout's solver leaves last digits that differ from process to process, and SVG names hang on them.
-    figure.set_layout_engine("none")
-    for ax in figure.axes:
-        ax.set_position(np.round(ax.get_position().bounds, 5))
-    return figure
+FIGURES: dict[str, Plot] = Named("figure")
+TABLES: dict[str, Table] = Named("table")
+
+
+def plot(draw: Callable[[dict], Figure], alt: str, *needs: str):
+    """Decorator: the function gives the data of the figure of its name."""
+    return lambda data: FIGURES.setdefault(data.__name__, Plot(data, draw, alt, needs)).data
+
+
+def table(name: str, **written: Callable[[object], str]):
+    """Decorator: the function gives the rows of the table of this name."""
+    return lambda rows: TABLES.setdefault(name, Table(rows, written)).rows
 
 
 def files(plot: Plot, source: Source, kinds: tuple[str, ...] = ("png", "svg")) -> dict[str, bytes]:
-    """The files of a figure by their endings, drawn from nothing but its JSON; drawing again gives the same bytes."""
+    """The files of a figure by their endings, drawn from its JSON alone; the user's settings do not matter."""
     text = json.dumps(plot.data(source), separators=(",", ":"), allow_nan=False) + "\n"
-    figure, content = drawn(plot.draw, json.loads(text)), {"json": text.encode()}
-    for kind in kinds:
-        target = io.BytesIO()
-        with matplotlib.rc_context(BYTES):
+    content = {"json": text.encode()}
+    with matplotlib.rc_context():
+        matplotlib.rcdefaults()
+        matplotlib.rcParams.update(STYLE)
+        figure = plot.draw(json.loads(text))
+        figure.draw_without_rendering()
+        # The layout's solver leaves last digits that differ from process to process, and SVG names hang on them.
+        figure.set_layout_engine("none")
+        for ax in figure.axes:
+            ax.set_position(np.round(ax.get_position().bounds, 5))
+        for kind in kinds:
+            target = io.BytesIO()
             figure.savefig(target, format=kind, metadata=METADATA[kind])
-        content[kind] = target.getvalue()
+            content[kind] = target.getvalue()
     return content
+
+
+def panels(size: tuple[float, float], *grid: int, **more) -> tuple[Figure, Axes | np.ndarray]:
+    """A figure of this size in inches, and its axes: one, or as many as rows and columns of the grid say."""
+    figure = Figure(figsize=size)
+    return figure, figure.subplots(*grid, **more)
 
 
 def distinct(items: list) -> list[tuple]:
@@ -121,8 +140,7 @@ def draw_curves(data: dict) -> Figure:
 
     An arm may have train_loss: a loss with soft targets, which is no cross-entropy, must not stand beside val_loss.
     """
-    figure = Figure(figsize=(9, 3.4))
-    left, right = figure.subplots(1, 2)
+    figure, (left, right) = panels((9, 3.4), 1, 2)
     several = len(data["arms"]) > 1
     for arm, colour, marker in distinct(data["arms"]):
         how = {"color": colour, "marker": marker, "ms": 4}
@@ -146,11 +164,10 @@ def draw_curves(data: dict) -> Figure:
     return figure
 
 
-def draw_heat(matrix: np.ndarray, texts: dict, rows: tuple, columns: tuple, cmap: str, **more) -> Figure:
+def draw_heat(matrix: np.ndarray, texts: dict, rows: tuple, columns: tuple, cmap: str) -> Figure:
     """A square for each value; texts, {(row, column): (text, whether it is dark)}; rows, columns: labels, title."""
-    figure = Figure(figsize=(6.6, 5.4))
-    ax = figure.subplots()
-    picture = ax.imshow(matrix, cmap=cmap, aspect="auto", **more)
+    figure, ax = panels((6.6, 5.4))
+    picture = ax.imshow(matrix, cmap=cmap, aspect="auto")
     for (row, column), (text, dark) in texts.items():
         ax.text(column, row, text, ha="center", va="center", color="black" if dark else "white", fontsize=8)
     ax.set_xticks(range(len(columns[0])), columns[0], rotation=45, ha="right")
@@ -167,10 +184,9 @@ def draw_rows(data: dict) -> Figure:
     data: rows; series, a list of {name, each: for each row its values; bounds, optional: for each row [low, high] or
     null}; axis; note; line, the value at which a line is drawn; percent, the digits where values are fractions.
     """
-    figure = Figure(figsize=(8.5, 0.45 * len(data["rows"]) + 1.4))
-    ax, count = figure.subplots(), len(data["series"])
+    figure, ax = panels((8.5, 0.45 * len(data["rows"]) + 1.4))
     for number, (series, colour, marker) in enumerate(distinct(data["series"])):
-        place = np.arange(len(data["rows"])) + (number - (count - 1) / 2) * 0.3
+        place = np.arange(len(data["rows"])) + (number - (len(data["series"]) - 1) / 2) * 0.3
         for row, (height, each) in enumerate(zip(place, series["each"], strict=True)):
             if each:
                 bar = series["bounds"][row] if "bounds" in series else [min(each), max(each)]

@@ -1,9 +1,4 @@
-"""Measured speeds, side by side in one process: interleaved rounds, medians, and ratios taken within a round.
-
-Machines are noisy, so only what ran in the same minutes is compared. Weights are random, which changes no time.
-"""
-
-from __future__ import annotations
+"""Measured speeds, side by side in one process: interleaved rounds, medians, and ratios taken within a round."""
 
 import statistics
 import time
@@ -11,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from timeit import timeit
 
+import pandas as pd
 import torch
 from torch.nn import functional
 from torch.utils.data import DataLoader
@@ -24,13 +20,12 @@ from hw2.experiments.run import root
 from hw2.files import write_json
 
 IMAGES = 1024  # of an epoch of training
-COLUMNS = ("name", "unit", "median", "repeats", "ratio_to", "ratio", "ratio_low", "ratio_high")  # keys of a row
 PAUSE = 0.2  # seconds: threads spin for a while after their work and would slow the case after it
 
 
 @dataclass(frozen=True)
 class Case:
-    """`run` does the work once and returns its value in `unit`. It leaves out what a whole run does only once."""
+    """`run` does the work once and returns its value in `unit`."""
 
     name: str
     run: Callable[[], float]
@@ -39,24 +34,15 @@ class Case:
 
 
 def train(widths: tuple[int, ...], data: FashionMNIST, objective: training.Objective | None = None) -> float:
-    """Images a second of the second epoch of `training.fit`, in which a view is cut, on the first `IMAGES` images.
-
-    Trains a ResNet-14 of these widths. Validating ten images takes no time that counts.
-    """
+    """Images a second of `training.fit`: a ResNet-14's second epoch, in which a view is cut, of `IMAGES` images."""
     times, task = [], training.Task(data, torch.arange(IMAGES), torch.arange(10), views=2)
-    options = training.Options(
-        before_epoch=lambda epoch: times.append(time.perf_counter()),
-        after_epoch=lambda done, accuracy: times.append(time.perf_counter()),
-    )
+    options = training.Options(after_epoch=lambda *_: times.append(time.perf_counter()))
     training.fit(networks.ResNet14(widths), training.Fit(2, 0.01), task, seed=0, objective=objective, options=options)
-    return IMAGES / (times[-1] - times[-2])
+    return IMAGES / (times[1] - times[0])
 
 
 def classmates_loop(teacher: torch.nn.Module, data: FashionMNIST, count: int = 512, batch: int = 128) -> float:
-    """Images a second, after a first batch, of what public answers to the assignment do.
-
-    They transform pictures one by one and ask the ResNet-50 about every batch. Trains on the first `count` images.
-    """
+    """Images a second, after a first batch, of public answers: pictures one by one, the teacher in every step."""
     steps = (transforms.ToPILImage(), transforms.Grayscale(3), transforms.RandomHorizontalFlip(), transforms.ToTensor())
     transform = transforms.Compose([*steps, transforms.Normalize([views.MEAN] * 3, [views.STD] * 3)])
 
@@ -113,12 +99,12 @@ def measure(cases: list[Case], rounds: int) -> list[dict]:
         values[case.name].append(case.run())
     rows = []
     for case in cases:
-        mine, ratio = values[case.name][1:], (None, None, None)
+        mine, ratio = values[case.name][1:], dict.fromkeys(("ratio", "ratio_low", "ratio_high"))
         if case.ratio_to:
             ratios = [value / other for value, other in zip(mine, values[case.ratio_to][1:], strict=True)]
-            ratio = statistics.median(ratios), min(ratios), max(ratios)
-        row = (case.name, case.unit, statistics.median(mine), rounds, case.ratio_to, *ratio)
-        rows.append(dict(zip(COLUMNS, row, strict=True)))
+            ratio = {"ratio": statistics.median(ratios), "ratio_low": min(ratios), "ratio_high": max(ratios)}
+        row = {"name": case.name, "unit": case.unit, "median": statistics.median(mine), "repeats": rounds}
+        rows.append(row | {"ratio_to": case.ratio_to} | ratio)
     return rows
 
 
@@ -135,13 +121,8 @@ def bench(rounds: int = 5) -> dict:
 
 def table(result: dict) -> str:
     """The rows as an aligned text table, under the machine's name."""
-    lines = [result["hardware"]]
-    for row in result["rows"]:
-        ratio = ""
-        if row["ratio_to"]:
-            ratio = f"  {row['ratio']:6.2f} ({row['ratio_low']:.2f} to {row['ratio_high']:.2f}) x {row['ratio_to']}"
-        lines.append(f"{row['name']:36} {row['median']:10,.2f} {row['unit']:9}{ratio}".rstrip())
-    return "\n".join(lines)
+    rows = pd.DataFrame(result["rows"]).drop(columns="repeats")
+    return result["hardware"] + "\n" + rows.to_string(index=False, na_rep="", float_format="{:,.2f}".format)
 
 
 def keep(result: dict) -> None:

@@ -3,8 +3,6 @@
 `python -m hw2.tools.notebooks` does it in place, or, where HW2_PROFILE is smoke, into build/smoke/notebooks.
 """
 
-from __future__ import annotations
-
 import os
 import socket
 import sys
@@ -31,10 +29,8 @@ PASSED = (
     "PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "SYSTEMROOT", "VIRTUAL_ENV", "LD_LIBRARY_PATH", "CUDA_VISIBLE_DEVICES",
     "OMP_NUM_THREADS", "ATEN_CPU_CAPABILITY", "ONEDNN_MAX_CPU_ISA", "HW2_DATA", "HW2_OUT", "HW2_PROFILE",
 )  # fmt: skip
-METADATA = {
-    "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
-    "language_info": {"name": "python"},
-}
+KERNEL = {"display_name": "Python 3", "language": "python", "name": "python3"}
+METADATA = {"kernelspec": KERNEL, "language_info": {"name": "python"}}
 
 
 def paths() -> list[Path]:
@@ -52,7 +48,10 @@ def execute(path: Path) -> nbformat.NotebookNode:
         notebook = run(path)
     if text := noise(notebook):
         raise InputError(f"{path}: a cell shows more than its result: {text.strip().splitlines()[-1]}")
-    return clean(notebook)
+    notebook.metadata = nbformat.from_dict(METADATA)
+    for number, cell in enumerate(notebook.cells, start=1):
+        cell.id, cell.metadata = f"cell-{number:02d}", nbformat.from_dict({})
+    return notebook
 
 
 def noise(notebook: nbformat.NotebookNode) -> str:
@@ -65,9 +64,7 @@ def noise(notebook: nbformat.NotebookNode) -> str:
 def run(path: Path) -> nbformat.NotebookNode:
     """Run in a kernel of this interpreter, with nothing of the user's but the variables in `PASSED`."""
     notebook = nbformat.read(path, as_version=4)
-    client = NotebookClient(
-        notebook, timeout=None, kernel_name="python3", record_timing=False, coalesce_streams=True
-    )  # fmt: skip
+    client = NotebookClient(notebook, timeout=None, kernel_name="python3", record_timing=False, coalesce_streams=True)
     manager = client.create_kernel_manager()
     manager.kernel_spec.argv = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"]
     with tempfile.TemporaryDirectory(prefix="hw2-") as private:
@@ -78,14 +75,6 @@ def run(path: Path) -> nbformat.NotebookNode:
         # One that waits for a core must not hold another kernel up by spinning.
         own = {"OMP_WAIT_POLICY": "passive", "IPYTHONDIR": private}
         return client.execute(cwd=str(path.parent), env=passed | own)
-
-
-def clean(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
-    notebook.metadata = nbformat.from_dict(METADATA)
-    for number, cell in enumerate(notebook.cells, start=1):
-        cell.id = f"cell-{number:02d}"
-        cell.metadata = nbformat.from_dict({})
-    return notebook
 
 
 def script(notebook: nbformat.NotebookNode) -> str:

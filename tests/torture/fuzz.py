@@ -2,10 +2,8 @@
 
     python tests/torture/fuzz.py [--inputs 100000] [--keep] [READER...]
 
-One line a reader; exit status 1 where one lets something else out. `--keep` writes what was tried into torture.json.
+Exit status 1 where a reader lets something else out; `--keep` writes what was tried into torture.json.
 """
-
-from __future__ import annotations
 
 import argparse
 import csv
@@ -16,7 +14,6 @@ import json
 import random
 import sys
 import tempfile
-import zipfile
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
@@ -32,6 +29,7 @@ import safetensors.torch
 import torch
 from helpers import keep_torture, tiny_network
 from PIL import Image
+from test_networks import deflated
 
 from hw2 import data, distillation, grading, networks, pictures
 from hw2.errors import InputError
@@ -137,15 +135,6 @@ def readers(patch: pytest.MonkeyPatch, folder: Path) -> dict[str, Reader]:
             [b"'|O'", b"'<f8'", b"99999999", b"True", b"\x03\0", b"PK\x03\x04", b"\x80\x04"]),
         "soft targets": Reader("soft_targets.npy", distillation.read_cache, [zeros[1]], [b"|O", b"9999999"]),
     }  # fmt: skip
-
-
-def deflated(content: bytes) -> bytes:
-    """A .pth whose record is packed, which torch's own never is."""
-    target = io.BytesIO()
-    with zipfile.ZipFile(io.BytesIO(content)) as whole, zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED) as small:
-        for name in whole.namelist():
-            small.writestr(name, whole.read(name))
-    return target.getvalue()
 
 
 def bombs() -> dict[str, tuple[str, bytes]]:

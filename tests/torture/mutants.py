@@ -22,6 +22,7 @@ from helpers import keep_torture
 
 from hw2.data import PROJECT
 
+NOISE = r"^hw2\.(experiments\.)?|x_|xǁ\w+ǁ|__mutmut_\d+$"  # around the function in a mutant's name
 SURVIVED = (0, 5, 33)  # mutmut's exit codes: tests passed, none was collected, none comes through the line
 
 
@@ -33,13 +34,9 @@ def main() -> int:
     failed = False
     for path in tomllib.loads((PROJECT / "pyproject.toml").read_text())["tool"]["mutmut"]["only_mutate"]:
         codes = json.loads((PROJECT / f"mutants/{path}.meta").read_text())["exit_code_by_key"]
-        survived = [
-            re.sub(r"^hw2\.(experiments\.)?|x_|xǁ\w+ǁ|__mutmut_\d+$", "", name)
-            for name in codes
-            if codes[name] in SURVIVED
-        ]
-        unknown = {name: count for name, count in Counter(survived).items() if count > known.get(name, 0)}
-        told, failed = f"{len(codes) - len(survived)} seen", failed or bool(unknown)
+        lived = [re.sub(NOISE, "", name) for name, code in codes.items() if code in SURVIVED]
+        unknown = {name: count for name, count in Counter(lived).items() if count > known.get(name, 0)}
+        told, failed = f"{len(codes) - len(lived)} seen", failed or bool(unknown)
         print(f"{path}: {len(codes)} mutants, {told}; more survivors than explained: {unknown or 'none'}")
         if "--keep" in sys.argv and not unknown:
             keep_torture({"kind": "mutants", "of": Path(path).stem, "tried": len(codes), "told": told})
