@@ -14,7 +14,6 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tqdm.auto import tqdm
 
 from hw2 import views
@@ -40,8 +39,6 @@ class Fit:
     momentum: float = 0.9
     weight_decay: float = 5e-4
     label_smoothing: float = 0.0
-    ema: float = 0.0  # decay of the averaged weights; 0: none
-    erasing: int = 0  # side of the erased square in pixels; 0: none
     precision: str = "float32"  # or "bfloat16": autocast
 
 
@@ -107,10 +104,6 @@ class _Training:
         self.objective, self.options = objective, options
         self.layout = torch.channels_last if options.channels_last else torch.contiguous_format
         network.to(device, memory_format=self.layout)
-        self.average = None
-        if numbers.ema:
-            self.average = AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(numbers.ema), use_buffers=True)
-        self.kept = self.average.module if self.average else network  # the one that is validated and delivered
         self.optimizer = torch.optim.SGD(
             network.parameters(), lr=numbers.lr, momentum=numbers.momentum, weight_decay=numbers.weight_decay,
             nesterov=numbers.momentum > 0, fused=True,
@@ -124,8 +117,6 @@ class _Training:
         state = torch.load(path, map_location=self.images.device, weights_only=True)
         self.network.load_state_dict(state["network"])
         self.optimizer.load_state_dict(state["optimizer"])
-        if self.average:
-            self.average.load_state_dict(state["average"])
         self.history, self.done = History(**state["history"]), state["done"]
 
     def save(self, path: Path) -> None:
@@ -136,7 +127,6 @@ class _Training:
         state = {
             "network": self.network.state_dict(),
             "optimizer": self.optimizer.state_dict(),
-            "average": self.average.state_dict() if self.average else {},
             "done": self.done,
             "history": vars(self.history) | spent,
         }
@@ -156,18 +146,13 @@ class _Training:
         total, lr = torch.zeros((), device=device, dtype=torch.float64), 0.0
         for step, rows in enumerate(order.to(device).split(numbers.batch), start=epoch * self.per_epoch):
             lr = self.optimizer.param_groups[0]["lr"] = learning_rate(numbers, step, numbers.epochs * self.per_epoch)
-            inputs = views.normalise(seen[rows])
-            if numbers.erasing:
-                views.erase(inputs, rows, numbers.erasing, self.seed, epoch)
             self.optimizer.zero_grad(set_to_none=True)
             with autocast:
-                logits = self.network(inputs.contiguous(memory_format=self.layout))
+                logits = self.network(views.normalise(seen[rows]).contiguous(memory_format=self.layout))
             loss = self.objective(logits.float(), self.labels[rows], rows, view)
             loss.backward()
             self.options.after_backward()
             self.optimizer.step()
-            if self.average:
-                self.average.update_parameters(self.network)
             total += loss.detach() * len(rows)
             if step < STEPS_KEPT:
                 self.history.steps.append({"step": step, "loss": loss.item()})
@@ -176,9 +161,9 @@ class _Training:
         self.history.epochs.append({"epoch": epoch + 1, "lr": lr, "train_loss": total.item() / len(order)})
 
     def validate(self) -> float:
-        """Add to the history's last row what the kept network does on the validation images; its accuracy."""
+        """Add to the history's last row what the network does on the validation images; its accuracy."""
         rows, last = self.task.validation, self.history.epochs[-1]
-        val_loss, correct = validate(self.kept, self.images[rows], self.labels[rows])
+        val_loss, correct = validate(self.network, self.images[rows], self.labels[rows])
         last |= {"val_loss": val_loss, "val_accuracy": correct / len(rows)}
         if not math.isfinite(last["train_loss"] + val_loss):
             where = f"{self.options.label}: the loss is not finite in epoch {self.done}"
@@ -199,9 +184,9 @@ def fit(
 ) -> tuple[nn.Module, History]:
     """Train `network`; validate after every epoch.
 
-    Returns the network to keep, on the CPU, and the history: `network`, trained in place, or where `numbers.ema` is set
-    the averaged one. With `checkpoint`, training resumes from the last finished epoch in that file. Raises `InputError`
-    where the loss is not finite, `Ended` after an epoch in which SIGTERM came (`errors.ending_at_an_epoch`).
+    Returns `network`, trained in place, on the CPU and in evaluation mode, and the history. With `checkpoint`, training
+    resumes from the last finished epoch in that file. Raises `InputError` where the loss is not finite, `Ended` after
+    an epoch in which SIGTERM came (`errors.ending_at_an_epoch`).
     """
     options, device = options or Options(), device or torch.device("cpu")
     if device.type == "cuda":
@@ -226,7 +211,7 @@ def fit(
             if checkpoint:
                 training.save(checkpoint)
             options.after_epoch(training.done, accuracy)
-    return training.kept.cpu().eval(), training.history
+    return network.cpu().eval(), training.history
 
 
 @torch.no_grad()

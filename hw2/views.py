@@ -43,20 +43,3 @@ def normalise(images: Tensor) -> Tensor:
     """uint8 (n, 28, 28) to float32 (n, 3, 28, 28), channels_last: three equal channels, mean 0, deviation 1."""
     grey = images.to(torch.float32).div_(255).sub_(MEAN).div_(STD)
     return grey.unsqueeze(-1).expand(-1, -1, -1, 3).contiguous().permute(0, 3, 1, 2)
-
-
-def erase(batch: Tensor, rows: Tensor, side: int, *key: object) -> Tensor:
-    """Cutout (DeVries & Taylor 2017): a square of `side` pixels of each image set to the mean, in place.
-
-    `rows` are the images' numbers in the data set: the square of an image is a pure function of (key, row).
-    """
-    size = batch.shape[-1]
-    bits = torch.from_numpy((random_bits(60000, "erase", *key) >> 1).astype("int64"))[rows.cpu()].to(batch.device)
-    pixels = torch.arange(size, device=batch.device)
-
-    def inside(centre: Tensor) -> Tensor:
-        offset = pixels - centre[:, None] + side // 2
-        return (offset >= 0) & (offset < side)
-
-    hole = inside((bits >> 8) % size)[:, :, None] & inside((bits >> 32) % size)[:, None, :]
-    return batch.masked_fill_(hole[:, None], 0.0)

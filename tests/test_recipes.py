@@ -48,6 +48,7 @@ def test_the_digest_changes_with_every_field():
 def test_fields_that_came_later_leave_older_digests_as_they_were():
     recipe = StudentRecipe(stage="x", seed=0, fit=FIT)
     older = {name: value for name, value in asdict(recipe).items() if name not in ("loss", "targets", "widths")}
+    older["fit"] |= recipes.RETIRED_FIT
     assert recipe.digest == hashlib.sha256(json.dumps(older, sort_keys=True).encode()).hexdigest()
 
 
@@ -92,8 +93,10 @@ def test_the_bounds_themselves_are_taken():
 def test_a_field_that_was_given_up_is_taken_at_its_default_alone():
     recorded = recipes.written(COMPRESSED) | {"iterations": 1, "growing": False}
     assert recipes.read(CompressedRecipe, recorded) == COMPRESSED
-    for name, value in (("iterations", 2), ("growing", True)):
-        with pytest.raises(InputError, match=f"no recipe .*{name}"):
+    recorded["fit"] |= {"ema": 0.0, "erasing": 0}
+    assert recipes.read(CompressedRecipe, recorded) == COMPRESSED
+    for name, value in (("iterations", 2), ("growing", True), ("fit", recorded["fit"] | {"ema": 0.5})):
+        with pytest.raises(InputError, match=f"no recipe .*{name.replace('fit', 'ema')}"):
             recipes.read(CompressedRecipe, recorded | {name: value})
 
 

@@ -1,4 +1,4 @@
-"""Views are a pure function of (seed, view), and cutting, normalising and erasing do what they say."""
+"""Views are a pure function of (seed, view), and cutting and normalising do what they say."""
 
 import pytest
 import torch
@@ -63,27 +63,3 @@ def test_normalised_training_images_have_mean_0_and_deviation_1_in_three_equal_c
     mean = (share * values).sum()
     assert mean == pytest.approx(0, abs=2e-4)
     assert (share * (values - mean).square()).sum().sqrt() == pytest.approx(1, abs=2e-4)
-
-
-@pytest.mark.parametrize("side", [8, 5])
-def test_erasing_masks_one_square_that_the_border_may_cut(side):
-    batch = views.erase(torch.ones(2000, 3, 28, 28), torch.arange(2000), side, 0, 1)
-    hole = batch[:, 0] == 0
-    assert batch[:, 1].eq(0).equal(hole)
-    assert set(batch.unique().tolist()) == {0.0, 1.0}
-    heights, widths = hole.any(2).sum(1), hole.any(1).sum(1)
-    assert hole.sum((1, 2)).equal(heights * widths)  # a rectangle
-    assert int(heights.max()) == int(widths.max()) == side
-    # A centre anywhere on the image: the mean length of side that is left, by counting.
-    left = sum(0 <= centre - side // 2 + step < 28 for centre in range(28) for step in range(side)) / 28
-    assert hole.sum((1, 2)).double().mean().item() == pytest.approx(left**2, rel=0.02)
-
-
-def test_erasing_is_a_function_of_key_and_row_alone():
-    def holes(rows, *key):
-        return views.erase(torch.ones(len(rows), 3, 28, 28), rows, 8, *key)
-
-    rows = torch.tensor([3, 59999, 70])
-    assert holes(rows, 0, 1).equal(holes(rows.flip(0), 0, 1).flip(0))
-    assert not holes(rows, 0, 1).equal(holes(rows, 0, 2))
-    assert not holes(rows, 0, 1).equal(holes(rows, 1, 1))

@@ -20,16 +20,17 @@ from hw2.training import Fit, Task
 #: adding one keeps the digests of older runs.
 FIRST = frozenset({
     "images", "validation", "pad", "views", "view_seed", "stem", "weights", "temperature", "alpha", "teacher",
-    "recalibration", "batch", "warmup", "momentum", "weight_decay", "label_smoothing", "ema", "erasing", "precision",
+    "recalibration", "batch", "warmup", "momentum", "weight_decay", "label_smoothing", "precision",
 })  # fmt: skip
-#: fields that recipes had and gave up, at the default that every run had; another value is refused
-RETIRED = (("iterations", 1), ("growing", False))
+#: fields that recipes and their `Fit` had and gave up, at the one value that every run had; another is refused
+RETIRED, RETIRED_FIT = {"iterations": 1, "growing": False}, {"ema": 0.0, "erasing": 0}
 
 
 def _counted(content: object) -> dict[str, object]:
     """The fields of a dataclass that its digest counts, those of dataclasses inside it likewise."""
     values = {one: getattr(content, one.name) for one in fields(content)}
     kept = {one.name: value for one, value in values.items() if one.name in FIRST or value != one.default}
+    kept |= RETIRED_FIT if isinstance(content, Fit) else {}
     return {name: _counted(value) if is_dataclass(value) else value for name, value in kept.items()}
 
 
@@ -128,18 +129,21 @@ class TuningRecipe(Recipe):
     targets: str = "same view"
 
 
+def _less(values: dict, retired: dict) -> dict:
+    return {name: value for name, value in values.items() if (name, value) not in retired.items()}
+
+
 def read(kind: type[Recipe], content: dict) -> Recipe:
     """The recipe of a recipe.json. `InputError` where it is none of this kind, or its digest is not that of its fields.
 
     A field that the file lacks has its default.
     """
     values = {name: tuple(v) if isinstance(v, list) else v for name, v in content.items() if name != "digest"}
-    values = {name: value for name, value in values.items() if (name, value) not in RETIRED}
     try:
-        fits = {name: Fit(**values[name]) for name in ("fit", "sparse") if name in values}
-        recipe = kind(**(values | fits))
+        fits = {name: Fit(**_less(values[name], RETIRED_FIT)) for name in ("fit", "sparse") if name in values}
+        recipe = kind(**_less(values, RETIRED) | fits)
         digest = recipe.digest
-    except (TypeError, RecursionError) as error:
+    except (AttributeError, TypeError, RecursionError) as error:
         raise InputError(f"no recipe ({error}); restore recipe.json with `git checkout`") from None
     if digest != content.get("digest"):
         raise InputError("its digest is not that of its numbers; restore recipe.json with `git checkout`")
@@ -147,8 +151,9 @@ def read(kind: type[Recipe], content: dict) -> Recipe:
 
 
 def written(recipe: Recipe) -> dict:
-    """The content of recipe.json."""
-    return {"digest": recipe.digest, **asdict(recipe)}
+    """The content of recipe.json: every field, and what the digest counts besides."""
+    content = {"digest": recipe.digest, **asdict(recipe)}
+    return content | {name: content[name] | RETIRED_FIT for name in ("fit", "sparse") if name in content}
 
 
 def difference(old: Recipe, new: Recipe) -> str:
