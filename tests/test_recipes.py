@@ -199,7 +199,7 @@ def test_a_walk_trains_nothing_before_what_it_needs(profile):
     tasks = walk.tasks(profile)
     assert len(tasks) == len(set(tasks)) == 1 + sum(len(catalogue.seeds(n, profile)) for n in catalogue.names(profile))
     for place, (name, seed) in enumerate(tasks):
-        assert set(walk._needs(name, seed, profile)) <= set(tasks[:place]), name
+        assert set(catalogue.needs(name, seed, profile)) <= set(tasks[:place]), name
 
 
 def test_the_estimate_adds_up_and_counts_the_search():

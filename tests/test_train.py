@@ -23,7 +23,7 @@ CHAIN = ("teacher", "distilled", "plain", "compressed", "scratch", "unpruned")
 
 
 def runs():
-    return [store.require(*task) for task in walk.tasks("smoke") if task != walk.SEARCH]
+    return [store.require(*task) for task in walk.tasks("smoke") if task != catalogue.SEARCH]
 
 
 def test_the_second_walk_and_delivery_load_everything_and_change_nothing(walk_done, no_training):

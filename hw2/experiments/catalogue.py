@@ -17,6 +17,8 @@ from hw2.experiments.profiles import PROFILES, check_profile
 from hw2.experiments.recipes import CompressedRecipe, Recipe, StudentRecipe, TeacherRecipe, TuningRecipe
 from hw2.training import Fit
 
+SEARCH = ("search", 0)  # in the place of (experiment, seed) where tasks are listed
+
 
 @dataclass(frozen=True)
 class Experiment:
@@ -168,9 +170,22 @@ def listing(profile: str) -> str:
     return "\n".join(lines)
 
 
-def setting_of_studies(profile: str) -> str:
-    """The setting at which arms and ablation run: `best` or `chosen`."""
-    return PROFILES[check_profile(profile)]["setting of studies"]
+def setting(name: str, profile: str) -> str | None:
+    """Which temperature and alpha a row is trained at: `best`, `chosen`, a finalist's; None for labels alone."""
+    which = row(name).setting
+    return PROFILES[check_profile(profile)]["setting of studies"] if which == "study" else which
+
+
+def needs(name: str, seed: int, profile: str) -> list[tuple[str, int]]:
+    """(experiment, seed) of what must be finished before, in an order in which it can be trained."""
+    if (name, seed) == SEARCH:
+        return [("teacher", 0)]
+    one, which = row(name), setting(name, profile)
+    found = [(one.teacher, 0)] if one.teacher else []
+    found += [SEARCH] if which else []
+    if which == "chosen":
+        found += [(finalist, number) for finalist in names(profile, "finalists") for number in seeds(finalist, profile)]
+    return found + ([(one.parent, seed)] if one.parent else [])
 
 
 def seeds(name: str, profile: str) -> tuple[int, ...]:
@@ -196,8 +211,7 @@ def recipe(name: str, profile: str, seed: int, settings: Unknown) -> Recipe:
         # The course's file was trained elsewhere: none of our training's numbers describe it.
         values |= {"weights": file, "stem": "imagenet", "fit": Fit(epochs=0, lr=0.0)}
     if one.teacher:
-        which = setting_of_studies(profile) if one.setting == "study" else one.setting
-        temperature, alpha = settings.setting(which)
+        temperature, alpha = settings.setting(setting(name, profile))
         teacher = recipe(one.teacher, profile, 0, settings).digest
         values |= {"temperature": temperature, "alpha": alpha, "teacher": teacher, "targets": numbers["targets"]}
     if one.parent:

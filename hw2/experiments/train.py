@@ -242,10 +242,11 @@ def obtain(
         catalogue.changed(catalogue.recipe(name, profile, seed, catalogue.Unknown()), change)
     if weights:
         networks.load_course_teacher(weights)  # a bad file is told before anything else happens
-    for needed in filter(None, (row.teacher, row.parent)):
-        obtain(needed, seed if needed == row.parent else 0, profile=profile, device=device)
-    if row.setting:
-        obtain_setting(row.setting, profile, device)
+    for needed in catalogue.needs(name, seed, profile):
+        if needed == catalogue.SEARCH:
+            search.obtain_trials(profile, device)
+        else:
+            obtain(*needed, profile=profile, device=device)
     usual = catalogue.recipe(name, profile, seed, settings)
     recipe = catalogue.changed(usual, change)
     own = recipe != usual
@@ -261,12 +262,3 @@ def obtain(
             _clear(recipe)
             run = store.find(recipe, profile, own)
     return run
-
-
-def obtain_setting(which: str, profile: str, device: str) -> None:
-    """Search, and train finalists, as far as a row's setting needs them."""
-    search.obtain_trials(profile, device)
-    if "chosen" in (which, which == "study" and catalogue.setting_of_studies(profile)):
-        for name in catalogue.names(profile, "finalists"):
-            for seed in catalogue.seeds(name, profile):
-                obtain(name, seed, profile=profile, device=device)

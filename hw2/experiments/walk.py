@@ -9,34 +9,18 @@ import time
 from hw2 import data
 from hw2.errors import Ended, InputError, end_if_asked, ending_at_an_epoch, told_in_a_line
 from hw2.experiments import catalogue, environment, ledger, search, store, train
+from hw2.experiments.catalogue import SEARCH
 from hw2.experiments.recipes import CompressedRecipe, Recipe
 from hw2.experiments.run import Run
 
-SEARCH = ("search", 0)
-
 
 def tasks(profile: str) -> list[tuple[str, int]]:
-    """(experiment, seed) of everything that the profile trains, and `SEARCH`, none before what it needs."""
-    first = [("teacher", 0), SEARCH]
-    names = [*catalogue.names(profile, "finalists"), *catalogue.names(profile)]
-    return first + [one for one in dict.fromkeys((n, s) for n in names for s in catalogue.seeds(n, profile))
-                    if one not in first]  # fmt: skip
-
-
-def _needs(name: str, seed: int, profile: str) -> list[tuple[str, int]]:
-    """What must be finished before."""
-    if (name, seed) == SEARCH:
-        return [("teacher", 0)]
-    row = catalogue.row(name)
-    found = [(row.teacher, 0)] if row.teacher else []
-    if row.parent:
-        found.append((row.parent, seed))
-    if row.setting:
-        found.append(SEARCH)
-    if "chosen" in (row.setting, row.setting == "study" and catalogue.setting_of_studies(profile)):
-        names = catalogue.names(profile, "finalists")
-        found += [(one, number) for one in names for number in catalogue.seeds(one, profile)]
-    return found
+    """(experiment, seed) of everything that the profile trains, the search too, none before what it needs."""
+    found: dict[tuple[str, int], None] = {}
+    for name in catalogue.names(profile):
+        for seed in catalogue.seeds(name, profile):
+            found |= dict.fromkeys([*catalogue.needs(name, seed, profile), (name, seed)])
+    return list(found)
 
 
 def _finished(name: str, seed: int, profile: str, settings: store.Settings) -> bool:
@@ -58,7 +42,7 @@ def work(profile: str, device: str, replace: bool) -> None:
         while len(done) < len(tasks(profile)):
             settings = store.Settings(profile)
             for one in tasks(profile):
-                ready = one not in done and done.issuperset(_needs(*one, profile))
+                ready = one not in done and done.issuperset(catalogue.needs(*one, profile))
                 if ready and (_finished(*one, profile, settings) or _try(*one, profile, device, replace)):
                     done.add(one)
                     break

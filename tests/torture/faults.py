@@ -36,7 +36,7 @@ from helpers import keep_torture, tiny_network
 import conftest
 from hw2 import data as source
 from hw2.errors import InputError
-from hw2.experiments import profiles, search, store, train, walk
+from hw2.experiments import catalogue, profiles, search, store, train, walk
 from hw2.experiments.run import root
 from hw2.report import write
 
@@ -61,10 +61,10 @@ def training() -> None:
 
 
 CACHING = partial(train.obtain, "teacher", profile="smoke")
-TUNING = partial(train.obtain_setting, "best", "smoke", "cpu")
-FINALISTS = partial(train.obtain_setting, "chosen", "smoke", "cpu")
+TUNING = partial(search.obtain_trials, "smoke", "cpu")
+FINALISTS = [partial(train.obtain, name, profile="smoke") for name in catalogue.names("smoke", "finalists")]
 WORKS = {  # name -> the work, and what is done before
-    "training": (training, (CACHING, TUNING, FINALISTS)),
+    "training": (training, (CACHING, TUNING, *FINALISTS)),
     "tuning": (TUNING, (CACHING,)),
     "caching": (CACHING, ()),
     "report": (partial(write.write, "smoke"), ()),
