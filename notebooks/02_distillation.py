@@ -84,7 +84,7 @@ report.show("arm_differences")
 # difference beyond its interval where there is none. In the committed runs only decoupled KD, untuned as it is, stands apart.
 # The others cannot be told from vanilla KD, the labels alone among them: nothing here shows that this teacher helps.
 #
-# Two things to know before reading more into it. The teachers learnt from all 55,000 images, the arms see fewer: soft
+# Two things to know before reading more into it. The teacher learnt from all 55,000 images, the arms see fewer: soft
 # targets carry over something of labels that the arms without a teacher never see. The setting was tuned for vanilla KD;
 # decoupled KD and standardised logits are run at it, untuned.
 

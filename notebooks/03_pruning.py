@@ -42,7 +42,7 @@ assert networks.count_parameters(compressed.network()) == 85_956
 #
 # Removing channels in one shot breaks the function that the network computes, although most of what it learnt is still
 # there: measuring BatchNorm's statistics again, without training any weight, brings much of it back. All seeds of the
-# chain, mean and standard deviation; in the figure, the delivered run, where the dashed line is the same pruning
+# chain, mean and standard deviation; in the figure, the delivered run, where the second line is the same pruning
 # without sparse learning before it.
 
 # %%
@@ -88,7 +88,7 @@ report.show("ablation")
 # %% [markdown]
 # ## How far can it go?
 #
-# The distilled network pruned by several ratios, each fine-tuned shortly; MACs are multiply-adds for one image.
+# The distilled network pruned by several ratios, each fine-tuned shortly; MACs are multiply-adds for one image as Torch-Pruning counts them, BatchNorm included.
 
 # %%
 print(nb03_pruning.frontier_note(report.Source()))

@@ -262,7 +262,7 @@ def test_with_the_sums_made_anew_the_reports_check_finds_what_figures_show(stale
     sums_made_anew("compressed/cpu-s0/history.csv", partial(cell, 2, 4, better))
     sums_made_anew("teacher/cpu-s0/metrics.json", partial(field, "test_correct", more))
     sums_made_anew("tuning/cpu/trials.csv", worst_trial)
-    sums_made_anew("bench.json", partial(digit, r'"median": \d'))
+    sums_made_anew("bench.json", partial(digit, r'"ratio": \d'))
     figures = ("compressed_curves", "arms", "tuning", "speed")
     told = {line.partition(": ")[0] for line in stale(*figures)}
     assert told >= {f"figures/{figure}.json" for figure in figures}

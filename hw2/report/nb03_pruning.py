@@ -17,7 +17,7 @@ from hw2.experiments import catalogue
 from hw2.files import read_json
 from hw2.report import style
 from hw2.report.nb01_teacher import curve
-from hw2.report.nb02_distillation import DIFFERENCE, against_first, at_phase, budget, differences, study_rows, tested
+from hw2.report.nb02_distillation import DIFFERENCE, against_first, at_phase, budget, differences, study_rows
 from hw2.report.source import Source
 from hw2.report.statistics import points, rounded, verdict
 from hw2.report.style import beside, distinct, draw_curves, draw_rows, panels, percent, plot, table
@@ -156,52 +156,38 @@ def frontier_rows(source: Source) -> list[dict]:
     return rows
 
 
+@table("others", **{"test accuracy": "{:.2%}".format})
+def other_rows(source: Source) -> list[dict]:
+    """What others published: their own numbers, and whether the test set chose the epoch or the run."""
+    rows = []
+    for one in read_json(Path(__file__).with_name("public.json"))["results"]:
+        row = {"result": one["name"], "parameters": one["parameters"], "test accuracy": one["accuracy"]}
+        rows.append(row | {"chosen by the test set": "yes" if one["best"] else "no", "source": one["source"]})
+    return rows
+
+
 def draw_frontier(data: dict) -> Figure:
-    figure, (whole, near) = panels((10.5, 5.4), 1, 2, width_ratios=(5, 4))
-    places = [(one["parameters"], np.mean(one["validation"])) for one in data["short"]]
-    whole.plot(*zip(*places, strict=True), color=style.BLUE, marker="o", ms=6, label=data["note"])
-    for one, place in zip(data["short"], places, strict=True):
-        whole.plot([place[0]] * len(one["validation"]), one["validation"], ls="", marker="_", color=style.BLUE, ms=9)
-        beside(whole, f"{one['ratio']:g}", place, (0, -16), style.BLUE, ha="center")
-    heights = []
-    for one in data["points"]:
-        for ax in (whole, near):
-            label = None if one["label"] in ax.get_legend_handles_labels()[1] else one["label"]
-            ax.plot([one["parameters"]], [one["accuracy"]], one["marker"], ms=8, mfc=one["face"], mec=one["edge"],
-                    label=label)  # fmt: skip
-        small = one["parameters"] <= data["limit"]
-        ax, offset, side = (near, 9, "left") if small else (whole, -9, "right")
-        beside(ax, one["name"], (one["parameters"], one["accuracy"]), (offset, 0), va="center", ha=side)
-        heights += [one["accuracy"]] * small
-    whole.set(xscale="log", title="pruned by several ratios")
-    near.set(xlim=(0.83 * data["limit"], 1.2 * data["limit"]), ylim=(min(heights) - 0.002, max(heights) + 0.002))
-    near.set_title(f"at most {data['limit']:,} parameters")
-    for ax, ticks in ((near, (85_000, 95_000, 105_000)), (whole, (20_000, 50_000, 100_000, 200_000))):
-        ax.set_xticks(ticks, [f"{tick:,}" for tick in ticks])
-        ax.minorticks_off()
-        ax.set(xlabel="parameters", ylabel="accuracy")
-        percent(ax.yaxis, 1)
-    figure.legend(*whole.get_legend_handles_labels(), loc="outside lower center", ncols=2, fontsize=8)
+    figure, ax = panels((7.5, 4.2))
+    ax.plot(data["parameters"], [np.mean(each) for each in data["validation"]], color=style.BLUE, marker="o", ms=6)
+    points = zip(data["ratio"], data["parameters"], data["validation"], strict=True)
+    for number, (ratio, count, each) in enumerate(points):
+        ax.plot([count] * len(each), each, ls="", marker="_", color=style.BLUE, ms=9)
+        beside(ax, f"ratio {ratio:g}", (count, np.mean(each)), (0, -18 if number % 2 else 12), style.BLUE, ha="center")
+    ax.axvline(data["limit"], color=style.GREY, ls="--", lw=1)
+    beside(ax, "the limit", (data["limit"], 0.02), (-4, 0), xycoords=("data", "axes fraction"), ha="right")
+    ticks = (20_000, 50_000, 100_000, 200_000)
+    ax.set(xscale="log", xlabel="parameters", ylabel="validation accuracy")
+    ax.set_xticks(ticks, [f"{tick:,}" for tick in ticks])
+    ax.minorticks_off()
+    ax.set_title(data["note"], fontsize=9, color=style.GREY)
+    percent(ax.yaxis, 1)
     return figure
 
 
-@plot(draw_frontier, "Accuracy against parameters by ratio, and results of others.", "frontier", "compressed")
+@plot(draw_frontier, "Validation accuracy against parameters, by pruning ratio.", "frontier")
 def frontier(source: Source) -> dict:
-    """short, a list of {ratio, parameters, validation (over the seeds)}; note; limit, the parameters that are allowed;
-    points, of the delivered recipe and of others, a list of {name, parameters, accuracy, label, marker, face, edge}.
-    """
-    names = {"ratio": "ratio", "parameters": "parameters", "validation": "in the end"}
-    short = [{name: row[column] for name, column in names.items()} for row in frontier_rows(source)[1:]]
-    final, shown = source.runs("compressed"), []
-    parameters, validation = final[0].metrics["parameters"], [run.val_accuracy for run in final]
-    for split, values, colour in (("validation", validation, style.BLUE), ("test", tested(final), style.VERMILION)):
-        if values:
-            look = {"marker": "*", "face": colour, "edge": colour, "name": ""}
-            label = f"the delivered recipe, mean over seeds: {split}"
-            shown.append(look | {"label": label, "parameters": parameters, "accuracy": rounded(np.mean(values))})
-    for one in read_json(Path(__file__).with_name("public.json"))["results"]:
-        look = {"marker": "D", "face": "white" if one["best"] else style.GREY, "edge": style.GREY}
-        label = f"others, {'best epoch or run, by the test set' if one['best'] else 'last epoch'}: test"
-        shown.append(look | {name: one[name] for name in ("name", "parameters", "accuracy")} | {"label": label})
-    note = f"pruned distilled network, {frontier_note(source)}: validation"
-    return {"short": short, "note": note, "points": shown, "limit": LIMIT}
+    """ratio, parameters and validation (over the seeds) of each pruned network; limit, of the homework; note."""
+    columns = {"ratio": "ratio", "parameters": "parameters", "validation": "in the end"}
+    rows = frontier_rows(source)[1:]
+    found = {name: [row[column] for row in rows] for name, column in columns.items()}
+    return found | {"limit": LIMIT, "note": f"the distilled network, pruned: {frontier_note(source)}"}

@@ -15,7 +15,7 @@ from hw2.report import statistics, style
 from hw2.report.nb02_distillation import by_seed, tested
 from hw2.report.source import Source
 from hw2.report.statistics import bounds, points, rounded, wilson
-from hw2.report.style import beside, distinct, draw_rows, images, panels, percent, plot, table
+from hw2.report.style import distinct, draw_rows, images, panels, percent, plot, table
 from hw2.training import exact_logits, logits_of
 
 #: profile -> network, where its mean over seeds is judged, and the accuracy aimed at; of two the lower is the floor
@@ -27,7 +27,7 @@ PAIRS = (
     ("distilled", "plain"), ("compressed", "distilled"), ("compressed", "plain"), ("compressed", "scratch"),
     ("compressed", "unpruned"),
 )  # fmt: skip
-SPEEDS = {"images/s": "Training, images a second", "ms": "A single image, milliseconds"}
+RATIOS = ("ratio", "ratio_low", "ratio_high")  # of the bench: a case's value divided by another's
 
 
 @table("results")
@@ -171,32 +171,22 @@ def mistakes(source: Source) -> dict:
     return _shown(rows, source)
 
 
-def _speed(value: float) -> str:
-    return f"{value:,.{0 if value >= 100 else 2}f}"
-
-
-@table("bench", median=_speed, **dict.fromkeys(("ratio", "ratio low", "ratio high"), "{:.2f}".format))
+@table(
+    "bench",
+    median=lambda value: f"{value:,.{0 if value >= 100 else 2}f}",
+    **{name.replace("_", " "): "{:.2f}".format for name in RATIOS},
+)
 def bench_rows(source: Source) -> list[dict]:
-    columns = ("name", "unit", "median", "ratio", "ratio_low", "ratio_high", "ratio_to")
+    columns = ("name", "unit", "median", *RATIOS, "ratio_to")
     return [{name.replace("_", " "): row[name] for name in columns} for row in source.bench["rows"]]
 
 
-def draw_speed(data: dict) -> Figure:
-    groups = [[row for row in data["rows"] if row["unit"] == unit] for unit in SPEEDS]
-    size = 8.5, 0.36 * len(data["rows"]) + 1.8
-    figure, axes = panels(size, len(groups), 1, height_ratios=list(map(len, groups)))
-    for ax, rows, title in zip(axes, groups, SPEEDS.values(), strict=True):
-        ax.barh([row["name"] for row in rows], [row["median"] for row in rows], 0.62, color=style.BLUE)
-        for place, row in enumerate(rows):
-            beside(ax, _speed(row["median"]), (row["median"], place), (4, 0), va="center")
-        ax.invert_yaxis()
-        ax.set_title(title)
-        ax.margins(x=0.1)
-        ax.grid(axis="y", visible=False)
-    return figure
-
-
-@plot(draw_speed, "Measured speed of training and on a single image, side by side.", "bench")
+@plot(draw_rows, "How many times as fast as another case each case is, with the range over the rounds.", "bench")
 def speed(source: Source) -> dict:
-    """rows, a list of {name, unit, median}."""
-    return {"rows": [{name: row[name] for name in ("name", "unit", "median")} for row in source.bench["rows"]]}
+    """Of every case that the bench compares with another: ratios of speed, which for a time is the inverse ratio."""
+    rows = [row for row in source.bench["rows"] if row["ratio_to"]]
+    found = [[row[name] if row["unit"] == "images/s" else 1 / row[name] for name in RATIOS] for row in rows]
+    names = [f"{row['name']},\nagainst {row['ratio_to']}" for row in rows]
+    series = {"name": "median", "each": [[one[0]] for one in found], "bounds": [sorted(one[1:]) for one in found]}
+    note = "ratios are taken within a round; bars: from the smallest to the largest of the rounds"
+    return {"rows": names, "series": [series], "axis": "times as fast", "note": note, "line": 1, "percent": None}
