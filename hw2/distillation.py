@@ -1,6 +1,7 @@
 """Vanilla knowledge distillation (Hinton, Vinyals & Dean 2015) and the cache of soft targets."""
 
 import math
+from numbers import Real
 from pathlib import Path
 
 import numpy as np
@@ -81,9 +82,7 @@ def cached_objective(
     `targets`: the logits for the view that the student sees (`same view`); for the image as it is (`identity`, a
     control); or their mean over all views, in float32 (`mean`: test-time augmentation of the teacher).
     """
-    check_temperature(temperature)
-    check_alpha(alpha)
-    check_targets(targets)
+    check(temperature, alpha, loss, targets)
     if targets == "mean":
         cache = cache.float().mean(0, keepdim=True)
 
@@ -119,16 +118,12 @@ def read_cache(path: Path) -> Tensor:
     return torch.from_numpy(read_array(path, np.float16, (None, None, 10), "train the teacher again"))
 
 
-def check_temperature(value: float) -> None:
-    if not 0 < value < math.inf:
-        raise InputError(f"temperature {value}: expected a number above 0; 2 to 8 is usual")
-
-
-def check_alpha(value: float) -> None:
-    if not 0 <= value <= 1:
-        raise InputError(f"alpha {value}: expected the weight of the KL term, from 0 to 1")
-
-
-def check_targets(value: str) -> None:
-    if value not in TARGETS:
-        raise InputError(f"targets {value!r}: expected one of {', '.join(TARGETS)}")
+def check(temperature: float, alpha: float, loss: str, targets: str) -> None:
+    """`InputError` for a value that `cached_objective` cannot take."""
+    if not isinstance(temperature, Real) or not 0 < temperature < math.inf:
+        raise InputError(f"temperature {temperature!r}: expected a number above 0; 2 to 8 is usual")
+    if not isinstance(alpha, Real) or not 0 <= alpha <= 1:
+        raise InputError(f"alpha {alpha!r}: expected the weight of the KL term, a number from 0 to 1")
+    for name, value, known in (("loss", loss, SOFT_LOSSES), ("targets", targets, TARGETS)):
+        if value not in known:
+            raise InputError(f"{name} {value!r}: expected one of {', '.join(known)}")

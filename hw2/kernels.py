@@ -85,9 +85,11 @@ def tiled(network: nn.Module):
     norms = [module for module in network.modules() if type(module) is nn.BatchNorm2d]
     for norm in norms:
         norm.__class__ = TiledBatchNorm2d
-    yield
-    for norm in norms:
-        norm.__class__ = nn.BatchNorm2d
+    try:
+        yield
+    finally:
+        for norm in norms:
+            norm.__class__ = nn.BatchNorm2d
 
 
 def quick(network: nn.Module) -> nn.Module:

@@ -90,7 +90,10 @@ def test_the_soft_part_and_its_gradient_are_those_of_torchs_divergence(temperatu
     torch.testing.assert_close(student.grad, temperature * difference.detach() / 64, rtol=1e-4, atol=1e-7)
 
 
-OUT_OF_RANGE = {"temperature": (0.0, -2.0, math.inf, math.nan), "alpha": (-0.1, 1.1, math.nan), "targets": ("median",)}
+OUT_OF_RANGE = {
+    "temperature": (0.0, -2.0, math.inf, math.nan, "4", None), "alpha": (-0.1, 1.1, math.nan, "1"),
+    "loss": ("mse",), "targets": ("median",),
+}  # fmt: skip
 
 
 @pytest.mark.parametrize(("name", "value"), [(name, value) for name in OUT_OF_RANGE for value in OUT_OF_RANGE[name]])

@@ -10,8 +10,8 @@ import hashlib
 import json
 from dataclasses import asdict, dataclass, fields, is_dataclass, replace
 
+from hw2 import distillation
 from hw2.data import FashionMNIST
-from hw2.distillation import check_alpha, check_targets, check_temperature
 from hw2.errors import InputError
 from hw2.pruning import check_ratio
 from hw2.training import Fit, Task
@@ -94,9 +94,7 @@ class StudentRecipe(Recipe):
 
     def __post_init__(self):
         super().__post_init__()
-        check_temperature(self.temperature)
-        check_alpha(self.alpha)
-        check_targets(self.targets)
+        distillation.check(self.temperature, self.alpha, self.loss, self.targets)
 
 
 @dataclass(frozen=True, kw_only=True)

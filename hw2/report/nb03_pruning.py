@@ -84,7 +84,7 @@ def draw_norms(data: dict) -> Figure:
         ax.set(xlim=(0.5, len(place) + 0.5), ylim=(0, None))
     axes[0, 0].legend(loc="upper left", fontsize=8)
     figure.supxlabel("channels, weakest first", fontsize=10)
-    figure.supylabel("group norm", fontsize=10)
+    figure.supylabel("norm, as a share of the group's root mean square", fontsize=10)
     figure.suptitle(data["note"], fontsize=10, color=style.GREY)
     return figure
 
