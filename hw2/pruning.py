@@ -47,14 +47,16 @@ def narrowed(widths: tuple[int, ...], ratio: float) -> tuple[int, ...]:
 
 
 @torch.enable_grad()
-def pruner(network: ResNet14, ratio: float, reg: float = 0.0) -> Pruner:
-    """A pruner by the groups' L2 norms that removes `ratio` of the channels of every group and keeps `fc`'s outputs.
+def pruner(
+    network: ResNet14, ratio: float, reg: float = 0.0, importance: tp.importance.Importance | None = None
+) -> Pruner:
+    """A pruner that removes `ratio` of the channels of every group, by default by L2 norms, and keeps `fc`'s outputs.
 
     `reg` is the strength of the regulariser: call `regularize(network)` between backward and the optimizer's step.
     """
     image = torch.zeros(1, 3, 28, 28, device=next(network.parameters()).device)
-    norms = tp.importance.GroupMagnitudeImportance(p=2)
-    return Pruner(network, image, norms, reg=reg, pruning_ratio=ratio, ignored_layers=[network.fc])
+    importance = importance or tp.importance.GroupMagnitudeImportance(p=2)
+    return Pruner(network, image, importance, reg=reg, pruning_ratio=ratio, ignored_layers=[network.fc])
 
 
 def sparse_learning(network: ResNet14, ratio: float, reg: float) -> dict:
@@ -66,14 +68,14 @@ def sparse_learning(network: ResNet14, ratio: float, reg: float) -> dict:
     }
 
 
-def prune(network: ResNet14, ratio: float) -> ResNet14:
-    """A pruned copy with new, independent parameters; its widths are `narrowed`."""
+def prune(network: ResNet14, ratio: float, importance: tp.importance.Importance | None = None) -> ResNet14:
+    """A pruned copy with new, independent parameters; its widths are `narrowed`. For `importance` see `pruner`."""
     check_ratio(ratio)
     if min(narrowed(network.widths, ratio)) < 1:  # the library would leave such a group as it is, without a word
         raise InputError(f"pruning ratio {ratio}: leaves no channel of the narrowest group ({min(network.widths)})")
     narrow = ResNet14(network.widths)
     narrow.load_state_dict(network.state_dict())
-    pruner(narrow, ratio).step()
+    pruner(narrow, ratio, importance=importance).step()
     # Rebuilding proves that widths and weights are all there is to keep, and leaves no trace of the library.
     fresh = ResNet14(narrow.widths)
     fresh.load_state_dict(narrow.state_dict())

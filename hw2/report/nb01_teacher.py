@@ -7,7 +7,7 @@ import pandas as pd
 import torch
 from matplotlib.figure import Figure
 
-from hw2 import distillation, training
+from hw2 import distillation, training, views
 from hw2.data import CLASSES
 from hw2.experiments.run import Run
 from hw2.report.source import Source
@@ -30,6 +30,20 @@ def samples(source: Source) -> dict:
     data, rows = source.fashion, source.fashion.split[0]
     chosen = [rows[data.train_labels[rows] == label][:4] for label in range(len(CLASSES))]
     return {"images": [data.train_images[rows].tolist() for rows in chosen]}
+
+
+def draw_views(data: dict) -> Figure:
+    figure, grid = panels((9, 3.1), len(data["images"]), len(data["images"][0]))
+    for number, row in enumerate(data["images"]):
+        images(grid[number], row, [f"view {view}" if number == 0 else "" for view in range(len(row))])
+    return figure
+
+
+@plot(draw_views, "Three training images in the first eight views: cropped, flipped.", "data")
+def shown_views(source: Source) -> dict:
+    """images: three images of the training split, each in views 0 to 7."""
+    chosen, data = source.fashion.split[0][[0, 1, 2]], source.fashion.train_images
+    return {"images": torch.stack([views.cut(data, view)[chosen] for view in range(8)], dim=1).tolist()}
 
 
 def curve(run: Run, name: str, *more: str) -> dict:

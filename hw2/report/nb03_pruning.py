@@ -30,6 +30,13 @@ PHASES = (
     ("BatchNorm recalibrated", "recalibrated", "recalibrated_without_sparse_learning"),
     ("fine-tuned", "fine_tuned", None),
 )
+#: from failure to remedy: words -> count in metrics.json
+LADDER = {
+    "pruned by norm, without sparse learning": "pruned_without_sparse_learning",
+    "pruned by norm after sparse learning": "pruned",
+    "recalibrated": "recalibrated",
+    "fine-tuned": "fine_tuned",
+}
 
 
 @table("phases")
