@@ -1,6 +1,8 @@
 """Compress a ResNet-50 to 85,956 parameters on Fashion-MNIST: the code behind the four notebooks.
 
     >>> import hw2
+    >>> hw2.predict("boot.jpg")     # a picture's classes and their probabilities, likeliest first
+    {'Ankle boot': 0.998, 'Sneaker': 0.002, ...
     >>> network = hw2.load()        # the delivered network, in evaluation mode
 
 The method is read in this order: data, views, networks, training, distillation, pruning. `experiments` trains and keeps
@@ -18,3 +20,14 @@ def load():
     from hw2.experiments import store
 
     return store.delivered().network()
+
+
+def predict(picture):
+    """Class -> probability by the delivered network, likeliest first.
+
+    `picture`: a file's path, a PIL image or a NumPy or torch array, of any size, grey or colour. Raises
+    `hw2.errors.InputError` for what `hw2.pictures.read` cannot use.
+    """
+    from hw2 import pictures
+
+    return pictures.predict(load(), picture)

@@ -107,6 +107,8 @@ def tune(
 
     chosen = _profile(profile)
     where = environment.pick_device(device)
+    if storage is not None:
+        search.database(storage)  # one that cannot be used is told before anything trains
     with ending_at_an_epoch(), environment.threads(1 if where.type == "cpu" else os.cpu_count()):
         train.obtain("teacher", profile=chosen, device=device)
         search.obtain_trials(chosen, device, storage, replace)
@@ -193,18 +195,16 @@ def predict(
 ) -> None:
     """The three likeliest classes of pictures; a picture that cannot be read gets a line, and exit status 2."""
     from hw2 import pictures
-    from hw2.data import CLASSES
 
     network, unread = _network(weights, profile), False
     for path in images:
         try:
-            values = pictures.probabilities(network, pictures.read(path)[None])[0]
+            found = pictures.predict(network, path)
         except InputError as error:
             print(f"hw2: {error}", file=sys.stderr)
             unread = True
             continue
-        likeliest = values.argsort(descending=True)[:3].tolist()
-        print(f"{path}: " + ", ".join(f"{CLASSES[label]} {values[label]:.1%}" for label in likeliest))
+        print(f"{path}: " + ", ".join(f"{name} {value:.1%}" for name, value in list(found.items())[:3]))
     raise typer.Exit(2 if unread else 0)
 
 

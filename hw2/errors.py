@@ -37,6 +37,8 @@ def end_if_asked(label: str) -> None:
 @contextmanager
 def told_in_a_line():
     """Around a process's work: what a user can mend ends it with one line and status 2, `Ended` with 143."""
+    for stream in filter(None, (sys.stdout, sys.stderr)):
+        stream.reconfigure(errors="backslashreplace")  # a file's name may hold what the terminal cannot write
     try:
         yield
     except Ended as error:

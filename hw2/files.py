@@ -16,7 +16,16 @@ RESTORE = "restore it with `git checkout`"
 
 
 def write_bytes(path: Path, content: bytes | memoryview) -> None:
-    """Written aside, then renamed: a reader sees the old content or the new one, also after a crash or an `OSError`."""
+    """Written aside, then renamed: a reader sees the old content or the new one, also after a crash or an `OSError`.
+
+    A link is followed. What is no regular file, such as a device or a pipe, is written into.
+    """
+    target = Path(os.path.realpath(path))
+    if target.is_symlink() or (path.exists() and not path.is_file()):  # a loop of links, like a folder, is an `OSError`
+        with path.open("wb") as file:
+            file.write(content)
+        return
+    path = target
     path.parent.mkdir(parents=True, exist_ok=True)
     aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:

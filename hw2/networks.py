@@ -3,6 +3,7 @@
 ResNet-14 is the small-image ResNet of He et al. (2016) with two basic blocks a stage, at SimKD's widths 16/32/64.
 """
 
+import re
 import textwrap
 import warnings
 import zipfile
@@ -19,6 +20,14 @@ from hw2.assignment import WIDTHS
 from hw2.data import CLASSES
 from hw2.errors import InputError
 from hw2.files import write_bytes
+
+#: where a checkpoint may keep the weights, the first that is there; what wrappers put before the layers' names
+KEYS, WRAPPERS = ("model_state_dict", "state_dict"), r"^((module|_orig_mod|resnet50)\.)+"
+#: what NumPy's scalars and arrays are pickled by; checkpoints hold them beside the weights, such as a best accuracy
+NUMPYS = (
+    "numpy.dtype", "numpy.ndarray", "numpy.core.multiarray.scalar", "numpy._core.multiarray.scalar",
+    "numpy.core.multiarray._reconstruct", "numpy._core.multiarray._reconstruct",
+)  # fmt: skip
 
 
 class BasicBlock(nn.Module):
@@ -111,22 +120,38 @@ def load_teacher(path: Path | str, stem: str) -> nn.Module:
     return _filled(lambda: teacher(stem), _read(path)[1], path)
 
 
+class _Ignored:
+    """Stands for a NumPy object in a pickle, whose making runs none of NumPy's code."""
+
+    def __init__(self, *arguments):
+        pass
+
+    def __setstate__(self, state):
+        pass
+
+
 def load_course_teacher(path: Path | str) -> nn.Module:
     """The course's `resnet-50.pth` as a network, read without running code that the file may hold.
 
-    It is a dict whose `model_state_dict` holds torchvision's names under the prefix `resnet50.`.
+    It is a dict whose `model_state_dict` holds torchvision's names under the prefix `resnet50.`. The key `state_dict`,
+    a bare dict of tensors, and the prefixes of PyTorch's wrappers are taken as well. Raises `InputError`.
     """
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), torch.serialization.safe_globals([(_Ignored, name) for name in NUMPYS]):
             warnings.simplefilter("ignore")  # about pickle protocols: whatever is not loaded is told below
             if zipfile.is_zipfile(path) and any(entry.compress_type for entry in zipfile.ZipFile(path).infolist()):
                 raise ValueError("packed, as torch.save never does: it may unpack to any size")
-            content = torch.load(path, map_location="cpu", weights_only=True)["model_state_dict"]
-        state = {name.removeprefix("resnet50."): value for name, value in content.items()}
-    except Exception:  # torch raises whatever its unpickler met, with the advice to load unsafely: not passed on
-        told = "missing, damaged, or it holds more than tensors"
-        raise InputError(f"{path}: not loaded ({told}); expected the course's dict with `model_state_dict`") from None
-    return _filled(teacher, state, path)
+            content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises whatever its unpickler met, with the advice to load unsafely
+        found = re.search(r"GLOBAL (\S+)", str(error))
+        told = f"it holds {found[1]}, save the `state_dict()` alone" if found else "missing, damaged or packed"
+        raise InputError(f"{path}: not loaded ({told}); expected a dict of tensors by torch.save") from None
+    state = content
+    if isinstance(content, dict):
+        state = next((content[key] for key in KEYS if key in content), content)
+    if not isinstance(state, dict) or not all(isinstance(name, str) for name in state):
+        raise InputError(f"{path}: no weights; expected a dict of tensors, bare or under {' or '.join(KEYS)}")
+    return _filled(teacher, {re.sub(WRAPPERS, "", name): value for name, value in state.items()}, path)
 
 
 def _read(path: Path | str) -> tuple[dict[str, str], dict[str, Tensor]]:
@@ -141,13 +166,16 @@ def _read(path: Path | str) -> tuple[dict[str, str], dict[str, Tensor]]:
 
 def _filled(make: Callable[[], nn.Module], state: dict[str, Tensor], path: Path | str) -> nn.Module:
     """The network that `make` makes, with the weights `state` of the file `path`, in evaluation mode."""
+    for name, value in state.items():
+        if not isinstance(value, Tensor) or value.layout != torch.strided or value.is_complex() or value.is_quantized:
+            raise InputError(f"{path}: {name} is no dense tensor of real numbers; convert it before saving")
     try:
         with torch.device("meta"):  # without memory: the network may be larger than the file
             make().load_state_dict(state, assign=True)
-    except Exception as error:  # torch raises whatever the widths or the shapes met
+        network = make()
+        network.load_state_dict(state)
+    except Exception as error:  # torch raises whatever the widths, the shapes or the kinds of numbers met
         raise InputError(f"{path}: weights of another network: {textwrap.shorten(repr(error), 300)}") from None
-    if any(value.is_complex() or not torch.isfinite(value).all() for value in state.values()):
-        raise InputError(f"{path}: the weights hold values that are not finite real numbers")
-    network = make()
-    network.load_state_dict(state)
+    if not all(value.isfinite().all() for value in network.state_dict().values()):
+        raise InputError(f"{path}: the weights hold values that are not finite")
     return network.eval()

@@ -9,6 +9,7 @@ import torch_pruning as tp
 from torch import Tensor, nn
 
 from hw2 import views
+from hw2.assignment import WIDTHS
 from hw2.errors import InputError
 from hw2.networks import ResNet14
 
@@ -36,9 +37,11 @@ class Pruner(tp.pruner.GroupNormPruner):
         self._regularizing = False
 
 
-def check_ratio(value: float) -> None:
+def check_ratio(value: float, widths: tuple[int, ...] = WIDTHS) -> None:
     if not 0 <= value < 1:
         raise InputError(f"pruning ratio {value}: expected at least 0 and below 1; the report's is 0.29")
+    if min(narrowed(widths, value)) < 1:  # the library would leave such a group as it is, without a word
+        raise InputError(f"pruning ratio {value}: leaves no channel of the narrowest group ({min(widths)})")
 
 
 def narrowed(widths: tuple[int, ...], ratio: float) -> tuple[int, ...]:
@@ -70,9 +73,7 @@ def sparse_learning(network: ResNet14, ratio: float, reg: float) -> dict:
 
 def prune(network: ResNet14, ratio: float, importance: tp.importance.Importance | None = None) -> ResNet14:
     """A pruned copy with new, independent parameters; its widths are `narrowed`. For `importance` see `pruner`."""
-    check_ratio(ratio)
-    if min(narrowed(network.widths, ratio)) < 1:  # the library would leave such a group as it is, without a word
-        raise InputError(f"pruning ratio {ratio}: leaves no channel of the narrowest group ({min(network.widths)})")
+    check_ratio(ratio, network.widths)
     narrow = ResNet14(network.widths)
     narrow.load_state_dict(network.state_dict())
     pruner(narrow, ratio, importance=importance).step()

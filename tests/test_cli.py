@@ -35,10 +35,11 @@ def called(*words):
     return result.exit_code, result.output.splitlines()
 
 
-def process(*words):
+def process(*words, **environment):
     return subprocess.run(
-        [sys.executable, "-m", "hw2", *words], capture_output=True, text=True, cwd=PROJECT, check=False
-    )
+        [sys.executable, "-m", "hw2", *words], capture_output=True, text=True, cwd=PROJECT, check=False,
+        env=os.environ | environment,
+    )  # fmt: skip
 
 
 def test_help_answers_at_once():
@@ -68,6 +69,16 @@ def test_a_real_process_tells_bad_input_in_one_line():
     done = process("grade", "--weights", "README.md")
     assert (done.returncode, done.stdout, len(done.stderr.splitlines())) == (2, "", 1)
     assert done.stderr.startswith("hw2: README.md: no readable weights")
+
+
+def test_names_that_the_terminal_cannot_write_are_told_all_the_same(tmp_path):
+    for name, shown in (("caf\udce9.png", r"caf\udce9.png"), ("靴.png", r"\u9774.png")):
+        Image.linear_gradient("L").save(tmp_path / "picture.png")
+        (tmp_path / "picture.png").rename(tmp_path / name)
+        done = process("predict", str(tmp_path / name), str(tmp_path / f"no {name}"), PYTHONIOENCODING="ascii")
+        assert done.returncode == 2 and done.stdout.startswith(f"{tmp_path / shown}: ")
+        (line,) = done.stderr.splitlines()
+        assert line.startswith(f"hw2: {tmp_path}/no {shown}: no readable picture")
 
 
 def test_loading_needs_no_search():
@@ -106,6 +117,7 @@ def test_what_cannot_be_done_is_told_in_one_line(monkeypatch, capsys, error, sta
         (("train", "teacher", "--weights", "nowhere.pth", "--yes"), r"nowhere\.pth: no such file"),
         (("train", "plain", "--weights", "x.pth"), "--weights: `hw2 train plain` takes none"),
         (("train", "plain", "--device", "gpu"), "device 'gpu'"),
+        (("tune", "--profile", "smoke", "--storage", "study.db"), "--storage: expected a URL such as"),
         (("replay", "nothing/cpu-s0"), "run 'nothing/cpu-s0': expected"),
         (("grade", "--submission", PROJECT / "README.md"), r"README\.md: no submission"),
         (("figure", "nonsense"), "figure 'nonsense'"),
@@ -174,7 +186,7 @@ def test_whoever_only_reads_leaves_every_byte_of_the_runs(walk_done, monkeypatch
     (root("smoke") / "SHA256SUMS").unlink()  # nobody may write it again
     before = contents(root("smoke"))
     weights = store.require("vanilla", 2).weights
-    Image.new("L", (28, 28), 7).save(tmp_path / "a.png")
+    Image.linear_gradient("L").save(tmp_path / "a.png")
     for words in (
         ("train", "--list"), ("train", "--estimate"), ("replay", "--all"), ("predict", tmp_path / "a.png"),
         ("submit", "--out", tmp_path / "s.csv"), ("submit", "--weights", weights, "--out", tmp_path / "t.csv"),

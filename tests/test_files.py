@@ -3,6 +3,7 @@
 import errno
 import os
 import re
+import threading
 from contextlib import contextmanager
 
 import numpy as np
@@ -34,6 +35,27 @@ def test_what_was_written_is_there_and_nothing_beside_it(tmp_path):
     files.write_array(path.with_suffix(".npy"), np.arange(6, dtype=np.float16).reshape(2, 3))
     found = np.load(path.with_suffix(".npy"))
     assert found.dtype == np.float16 and found.tolist() == [[0, 1, 2], [3, 4, 5]]
+
+
+def test_a_link_is_followed_and_a_pipe_written_into(tmp_path):
+    target, link, pipe = tmp_path / "folder/target", tmp_path / "link", tmp_path / "pipe"
+    link.symlink_to(target)
+    for content in (b"one", b"two"):  # where there is no target yet, and where there is
+        files.write_bytes(link, content)
+        assert link.is_symlink() and target.read_bytes() == content
+    os.mkfifo(pipe)
+    found = []
+    reader = threading.Thread(target=lambda: found.append(pipe.read_bytes()))
+    reader.start()
+    files.write_bytes(pipe, b"three")
+    reader.join()
+    assert found == [b"three"] and pipe.is_fifo()
+    link.unlink()
+    link.symlink_to(link)
+    for path, told in ((link, "symbolic link"), (tmp_path, "directory")):
+        with pytest.raises(OSError, match=told):
+            files.write_bytes(path, b"four")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["folder", "link", "pipe"]
 
 
 WRITERS = {

@@ -7,6 +7,7 @@ import re
 import zipfile
 from pathlib import Path
 
+import numpy as np
 import pytest
 import safetensors.torch
 import torch
@@ -78,6 +79,7 @@ def written(path, state=None, **metadata):
 
 TINY_TEXT = ",".join(map(str, TINY))
 COMPLEX, NAN = torch.zeros(10, dtype=torch.complex64), torch.full((10,), torch.nan)
+SPARSE = torch.eye(10, TINY[-1]).to_sparse()
 
 
 def tensors(**changed):
@@ -104,9 +106,10 @@ UNUSABLE = {
     },
     "other widths": (lambda path: written(path, widths="4,4,4,5"), "size mismatch for"),
     "an odd shape": (tensors(fc_bias=torch.zeros(3)), "size mismatch for fc.bias"),
-    "complex numbers": (tensors(fc_bias=COMPLEX), "not finite real"),
+    "complex numbers": (tensors(fc_bias=COMPLEX), "fc.bias is no dense tensor of real numbers"),
     "one too many": (tensors(extra=torch.zeros(3)), "Unexpected key"),
-    "NaN": (tensors(fc_bias=NAN), "not finite real"),
+    "NaN": (tensors(fc_bias=NAN), "not finite"),
+    "beyond float32": (tensors(fc_bias=torch.full((10,), 1e300, dtype=torch.float64)), "not finite"),
 }
 
 
@@ -149,6 +152,30 @@ def test_the_courses_resnet_50_loads(tmp_path):
     assert same_bits(network, loaded) and not loaded.training
 
 
+def uncounted(state):
+    return {name: value for name, value in state.items() if not name.endswith("num_batches_tracked")}
+
+
+BESIDE = {"epoch": 3, "best": np.float64(92.4), "losses": np.ones(3, np.float32)}
+USEFUL = {
+    "wrapped": lambda state: {"model_state_dict": {f"module.resnet50.{name}": value for name, value in state.items()}},
+    "state_dict": lambda state: {"state_dict": state},
+    "bare": lambda state: state,
+    "no counts of batches": lambda state: {"state_dict": uncounted(state)},
+    "numpy beside it": lambda state: {"model_state_dict": state} | BESIDE,
+    "float64": lambda state: {name: value.double() for name, value in state.items()},
+    "float8": lambda state: state | {"fc.bias": state["fc.bias"].zero_().to(torch.float8_e4m3fn)},
+}
+
+
+@pytest.mark.parametrize("change", USEFUL.values(), ids=USEFUL)
+def test_weights_as_people_keep_them_load_too(tmp_path, monkeypatch, change):
+    monkeypatch.setattr(networks, "teacher", tiny_network)
+    network, path = tiny_network(seed=1), tmp_path / "resnet-50.pth"
+    torch.save(change(network.state_dict()), path)
+    assert same_bits(network, networks.load_course_teacher(path))
+
+
 class Bomb(str):
     """A pickle of it makes a folder of that name when it is loaded."""
 
@@ -185,13 +212,20 @@ COURSE = {
     "packed": (lambda path: content(deflated(course_file(path).read_bytes()))(path), "not loaded"),
     "missing": (lambda path: path, "not loaded"),
     "garbage": (content(b"garbage"), "not loaded"),
-    "a bare tensor": (torch_file(torch.zeros(3)), "not loaded"),
-    "no dict": (torch_file({"model_state_dict": [1]}), "not loaded"),
-    "no tensors": (torch_file({"model_state_dict": {"fc.bias": 1}}), "another network"),
+    "a whole network": (torch_file(tiny_network()), "it holds hw2.networks.ResNet14, save the `state_dict()` alone"),
+    "a bare tensor": (torch_file(torch.zeros(3)), "no weights; expected a dict of tensors"),
+    "no dict": (torch_file({"model_state_dict": [1]}), "no weights; expected a dict of tensors"),
+    "numbered": (torch_file({0: torch.zeros(3)}), "no weights; expected a dict of tensors"),
+    "no tensors": (torch_file({"model_state_dict": {"fc.bias": 1}}), "fc.bias is no dense tensor"),
+    "sparse": (lambda path: course_file(path, change={"resnet50.fc.weight": SPARSE}), "fc.weight is no dense tensor"),
+    "without numbers": (lambda path: course_file(path, change={"resnet50.fc.bias": NAN.to("meta")}), "no data"),
     "other names": (lambda path: course_file(path, tiny_network(), prefix="net."), "Missing key"),
     "other shapes": (lambda path: course_file(path, ResNet14((4, 4, 4, 5))), "size mismatch"),
-    "complex numbers": (lambda path: course_file(path, change={"resnet50.fc.bias": COMPLEX}), "not finite real"),
-    "NaN": (lambda path: course_file(path, change={"resnet50.fc.bias": NAN}), "not finite real"),
+    "complex numbers": (
+        lambda path: course_file(path, change={"resnet50.fc.bias": COMPLEX}),
+        "no dense tensor of real",
+    ),
+    "NaN": (lambda path: course_file(path, change={"resnet50.fc.bias": NAN}), "not finite"),
 }
 
 

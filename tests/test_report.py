@@ -1,8 +1,11 @@
 """The report and its figures: what is missing, strange or blackened is named, and drawn again."""
 
 import json
+import os
 import re
 import shutil
+import subprocess
+import sys
 
 import pytest
 from helpers import blacken, contents
@@ -47,11 +50,13 @@ def test_all_is_written_and_what_is_changed_is_named_and_made_right_again(projec
     untouched = (out / "report.md").stat().st_mtime_ns
     blacken(out / "figures/arms.png")
     (out / "figures/demo.svg").rename(out / "figures/stranger.png")
+    (out / "submission.csv").write_bytes(made["submission.csv"].replace(b"\n", b"\r\n"))
     problems = write.stale("smoke", out)
-    files = ["figures/arms.png", "figures/demo.svg", "figures/stranger.png"]
-    assert [line.partition(":")[0] for line in problems] == files
+    files = ["figures/arms.png", "figures/demo.svg", "figures/stranger.png", "submission.csv"]
+    assert sorted(line.partition(":")[0] for line in problems) == files
+    assert "submission.csv: only its line ends differ; save it with LF" in problems
     write.write("smoke", out)
-    assert write.stale("smoke", out) == problems[2:]
+    assert write.stale("smoke", out) == ["figures/stranger.png: no code draws this"]
     assert (out / "report.md").stat().st_mtime_ns == untouched
     assert contents(root("smoke")) == before
 
@@ -86,6 +91,16 @@ def test_a_committed_figure_is_drawn_from_nothing_but_its_stored_data(name):
     plot, stored = report.FIGURES[name], json.loads((PROJECT / f"figures/{name}.json").read_text())
     drawn = style.files(style.Plot(lambda _: stored, plot.draw, plot.alt, ()), None, ("png",))["png"]
     assert write.looks_alike((PROJECT / f"figures/{name}.png").read_bytes(), drawn)
+
+
+def test_a_figure_follows_no_setting_of_the_users(tmp_path):
+    settings = "savefig.dpi: 300\nsavefig.bbox: tight\nfont.size: 30\ntext.latex.unicode: True\nno setting\n"
+    (tmp_path / "matplotlibrc").write_text(settings)
+    told = {"MPLBACKEND": "nosuch", "MATPLOTLIBRC": str(tmp_path), "MPLCONFIGDIR": "/proc/nowhere", "HOME": "/proc/no"}
+    words = [sys.executable, "-m", "hw2", "figure", "arms", "--out", tmp_path]
+    done = subprocess.run(words, env=os.environ | told, cwd=PROJECT, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert write.looks_alike((PROJECT / "figures/arms.png").read_bytes(), (tmp_path / "arms.png").read_bytes())
 
 
 def test_the_look_of_pictures_differs_by_a_block_and_not_by_a_pixel(tmp_path):

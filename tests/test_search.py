@@ -3,11 +3,13 @@
 import itertools
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 import tempfile
 import time
 from collections import Counter
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,6 +18,7 @@ import pytest
 import torch
 from helpers import tiny_network
 
+from hw2 import data as source
 from hw2 import training
 from hw2.data import PROJECT
 from hw2.errors import InputError
@@ -209,10 +212,41 @@ def test_workers_share_a_study_also_when_one_is_killed_in_the_middle(worker):
     assert tried.keys() == set(LABELS) and tried[lost] >= 2  # the lost one was begun again
 
 
-def test_a_database_that_cannot_be_used_is_told(project):
-    for storage in (f"sqlite:///{project}/no-such-folder/study.db", "nonsense", "strange://here"):
-        with pytest.raises(InputError, match="the search's database cannot be used"):
-            search.study(RECIPE, storage)
+NO_URL, LOST, UNUSABLE = "--storage: expected a URL", "in memory is lost", "the search's database cannot be used: "
+STORAGES = {
+    "": NO_URL,
+    "study.db": NO_URL,
+    "postgresql://user:pa@55@127.0.0.1:9/x": NO_URL,
+    "postgresql://user:p@55:x@127.0.0.1:port/x": NO_URL,
+    "sqlite://": LOST,
+    "sqlite:///file::memory:?uri=true": LOST,
+    "sqlite:////tmp/a.db?mode=memory&uri=true": LOST,
+    "strange://user:pa55@here": UNUSABLE + r"strange://user:\*\*\*@here: Can't load plugin",
+    "mssql+pymssql://user:{pa55}@127.0.0.1:9/x": UNUSABLE + r".*No module named 'pymssql'",
+    "sqlite:///no-such-folder/study.db": UNUSABLE + ".*unable to open database file",
+    "sqlite:///text.db": UNUSABLE + ".*file is not a database",
+    "sqlite:///newer.db": UNUSABLE + ".*optuna",
+}
+
+
+@pytest.mark.parametrize(("storage", "told"), STORAGES.items())
+def test_a_database_that_cannot_be_used_is_told_without_its_password(project, monkeypatch, storage, told):
+    monkeypatch.chdir(project)
+    (project / "text.db").write_text("no database" * 100)
+    search.database("sqlite:///newer.db")
+    with closing(sqlite3.connect("newer.db")) as newer, newer:
+        newer.execute("update alembic_version set version_num = 'v99'")
+    with pytest.raises(InputError, match=told) as error:
+        search.study(RECIPE, storage)
+    assert "\n" not in str(error.value) and "55" not in str(error.value)
+
+
+def test_the_projects_folder_may_have_any_name(project, monkeypatch):
+    for name in ("feature%2Fx", "a%20b", "why?", "{x}", "#é"):
+        monkeypatch.setattr(source, "PROJECT", project / name)
+        assert len(search.study(RECIPE).trials) == len(GRID)
+        assert len(list((project / name).rglob("study.db"))) == 1
+    assert sorted(path.name for path in project.iterdir()) == sorted(("feature%2Fx", "a%20b", "why?", "{x}", "#é"))
 
 
 def test_a_search_of_another_recipe_is_replaced_only_when_asked(walk_done, monkeypatch):

@@ -230,6 +230,7 @@ def test_own_settings_leave_the_committed_runs_alone(walk_done):
     [
         ("distilled", {"temperature": 0.0}, "temperature 0.0: expected"),
         ("compressed", {"ratio": 1.0}, "ratio 1.0: expected"),
+        ("compressed", {"ratio": 0.95}, "ratio 0.95: leaves no channel"),
         ("distilled", {"colour": 1}, "distilled takes no colour"),
         ("plain", {"device": "gpu"}, "device 'gpu': expected"),
         ("plain", {"seed": -1}, "seed -1: expected"),

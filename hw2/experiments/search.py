@@ -34,7 +34,7 @@ HEARTBEAT = 60  # seconds; a trial is taken for dead after twice as long without
 def _told() -> Iterator[None]:
     """A database that cannot be used gets one line; Optuna tells about trials at its warning level only."""
     import optuna
-    from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
+    from sqlalchemy.exc import DBAPIError
 
     verbosity = optuna.logging.get_verbosity()
     optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -42,11 +42,47 @@ def _told() -> Iterator[None]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)  # heartbeats, since Optuna 2.8
             yield
-    except (DBAPIError, ArgumentError, NoSuchModuleError, optuna.exceptions.StorageInternalError) as error:
-        reason = error if isinstance(error, DBAPIError) else error.__cause__ or error
-        raise InputError(f"the search's database cannot be used: {getattr(reason, 'orig', reason)}") from None
+    except (DBAPIError, optuna.exceptions.StorageInternalError) as error:
+        raise InputError(f"the search's database cannot be used: {_reason(error)}") from None
     finally:
         optuna.logging.set_verbosity(verbosity)
+
+
+def _reason(error: Exception) -> str:
+    """What the database or its driver said, without the statement that Optuna sent."""
+    cause = error.__cause__ or error
+    return " ".join(str(getattr(cause, "orig", None) or cause).split())
+
+
+def database(storage: str):
+    """Optuna's storage in the database of that URL. `InputError`, without its password, where it cannot be used."""
+    from optuna.storages import RDBStorage, RetryHeartbeatStaleTrialCallback
+    from sqlalchemy import make_url
+    from sqlalchemy.exc import ArgumentError
+
+    try:
+        url = make_url(storage)
+    except (ArgumentError, ValueError):
+        url = None
+    if url is None or "@" in (url.host or ""):
+        form = "sqlite:////folder/study.db or postgresql://user:password@host/name"
+        raise InputError(f"--storage: expected a URL such as {form}; a password's own @ : / are %40 %3A %2F")
+    if url.get_backend_name() == "sqlite" and (
+        ":memory:" in (url.database or ":memory:") or url.query.get("mode") == "memory"
+    ):
+        raise InputError("--storage: a database in memory is lost; name a file, such as sqlite:////folder/study.db")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return RDBStorage(
+                storage.replace("{", "{{").replace("}", "}}"),  # Optuna formats it
+                heartbeat_interval=HEARTBEAT,
+                heartbeat_stale_trial_callback=RetryHeartbeatStaleTrialCallback(),
+            )
+    except Exception as error:  # drivers and migrations raise whatever they met
+        told = _reason(error).replace(url.password or "\0", "***")
+        shown = url.set(query={}).render_as_string(hide_password=True)
+        raise InputError(f"the search's database cannot be used: {shown}: {told}") from None
 
 
 def settings(recipe: TuningRecipe) -> list[dict]:
@@ -61,20 +97,18 @@ def study(recipe: TuningRecipe, storage: str | None = None, replace: bool = Fals
     Where another state of the code has begun the search, that is an `InputError` unless it may be begun anew.
     """
     import optuna
-    from optuna.storages import RDBStorage, RetryHeartbeatStaleTrialCallback
     from sqlalchemy import URL
 
     folder, name = cache(recipe), f"{recipe.digest}-{environment.code()[:16]}"
     folder.mkdir(parents=True, exist_ok=True)
-    url = storage or URL.create("sqlite", database=str(folder / "study.db")).render_as_string()
+    if storage is None:
+        storage = URL.create("sqlite", database=str(folder / "study.db")).render_as_string()
     with _told(), store.lock(recipe):  # of processes on this machine one makes the tables and enqueues
-        database = RDBStorage(
-            url, heartbeat_interval=HEARTBEAT, heartbeat_stale_trial_callback=RetryHeartbeatStaleTrialCallback()
-        )
-        known = [one for one in optuna.get_all_study_names(database) if one.startswith(recipe.digest)]
+        kept = database(storage)
+        known = [one for one in optuna.get_all_study_names(kept) if one.startswith(recipe.digest)]
         if known and name not in known and not replace:
             raise InputError("another state of hw2/ began this search; check that out to go on, or --replace")
-        made = optuna.create_study(storage=database, study_name=name, direction="maximize", load_if_exists=True)
+        made = optuna.create_study(storage=kept, study_name=name, direction="maximize", load_if_exists=True)
         for one in settings(recipe) if not made.trials else ():
             made.enqueue_trial(one, user_attrs={"setting": one}, skip_if_exists=True)
     return made

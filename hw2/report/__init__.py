@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pandas as pd
 
-from hw2.report import nb01_teacher, nb02_distillation, nb03_pruning, nb04_summary, style  # noqa: F401, they register
+# The first prepares matplotlib for the others, which register their figures and tables.
+from hw2.report import backend, nb01_teacher, nb02_distillation, nb03_pruning, nb04_summary, style  # noqa: F401
 from hw2.report.source import Source
 from hw2.report.style import FIGURES, TABLES
 

@@ -141,7 +141,9 @@ def stale(profile: str, folder: Path | None = None) -> list[str]:
         path = folder / name
         old = path.read_bytes() if path.is_file() else None
         if not (old == new or (old and not exact and (path.suffix == ".svg" or looks_alike(old, new)))):
-            problems.append(f"{name}: {'missing' if old is None else 'not what runs and code give'}")
+            ends = old and old.replace(b"\r\n", b"\n") == new
+            told = "only its line ends differ; save it with LF" if ends else "not what runs and code give"
+            problems.append(f"{name}: {'missing' if old is None else told}")
     strangers = [f"figures/{path.name}" for path in sorted((folder / "figures").glob("[!.]*"))]
     return problems + [f"{name}: no code draws this" for name in strangers if name not in content]
 

@@ -1,0 +1,103 @@
+"""Pictures as people have them get the class of the plain one, and what shows nothing gets one line."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import hw2
+from hw2 import pictures, views
+from hw2.data import CLASSES
+from hw2.errors import InputError
+
+BOOT, TROUSER = 9, 1
+
+
+@pytest.fixture(scope="module")
+def grey(data):
+    """The first test image of a class, 140 x 140."""
+
+    def enlarged(label):
+        image = Image.fromarray(data.test_images[int((data.test_labels == label).nonzero()[0])].numpy())
+        return np.asarray(image.resize((140, 140)))
+
+    return enlarged
+
+
+def layers(grey, page):
+    """The garment in grey `page` or its own (None), on transparency."""
+    shown = np.full_like(grey, page) if page is not None else 255 - grey
+    return Image.fromarray(np.dstack([shown] * 3 + [np.where(grey > 20, 255, 0).astype(np.uint8)]))
+
+
+def file(**how):
+    def write(image, path):
+        image.save(path, **how)
+        return path
+
+    return write
+
+
+PNG, TIFF = file(format="PNG"), file(format="TIFF")
+#: the same picture by other means: (grey (h, w), a path) -> what `read` takes
+SAME = {
+    "PIL": lambda grey, path: Image.fromarray(grey),
+    "PNG": lambda grey, path: PNG(Image.fromarray(grey), path),
+    "on white": lambda grey, path: PNG(Image.fromarray(255 - grey), path),
+    "16 bits": lambda grey, path: PNG(Image.fromarray(grey.astype(np.uint16) * 257), path),
+    "32 bits": lambda grey, path: TIFF(Image.fromarray(grey.astype(np.int32) * 2**22), path),
+    "floats": lambda grey, path: TIFF(Image.fromarray(grey.astype(np.float32) / 255), path),
+    "floats to 65,535": lambda grey, path: Image.fromarray(grey.astype(np.float32) * 257),
+    "transparent": lambda grey, path: PNG(layers(grey, None), path),
+    "integers": lambda grey, path: grey.astype(np.int64),
+    "colour": lambda grey, path: np.dstack([grey] * 3) / 255,
+    "float16": lambda grey, path: (grey / 255).astype(np.float16),
+    "bfloat16": lambda grey, path: torch.tensor(grey / 255, dtype=torch.bfloat16),
+    "normalised": lambda grey, path: views.normalise(torch.tensor(grey)[None]),
+}
+
+
+@pytest.mark.parametrize("make", SAME.values(), ids=SAME)
+def test_a_picture_is_read_alike_whatever_its_samples_are(grey, tmp_path, make):
+    plain = pictures.read(grey(BOOT)).int()
+    assert (plain.shape, int(plain[0, 0]), int(plain.max()) > 200) == ((28, 28), 0, True)
+    found = pictures.read(make(grey(BOOT), tmp_path / "picture"))
+    assert found.dtype == torch.uint8 and (found - plain).abs().max() < 12
+
+
+@pytest.mark.parametrize("label", [BOOT, TROUSER])
+def test_a_cut_out_garment_is_seen_whatever_its_colour(grey, label):
+    for colour in (0, 60, 200, 255):
+        likeliest, probability = next(iter(hw2.predict(layers(grey(label), colour)).items()))
+        assert likeliest == CLASSES[label] and probability > 0.5
+
+
+def test_predicted_classes_come_likeliest_first_and_add_up(grey):
+    found = hw2.predict(grey(BOOT))
+    assert next(iter(found)) == "Ankle boot" and sorted(found) == sorted(CLASSES)
+    assert sorted(found.values(), reverse=True) == list(found.values())
+    assert sum(found.values()) == pytest.approx(1)
+
+
+GRADIENT = np.linspace(0, 250, 57).astype(np.uint8)
+
+
+@pytest.mark.parametrize(
+    ("picture", "told"),
+    [
+        ("nowhere.png", "nowhere.png: no readable picture"),
+        (GRADIENT[None], "57 x 1 pixels are too narrow"),
+        (np.resize(GRADIENT, (3000, 1)), "1 x 3000 pixels are too narrow"),
+        (Image.new("RGB", (280, 280), "navy"), "all of one brightness"),
+        (np.zeros((30, 30, 4), np.uint8), "all of one brightness"),
+        (np.full((30, 30), np.nan), "not all of its samples are finite"),
+        (np.zeros((5, 30, 30)), "this ndarray: no readable picture"),
+        (np.zeros((0, 30)), "no readable picture"),
+        (torch.zeros(30, 30, dtype=torch.complex64), "this Tensor: no readable picture"),
+        (None, "no readable picture"),
+    ],
+)
+def test_what_shows_no_garment_gets_one_line(picture, told):
+    with pytest.raises(InputError, match=told) as error:
+        pictures.read(picture)
+    assert "\n" not in str(error.value)
