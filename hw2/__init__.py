@@ -4,12 +4,34 @@
     >>> hw2.predict("boot.jpg")     # a picture's classes and their probabilities, likeliest first
     {'Ankle boot': 0.998, 'Sneaker': 0.002, ...
     >>> network = hw2.load()        # the delivered network, in evaluation mode
+    >>> print(hw2.grade())          # the rubric, line by line
 
 The method is read in this order: data, views, networks, training, distillation, pruning. `experiments` trains and keeps
-runs, from the rows of `experiments.catalogue`; `report` shows them.
+runs, from the rows of `experiments.catalogue`; `report` shows them. Modules are imported when they are first named.
 """
 
+import importlib.util
+import os
+import sys
+
 __version__ = "1.0.0"
+
+if "ipykernel" in sys.modules:  # beside other work, threads that wait by spinning make a notebook many times slower
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # OpenMP reads it when torch is imported
+
+
+def lazily(package: str):
+    """`__getattr__` of a package: its modules are imported when they are first named."""
+
+    def find(name: str):
+        if not name.startswith("_") and importlib.util.find_spec(f"{package}.{name}"):
+            return importlib.import_module(f"{package}.{name}")
+        raise AttributeError(f"module {package!r} has no attribute {name!r}")
+
+    return find
+
+
+__getattr__ = lazily(__name__)
 
 
 def load():
@@ -31,3 +53,10 @@ def predict(picture):
     from hw2 import pictures
 
     return pictures.predict(load(), picture)
+
+
+def grade(weights=None, submission=None) -> str:
+    """The rubric's table (`hw2.report.write.graded`) of these files, or of what the runs give now. Writes nothing."""
+    from hw2.report import write
+
+    return write.graded(weights, submission)

@@ -68,19 +68,19 @@ def train(
 ) -> None:
     """Train experiments and what they need, or load them where finished runs are there. Evaluates no test image."""
     from hw2.errors import ending_at_an_epoch
-    from hw2.experiments import catalogue, store, train, walk
+    from hw2.experiments import catalogue, plan, store, train, walk
 
     chosen = _profile(profile)
     if show:
         print(catalogue.listing(chosen))
         return
     if estimate:
-        print(walk.estimate(chosen))
+        print(plan.estimate(chosen))
         return
     if weights and name != "teacher":
         raise InputError(f"--weights: `hw2 train {name}` takes none")
     if weights and not yes:
-        typer.confirm(walk.consequence(chosen), abort=True)
+        typer.confirm(plan.consequence(chosen), abort=True)
     with ending_at_an_epoch():
         if name == "all":
             walk.train_all(chosen, jobs, device, replace)

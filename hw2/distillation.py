@@ -8,10 +8,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from tqdm.auto import tqdm
 
 from hw2 import views
-from hw2.errors import InputError, end_if_asked
+from hw2.errors import Bar, InputError, end_if_asked
 from hw2.files import read_array, write_array
 from hw2.training import Objective, logits_of
 
@@ -102,14 +101,15 @@ def build_cache(
     views that `folder` lacks.
     """
     paths = [folder / f"view-{index}.npy" for index in range(view_count)]
-    for index, path in enumerate(tqdm(paths, desc="soft targets", unit="view", leave=False)):
-        if path.is_file():
-            continue
-        end_if_asked("soft targets")
-        targets = np.full((len(images), 10), np.nan, np.float16)
-        logits = logits_of(teacher, views.cut(images, index, pad, view_seed)[rows], batch=256)
-        targets[rows.cpu().numpy()] = logits.cpu().numpy()
-        write_array(path, targets)
+    with Bar(paths, desc="soft targets of the teacher", unit="view") as bar:
+        for index, path in enumerate(bar):
+            if path.is_file():
+                continue
+            end_if_asked("soft targets")
+            targets = np.full((len(images), 10), np.nan, np.float16)
+            logits = logits_of(teacher, views.cut(images, index, pad, view_seed)[rows], batch=256)
+            targets[rows.cpu().numpy()] = logits.cpu().numpy()
+            write_array(path, targets)
     return np.stack([np.load(path) for path in paths])
 
 

@@ -1,18 +1,53 @@
-"""What may end a command: input that cannot be used, and a request to end."""
+"""What users are told: input that cannot be used, a request to end, and how far training is."""
 
+import io
 import os
 import signal
 import sys
 import threading
 from contextlib import contextmanager
 
+from tqdm import tqdm
+
 
 class InputError(Exception):
     """Input that cannot be used: the value, what was expected and what to do. The exit status is 2."""
 
+    def _render_traceback_(self) -> list[str]:
+        """What IPython shows in place of a traceback."""
+        return [f"hw2: {self}"]
+
 
 class Ended(Exception):
     """Training was asked to end (SIGTERM) and did so after an epoch. The exit status is 143."""
+
+
+class Bar(tqdm):
+    """Progress, which leaves nothing behind. In a notebook all open bars are text in one output of the cell.
+
+    tqdm's own widget leaves "Error displaying widget" in the saved notebook. An output without data is not shown.
+    """
+
+    monitor_interval = 0  # no thread, which might draw in another cell
+    shown = None  # the cell's output, while bars are open
+
+    def __init__(self, *arguments, **more):
+        shell = sys.modules["IPython"].get_ipython() if "IPython" in sys.modules else None
+        self.in_cell = hasattr(shell, "kernel")
+        super().__init__(*arguments, leave=False, file=io.StringIO() if self.in_cell else None, **more)
+
+    def display(self, msg=None, pos=None):
+        if not self.in_cell:
+            return super().display(msg, pos)
+        bars = sorted(self._instances, key=lambda bar: abs(bar.pos))
+        data = {"text/plain": "\n".join(map(str, bars))} if bars else {}
+        if Bar.shown:
+            Bar.shown.update(data, raw=True)
+        else:
+            Bar.shown = sys.modules["IPython"].display.display(data, raw=True, display_id=True)
+        if not bars:
+            Bar.shown = None
+        return True
 
 
 _asked_to_end = threading.Event()

@@ -12,7 +12,7 @@ import pandas as pd
 
 from hw2.errors import InputError
 
-RESTORE = "restore it with `git checkout`"
+RESTORE = "restore it with `git checkout`, or by `make smoke` in profile smoke"
 
 
 def write_bytes(path: Path, content: bytes | memoryview) -> None:

@@ -14,11 +14,10 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from tqdm.auto import tqdm
 
 from hw2 import views
 from hw2.data import FashionMNIST, permutation
-from hw2.errors import InputError, end_if_asked
+from hw2.errors import Bar, InputError, end_if_asked
 from hw2.files import write_bytes
 from hw2.kernels import quick, tiled
 
@@ -196,8 +195,7 @@ def fit(
     if checkpoint and checkpoint.is_file():
         training.load(checkpoint)
     each = training.per_epoch
-    bar = tqdm(total=numbers.epochs * each, initial=training.done * each, desc=options.label, unit="step",
-               leave=False, mininterval=2)  # fmt: skip
+    bar = Bar(total=numbers.epochs * each, initial=training.done * each, desc=options.label, unit="step", mininterval=2)
     with bar, tiled(network):
         while training.done < numbers.epochs:
             end_if_asked(options.label)

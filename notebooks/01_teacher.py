@@ -9,8 +9,13 @@
 # later notebooks need of the teacher is: its logits for every training image and every view.
 
 # %%
-from hw2 import data, networks, report
-from hw2.experiments.train import obtain
+try:
+    from hw2 import data, networks, report
+    from hw2.experiments.train import obtain
+except ImportError as error:
+    hint = "hw2 is not in this kernel's Python: choose the kernel of .venv (`make setup` makes it), or `pip install -e ..`"
+    error._render_traceback_ = lambda: [hint]
+    raise
 
 fashion = data.fashion_mnist()
 train, validation = fashion.split

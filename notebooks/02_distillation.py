@@ -12,10 +12,15 @@
 # the augmented image that the student sees; notebook 1 shows some of them as pictures.
 
 # %%
-from hw2 import networks, report
-from hw2.experiments import store
-from hw2.experiments.train import obtain
-from hw2.report import nb02_distillation, statistics
+try:
+    from hw2 import networks, report
+    from hw2.experiments import store
+    from hw2.experiments.train import obtain
+    from hw2.report import nb02_distillation, statistics
+except ImportError as error:
+    hint = "hw2 is not in this kernel's Python: choose the kernel of .venv (`make setup` makes it), or `pip install -e ..`"
+    error._render_traceback_ = lambda: [hint]
+    raise
 
 teacher, distilled, plain = obtain("teacher"), obtain("distilled"), obtain("plain")
 print(f"student: ResNet-14, {networks.count_parameters(networks.ResNet14()):,} parameters")

@@ -14,9 +14,14 @@
 # 4. **Fine-tuning** with the same soft targets as before.
 
 # %%
-from hw2 import networks, pruning, report
-from hw2.experiments.train import obtain
-from hw2.report import nb03_pruning
+try:
+    from hw2 import networks, pruning, report
+    from hw2.experiments.train import obtain
+    from hw2.report import nb03_pruning
+except ImportError as error:
+    hint = "hw2 is not in this kernel's Python: choose the kernel of .venv (`make setup` makes it), or `pip install -e ..`"
+    error._render_traceback_ = lambda: [hint]
+    raise
 
 compressed, distilled = obtain("compressed"), obtain("distilled")
 recipe = compressed.recipe

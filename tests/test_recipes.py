@@ -8,7 +8,7 @@ import pytest
 
 from hw2.assignment import NARROW
 from hw2.errors import InputError
-from hw2.experiments import catalogue, recipes, walk
+from hw2.experiments import catalogue, plan, recipes
 from hw2.experiments.catalogue import EXPERIMENTS, Experiment, Unknown
 from hw2.experiments.profiles import PROFILES
 from hw2.experiments.recipes import CompressedRecipe, Recipe, StudentRecipe
@@ -191,19 +191,19 @@ def test_a_new_row_is_all_that_listing_walk_and_help_need(monkeypatch):
     assert isinstance(new, Experiment) and made("new", "smoke").temperature == 9
     assert "new" in catalogue.members("arms", "smoke")
     assert "a new arm" in catalogue.listing("smoke")
-    assert ("new", 1) in walk.tasks("smoke")
+    assert ("new", 1) in plan.tasks("smoke")
 
 
 @pytest.mark.parametrize("profile", PROFILES)
 def test_a_walk_trains_nothing_before_what_it_needs(profile):
-    tasks = walk.tasks(profile)
+    tasks = plan.tasks(profile)
     assert len(tasks) == len(set(tasks)) == 1 + sum(len(catalogue.seeds(n, profile)) for n in catalogue.names(profile))
     for place, (name, seed) in enumerate(tasks):
-        assert set(catalogue.needs(name, seed, profile)) <= set(tasks[:place]), name
+        assert set(plan.needs(name, seed, profile)) <= set(tasks[:place]), name
 
 
 def test_the_estimate_adds_up_and_counts_the_search():
-    head, *groups, total = walk.estimate("full").splitlines()
+    head, *groups, total = plan.estimate("full").splitlines()
     hours = {line.split()[0]: float(line.split()[-2]) for line in groups}
     assert "full" in head and hours.keys() == {"chain", "search", "finalists", "arms", "ablation", "frontier"}
     assert sum(hours.values()) == pytest.approx(float(total.split()[-2]), abs=0.5)

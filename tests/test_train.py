@@ -14,7 +14,7 @@ from conftest import SHRUNKEN
 from hw2 import networks, training
 from hw2.assignment import NARROW
 from hw2.errors import Ended, InputError
-from hw2.experiments import catalogue, environment, ledger, profiles, store, train, walk
+from hw2.experiments import catalogue, environment, ledger, plan, profiles, store, train, walk
 from hw2.experiments.run import HISTORY, cache, root
 from hw2.files import read_csv, read_json, sha256, write_json
 from hw2.training import Fit
@@ -23,7 +23,7 @@ CHAIN = ("teacher", "distilled", "plain", "compressed", "scratch", "unpruned")
 
 
 def runs():
-    return [store.require(*task) for task in walk.tasks("smoke") if task != catalogue.SEARCH]
+    return [store.require(*task) for task in plan.tasks("smoke") if task != plan.SEARCH]
 
 
 def test_the_second_walk_and_delivery_load_everything_and_change_nothing(walk_done, no_training):

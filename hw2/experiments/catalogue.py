@@ -17,8 +17,6 @@ from hw2.experiments.profiles import PROFILES, check_profile
 from hw2.experiments.recipes import CompressedRecipe, Recipe, StudentRecipe, TeacherRecipe, TuningRecipe
 from hw2.training import Fit
 
-SEARCH = ("search", 0)  # in the place of (experiment, seed) where tasks are listed
-
 
 @dataclass(frozen=True)
 class Experiment:
@@ -174,18 +172,6 @@ def setting(name: str, profile: str) -> str | None:
     """Which temperature and alpha a row is trained at: `best`, `chosen`, a finalist's; None for labels alone."""
     which = row(name).setting
     return PROFILES[check_profile(profile)]["setting of studies"] if which == "study" else which
-
-
-def needs(name: str, seed: int, profile: str) -> list[tuple[str, int]]:
-    """(experiment, seed) of what must be finished before, in an order in which it can be trained."""
-    if (name, seed) == SEARCH:
-        return [("teacher", 0)]
-    one, which = row(name), setting(name, profile)
-    found = [(one.teacher, 0)] if one.teacher else []
-    found += [SEARCH] if which else []
-    if which == "chosen":
-        found += [(finalist, number) for finalist in names(profile, "finalists") for number in seeds(finalist, profile)]
-    return found + ([(one.parent, seed)] if one.parent else [])
 
 
 def seeds(name: str, profile: str) -> tuple[int, ...]:

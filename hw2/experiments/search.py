@@ -19,7 +19,7 @@ from hw2 import data as source
 from hw2 import training
 from hw2.data import FashionMNIST
 from hw2.distillation import cached_objective
-from hw2.errors import InputError
+from hw2.errors import Bar, InputError
 from hw2.experiments import catalogue, environment, store
 from hw2.experiments.recipes import TuningRecipe, written
 from hw2.experiments.run import HISTORY, cache, root
@@ -160,8 +160,9 @@ def search(recipe: TuningRecipe, targets: torch.Tensor, fashion: FashionMNIST, d
         found = study.get_trials(states=(TrialState.COMPLETE,))
         return [next((trial for trial in found if trial.user_attrs["setting"] == one), None) for one in grid]
 
-    with _told():
+    with _told(), Bar(total=len(grid), desc="trials of the search", unit="trial") as bar:
         while None in (done := complete()):
+            bar.update(len(grid) - done.count(None) - bar.n)
             optuna.storages.fail_stale_trials(study)  # those of dead workers wait again
             taken = [trial.user_attrs.get("setting") for trial in study.get_trials(states=(WAITING, RUNNING))]
             for one, trial in zip(grid, done, strict=True):

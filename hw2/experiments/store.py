@@ -30,9 +30,13 @@ NEEDED = ("teacher", "plain", "distilled", "compressed", "scratch")
 
 
 def default_profile() -> str:
-    """HW2_PROFILE (empty counts as unset), or else the delivered network's, or `cpu` where none is delivered."""
-    if name := os.environ.get("HW2_PROFILE"):
-        return check_profile(name)
+    """HW2_PROFILE (empty counts as unset), or else the delivered network's."""
+    name = os.environ.get("HW2_PROFILE")
+    return check_profile(name) if name else delivered_profile()
+
+
+def delivered_profile() -> str:
+    """That of the project's delivered network, or `cpu` where none is delivered."""
     return check_profile(_named("cpu")[0].profile) if (root("cpu") / "delivered.json").is_file() else "cpu"
 
 

@@ -16,8 +16,8 @@ from torch import nn
 from hw2 import data as source
 from hw2 import distillation, networks, pruning, training
 from hw2.data import FashionMNIST
-from hw2.errors import InputError
-from hw2.experiments import catalogue, environment, search, store
+from hw2.errors import Bar, InputError
+from hw2.experiments import catalogue, environment, plan, search, store
 from hw2.experiments.profiles import check_profile
 from hw2.experiments.recipes import CompressedRecipe, Recipe, StudentRecipe, TeacherRecipe
 from hw2.experiments.run import HISTORY, Run, cache
@@ -68,10 +68,11 @@ def prune(network: nn.Module, recipe: CompressedRecipe, work: Work, judge: Calla
 def prepare(recipe: Recipe, work: Work, judge: Callable[[str, nn.Module], None] = lambda *_: None) -> Start:
     """The first network. Without sparse learning it is pruned, and `judge(phase, network)` is called on the way."""
     torch.manual_seed(recipe.seed)
+    label = f"{recipe.stage}, seed {recipe.seed}"
     if isinstance(recipe, TeacherRecipe):
         channels_last = recipe.stem == "stride1"
-        return Start(networks.teacher(recipe.stem), recipe.fit, {"label": "teacher", "channels_last": channels_last})
-    loss, label = objective(recipe, work), f"{recipe.stage}, seed {recipe.seed}"
+        return Start(networks.teacher(recipe.stem), recipe.fit, {"label": label, "channels_last": channels_last})
+    loss = objective(recipe, work)
     if not isinstance(recipe, CompressedRecipe):
         return Start(networks.ResNet14(recipe.widths or networks.WIDTHS), recipe.fit, {"label": label}, loss)
     network = store.made_by(recipe.parent, work.profile).network()
@@ -228,27 +229,38 @@ def obtain(
 ) -> Run:
     """The finished run of an experiment, trained where there is none, after what it needs.
 
-    `name` is a row of `catalogue.EXPERIMENTS`. `replace` allows to train in the place of another recipe's run; without
-    it such a folder is an `InputError` that names the field. `weights` is the course's resnet-50.pth, for the teacher.
-    `change` gives fields of the recipe other values, such as `temperature=3.0` or `**{"fit.epochs": 2}`. That run goes
-    to own/, which git ignores.
+    Where that takes more than minutes, a line on standard error says so before. `name` is a row of
+    `catalogue.EXPERIMENTS`. `replace` allows to train in the place of another recipe's run; without it such a folder is
+    an `InputError` that names the field. `weights` is the course's resnet-50.pth, for the teacher. `change` gives
+    fields of the recipe other values, such as `temperature=3.0` or `**{"fit.epochs": 2}`. That run goes to own/, which
+    git ignores.
     """
-    profile, row = check_profile(profile or store.default_profile()), catalogue.row(name)
-    where = environment.pick_device(device)
+    profile = check_profile(profile or store.default_profile())
+    environment.pick_device(device)
+    # Wrong values and a bad file are told before anything is trained.
+    sketch = catalogue.changed(catalogue.recipe(name, profile, seed, catalogue.Unknown()), change)
     if weights and not Path(weights).is_file():
         raise InputError(f"{weights}: no such file; expected the course's resnet-50.pth")
-    settings = store.Settings(profile, sha256(Path(weights)) if weights else None)
-    if change:  # wrong values are told before anything is trained
-        catalogue.changed(catalogue.recipe(name, profile, seed, catalogue.Unknown()), change)
     if weights:
-        networks.load_course_teacher(weights)  # a bad file is told before anything else happens
-    for needed in catalogue.needs(name, seed, profile):
-        if needed == catalogue.SEARCH:
-            search.obtain_trials(profile, device)
-        else:
-            obtain(*needed, profile=profile, device=device)
+        networks.load_course_teacher(weights)
+    todo = plan.missing(name, seed, profile)
+    if todo:
+        plan.announce([*todo, (name, seed)], profile, sketch)
+    with Bar(total=len(todo) + 1, desc=f"runs for {name}, seed {seed}", unit="run", disable=not todo) as bar:
+        for one in todo:
+            search.obtain_trials(profile, device) if one == plan.SEARCH else _obtain(*one, profile, device)
+            bar.update()
+        return _obtain(name, seed, profile, device, replace, weights, change, alone=not todo)
+
+
+def _obtain(
+    name: str, seed: int, profile: str, device: str, replace=False, weights=None, change=None, alone=False
+) -> Run:
+    """`obtain` of a run whose needs are finished; where it is trained `alone`, the time that this takes is told."""
+    row, where = catalogue.row(name), environment.pick_device(device)
+    settings = store.Settings(profile, sha256(Path(weights)) if weights else None)
     usual = catalogue.recipe(name, profile, seed, settings)
-    recipe = catalogue.changed(usual, change)
+    recipe = catalogue.changed(usual, change or {})
     own = recipe != usual
     with store.lock(recipe):  # of two processes that want it, one trains
         if not (run := store.find(recipe, profile, own)):
@@ -257,6 +269,8 @@ def obtain(
             _check_checkpoints(recipe, replace or profile == "smoke")
             if recipe.fit.precision == "bfloat16" and environment.lacks_bfloat16(where):
                 print("hw2: this processor has no bfloat16: training takes about 15 times as long", file=sys.stderr)
+            if alone:
+                plan.announce([(name, seed)], profile, recipe)
             work = Work(profile, where, source.fashion_mnist(), row.keep, own)
             train_teacher(recipe, work, weights) if row.kind is TeacherRecipe else train_student(recipe, work)
             _clear(recipe)

@@ -1,4 +1,4 @@
-"""All of a profile: its walk by one process or several, its delivery, and the time that it takes."""
+"""All of a profile: its walk by one process or several, and its delivery."""
 
 from __future__ import annotations
 
@@ -8,30 +8,8 @@ import time
 
 from hw2 import data
 from hw2.errors import Ended, InputError, end_if_asked, ending_at_an_epoch, told_in_a_line
-from hw2.experiments import catalogue, environment, ledger, search, store, train
-from hw2.experiments.catalogue import SEARCH
-from hw2.experiments.recipes import CompressedRecipe, Recipe
+from hw2.experiments import catalogue, environment, ledger, plan, search, store, train
 from hw2.experiments.run import Run
-
-
-def tasks(profile: str) -> list[tuple[str, int]]:
-    """(experiment, seed) of everything that the profile trains, the search too, none before what it needs."""
-    found: dict[tuple[str, int], None] = {}
-    for name in catalogue.names(profile):
-        for seed in catalogue.seeds(name, profile):
-            found |= dict.fromkeys([*catalogue.needs(name, seed, profile), (name, seed)])
-    return list(found)
-
-
-def _finished(name: str, seed: int, profile: str, settings: store.Settings) -> bool:
-    try:
-        if (name, seed) == SEARCH:
-            store.trials(profile, settings)
-        else:
-            store.require(name, seed, profile, settings)
-    except InputError:
-        return False
-    return True
 
 
 def work(profile: str, device: str, replace: bool) -> None:
@@ -39,11 +17,11 @@ def work(profile: str, device: str, replace: bool) -> None:
     where = environment.pick_device(device)
     with environment.threads(1 if where.type == "cpu" else os.cpu_count()):
         done: set[tuple[str, int]] = set()
-        while len(done) < len(tasks(profile)):
+        while len(done) < len(plan.tasks(profile)):
             settings = store.Settings(profile)
-            for one in tasks(profile):
-                ready = one not in done and done.issuperset(catalogue.needs(*one, profile))
-                if ready and (_finished(*one, profile, settings) or _try(*one, profile, device, replace)):
+            for one in plan.tasks(profile):
+                ready = one not in done and done.issuperset(plan.needs(*one, profile))
+                if ready and (plan.finished(*one, profile, settings) or _try(*one, profile, device, replace)):
                     done.add(one)
                     break
             else:
@@ -54,7 +32,7 @@ def work(profile: str, device: str, replace: bool) -> None:
 
 def _try(name: str, seed: int, profile: str, device: str, replace: bool) -> bool:
     """Whether the task was there for the taking, and is done now. All take part in the search."""
-    if (name, seed) == SEARCH:
+    if (name, seed) == plan.SEARCH:
         search.obtain_trials(profile, device, replace=replace)
         return True
     recipe = catalogue.recipe(name, profile, seed, store.Settings(profile))
@@ -110,48 +88,3 @@ def deliver(profile: str, fashion: data.FashionMNIST | None = None) -> Run:
             if found := store.find(catalogue.recipe(name, profile, seed, settings), profile):
                 ledger.read_test_set(found, fashion or data.fashion_mnist())
     return run
-
-
-def hours(profile: str) -> dict[str, float]:
-    """Group -> hours of one core that the walk of a profile takes, from the seconds of the delivered runs."""
-    of_teacher, of_student = _seconds_an_image("teacher"), _seconds_an_image("plain")
-    found: dict[str, float] = {}
-    for name, seed in tasks(profile):
-        if (name, seed) == SEARCH:
-            grid, group = catalogue.tuning(profile, catalogue.Unknown()), "search"
-            images = len(search.settings(grid)) * grid.fit.epochs * grid.images
-        else:
-            recipe, group = catalogue.recipe(name, profile, seed, catalogue.Unknown()), catalogue.row(name).group
-            images = _images(recipe)
-        seconds = images * (of_teacher if name == "teacher" else of_student)
-        found[group] = found.get(group, 0) + seconds / 3600
-    return found
-
-
-def estimate(profile: str) -> str:
-    """`hours` in words, a line a group and their sum."""
-    found = hours(profile)
-    lines = [f"{group:10} {value:8.1f} h" for group, value in (found | {"in all": sum(found.values())}).items()]
-    return "\n".join([f"profile {profile}, hours of one core:", *lines])
-
-
-def consequence(profile: str) -> str:
-    """What another teacher brings about, in a question."""
-    total = sum(hours(profile).values())
-    return (
-        f"Runs of profile {profile} that learn from the old teacher become stale: up to {total:.1f} core hours. Go on?"
-    )
-
-
-def _images(recipe: Recipe) -> int:
-    """How many images the recipe's training sees."""
-    epochs = recipe.fit.epochs + (recipe.sparse.epochs if isinstance(recipe, CompressedRecipe) else 0)
-    return epochs * recipe.images
-
-
-def _seconds_an_image(name: str) -> float:
-    """Of a delivered run's processors, or of the clock where only that was recorded."""
-    run = store.require(name, 0, store.default_profile())
-    metrics = run.metrics
-    spent = metrics.get("processor_s") or metrics["wall_s"] * run.environment["threads"]
-    return spent / _images(run.recipe)

@@ -9,6 +9,7 @@ import os
 import platform
 import re
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import jinja2
 import numpy as np
@@ -93,22 +94,38 @@ def context(source: Source) -> dict:
     }
 
 
-def made(source: Source) -> dict[str, bytes]:
-    """Path relative to the output folder -> content, of everything that is written."""
+def texts(source: Source) -> dict[str, str]:
+    """Path relative to the output folder -> content, of all that is written but the figures."""
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("hw2.report"), undefined=jinja2.StrictUndefined,
         trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True,
     )  # fmt: skip
     environment.filters |= {"percent": lambda value, digits=2: f"{value:.{digits}%}", "count": "{:,}".format}
     values = context(source)
-    text = {name: environment.get_template(f"{name}.j2").render(values) for name in ("report.md", "model_card.md")}
+    found = {name: environment.get_template(f"{name}.j2").render(values) for name in ("report.md", "model_card.md")}
     before, mark, rest = (data.PROJECT / "README.md").read_text("utf-8").partition("<!-- result -->\n")
     result, after = environment.get_template("result.md.j2").render(values), rest[rest.index("<!-- /result -->") :]
-    text["README.md"] = before + mark + result + after
-    text["submission.csv"] = grading.submission_text(source.answers(source.delivered))
+    found["README.md"] = before + mark + result + after
+    found["submission.csv"] = grading.submission_text(source.answers(source.delivered))
+    return found
+
+
+def made(source: Source) -> dict[str, bytes]:
+    """Path relative to the output folder -> content, of everything that is written."""
     drawn = {name: style.files(plot, source) for name, plot in report.FIGURES.items()}
     content = {f"figures/{name}.{kind}": part for name, parts in drawn.items() for kind, part in parts.items()}
-    return content | {name: part.encode() for name, part in text.items()}
+    return content | {name: text.encode() for name, text in texts(source).items()}
+
+
+def graded(weights: Path | str | None = None, submission: Path | str | None = None) -> str:
+    """The rubric's table, of what the runs give now where no other file is given. Writes nothing into the project."""
+    source = Source()
+    with TemporaryDirectory() as folder:
+        for name, text in texts(source).items():
+            files.write_text(Path(folder, name), text)
+        submission, weights = Path(submission or f"{folder}/submission.csv"), Path(weights or source.delivered.weights)
+        lines, _ = grading.grade(weights, submission, Path(folder, "report.md"), source.fashion, source.profile)
+    return grading.table(lines)
 
 
 def write(profile: str, folder: Path | None = None) -> Path:

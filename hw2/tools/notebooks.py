@@ -13,24 +13,27 @@ from pathlib import Path
 import jupytext
 import nbformat
 from nbclient import NotebookClient
+from nbclient.exceptions import CellExecutionError
 from tqdm import tqdm
 
 from hw2.data import PROJECT
-from hw2.errors import InputError
+from hw2.errors import InputError, told_in_a_line
 from hw2.experiments.run import home
 from hw2.experiments.store import default_profile
 from hw2.files import write_text
 
 FOLDER = PROJECT / "notebooks"
 AT_ONCE = 2  # notebooks; most of a kernel's time is imports and drawing, which use one core
-WIDGET = "application/vnd.jupyter.widget-view+json"
 #: variables that a kernel gets from the user
 PASSED = (
     "PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "SYSTEMROOT", "VIRTUAL_ENV", "LD_LIBRARY_PATH", "CUDA_VISIBLE_DEVICES",
-    "OMP_NUM_THREADS", "ATEN_CPU_CAPABILITY", "ONEDNN_MAX_CPU_ISA", "HW2_DATA", "HW2_OUT", "HW2_PROFILE",
+    "OMP_NUM_THREADS", "OMP_WAIT_POLICY", "ATEN_CPU_CAPABILITY", "ONEDNN_MAX_CPU_ISA", "HW2_DATA", "HW2_OUT",
+    "HW2_PROFILE",
 )  # fmt: skip
 KERNEL = {"display_name": "Python 3", "language": "python", "name": "python3"}
-METADATA = {"kernelspec": KERNEL, "language_info": {"name": "python"}}
+#: the last two make `nbconvert --to script` write a .py
+LANGUAGE = {"name": "python", "file_extension": ".py", "nbconvert_exporter": "python"}
+METADATA = {"kernelspec": KERNEL, "language_info": LANGUAGE}
 
 
 def paths() -> list[Path]:
@@ -38,27 +41,41 @@ def paths() -> list[Path]:
 
 
 def execute(path: Path) -> nbformat.NotebookNode:
-    """Run every cell in this interpreter's environment; an error in a cell is nbclient's `CellExecutionError`.
+    """Run every cell in this interpreter's environment, and leave out times, versions and machine names.
 
-    Times, versions and machine names are left out. Where something was trained there are progress bars: then the
-    notebook runs once more, on the finished runs. What still warns is an error.
+    Where something was trained a line on standard error says so: then the notebook runs once more, on the finished
+    runs. What still warns, or a cell that fails, is an `InputError`.
     """
     notebook = run(path)
     if noise(notebook):
         notebook = run(path)
     if text := noise(notebook):
         raise InputError(f"{path}: a cell shows more than its result: {text.strip().splitlines()[-1]}")
-    notebook.metadata = nbformat.from_dict(METADATA)
-    for number, cell in enumerate(notebook.cells, start=1):
-        cell.id, cell.metadata = f"cell-{number:02d}", nbformat.from_dict({})
-    return notebook
+    return normal(notebook)
+
+
+def normal(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
+    """A copy without what JupyterLab and other front ends rewrite: only sources, outputs, kernel, language and tags.
+
+    An output without data, which a progress bar leaves and no reader sees, is left out.
+    """
+    copy = nbformat.from_dict(notebook)
+    for number, cell in enumerate(copy.cells, start=1):
+        tags = cell.metadata.get("tags")
+        cell.id, cell.metadata = f"cell-{number:02d}", nbformat.from_dict({"tags": tags} if tags else {})
+        if cell.cell_type == "code":
+            cell.outputs = [one for one in cell.outputs if one.get("data") != {}]
+    kernel, language = (copy.metadata.get(name, {}) for name in METADATA)
+    changed = {"kernelspec": {name: kernel.get(name) for name in ("language", "name")}}
+    changed |= {"language_info": {"name": language.get("name")}}
+    copy.metadata = nbformat.from_dict({name: METADATA[name] | changed[name] for name in METADATA})
+    return copy
 
 
 def noise(notebook: nbformat.NotebookNode) -> str:
-    """What the cells wrote to standard error, progress bars among it."""
+    """What the cells wrote to standard error."""
     outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
-    bars = ["a progress bar" for output in outputs if WIDGET in output.get("data", {})]
-    return "\n".join([output.text for output in outputs if output.get("name") == "stderr"] + bars)
+    return "\n".join(output.text for output in outputs if output.get("name") == "stderr")
 
 
 def run(path: Path) -> nbformat.NotebookNode:
@@ -72,9 +89,10 @@ def run(path: Path) -> nbformat.NotebookNode:
             manager.transport, manager.ip = "ipc", f"{private}/kernel"
         passed = {name: os.environ[name] for name in PASSED if name in os.environ}
         passed |= {name: os.path.abspath(passed[name]) for name in ("HW2_DATA", "HW2_OUT") if passed.get(name)}
-        # One that waits for a core must not hold another kernel up by spinning.
-        own = {"OMP_WAIT_POLICY": "passive", "IPYTHONDIR": private}
-        return client.execute(cwd=str(path.parent), env=passed | own)
+        try:
+            return client.execute(cwd=str(path.parent), env=passed | {"IPYTHONDIR": private})
+        except CellExecutionError as error:
+            raise InputError(f"{path}: {error.ename}: {error.evalue}") from error
 
 
 def script(notebook: nbformat.NotebookNode) -> str:
@@ -96,4 +114,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with told_in_a_line():
+        main()
