@@ -10,12 +10,20 @@
 
 # %%
 try:
-    from hw2 import data, networks, report
-    from hw2.experiments.train import obtain
+    import hw2
 except ImportError as error:
     hint = "hw2 is not in this kernel's Python: choose the kernel of .venv (`make setup` makes it), or `pip install -e ..`"
     error._render_traceback_ = lambda: [hint]
     raise
+
+# %%
+import pandas as pd
+import torch
+import torch_pruning as tp
+from torch.nn import functional
+
+from hw2 import data, networks, report, views
+from hw2.experiments.train import obtain
 
 fashion = data.fashion_mnist()
 train, validation = fashion.split
@@ -29,6 +37,59 @@ print(f"{len(train):,} images for training, {len(validation):,} for validation, 
 
 # %%
 report.show("samples")
+
+# %% [markdown]
+# ## What a network sees
+#
+# In each epoch a network sees another *view* of every image: a crop that is moved by up to two pixels, and perhaps a flip.
+# Both are computed from the view's number, so the same view can be made again at any time. View 0 is the image as it is.
+
+# %%
+report.show("shown_views")
+
+# %% [markdown]
+# The cut images are scaled. Over the training images their pixels then have mean 0 and standard deviation 1, which the
+# first convolution can start from.
+
+# %%
+inputs = views.normalise(fashion.train_images[train[:5000]])
+print(f"one image: {tuple(inputs.shape[1:])}, three equal channels")
+print(f"mean {abs(inputs.double().mean()):.2f}, standard deviation {inputs.double().std():.2f}")
+
+# %% [markdown]
+# ## A training step in plain code
+#
+# `training.fit` repeats four lines for each batch: predict, measure the loss, compute its gradient, step. Three such steps of
+# a new ResNet-14 on one batch of 128 images lower the loss each time.
+
+# %%
+torch.manual_seed(0)
+network, losses = networks.ResNet14(), []
+optimizer = torch.optim.SGD(network.parameters(), lr=0.1, momentum=0.9, nesterov=True, weight_decay=5e-4)
+for _ in range(3):
+    logits = network(inputs[:128])
+    loss = functional.cross_entropy(logits, fashion.train_labels[train[:128]])
+    optimizer.zero_grad()
+    loss.backward()
+    optimizer.step()
+    losses.append(loss.item())
+assert losses[0] > losses[1] > losses[2]
+
+# %% [markdown]
+# ## Two stems
+#
+# Torchvision's ResNet-50 was made for images of 224 x 224 pixels. Its stem, the first convolution and a pooling, divides each
+# side by four. With stride 1 in that convolution, twice as many pixels a side reach the blocks, for about four times the work.
+
+# %%
+rows, image = [], torch.zeros(1, 3, 28, 28)
+for stem in ("imagenet", "stride1"):
+    network = networks.teacher(stem).eval()
+    macs, parameters = tp.utils.count_ops_and_params(network, image)
+    side = network.maxpool(network.conv1(image)).shape[-1]
+    words = {"before the blocks": f"{side} x {side} pixels", "multiply-adds": f"{macs / 1e6:.0f} M"}
+    rows.append({"stem": stem, **words, "parameters": f"{parameters:,}"})
+pd.DataFrame(rows).set_index("stem")
 
 # %% [markdown]
 # ## Training

@@ -13,18 +13,80 @@
 
 # %%
 try:
-    from hw2 import networks, report
-    from hw2.experiments import store
-    from hw2.experiments.train import obtain
-    from hw2.report import nb02_distillation, statistics
+    import hw2
 except ImportError as error:
     hint = "hw2 is not in this kernel's Python: choose the kernel of .venv (`make setup` makes it), or `pip install -e ..`"
     error._render_traceback_ = lambda: [hint]
     raise
 
+# %%
+import pandas as pd
+import torch
+from torch.nn import functional
+
+from hw2 import data, distillation, networks, report, training
+from hw2.experiments import store
+from hw2.experiments.train import obtain
+from hw2.report import nb02_distillation, statistics
+
+fashion = data.fashion_mnist()
 teacher, distilled, plain = obtain("teacher"), obtain("distilled"), obtain("plain")
 print(f"student: ResNet-14, {networks.count_parameters(networks.ResNet14()):,} parameters")
 print(f"teacher: ResNet-50, {teacher.metrics['parameters']:,} parameters, validation {teacher.val_accuracy:.2%}")
+
+# %% [markdown]
+# ## The loss, step by step
+#
+# Eight validation images, the delivered setting: the loss in five lines, and the same number from `distillation.kd_loss`.
+
+# %%
+rows = fashion.split[1][:8]
+labels, z_t = fashion.train_labels[rows], teacher.soft_targets[0][rows].float()
+z_s = training.logits_of(distilled.network(), fashion.train_images[rows])
+T, alpha = distilled.recipe.temperature, distilled.recipe.alpha
+log_teacher = torch.log_softmax(z_t / T, dim=1)  # what the teacher says
+log_student = torch.log_softmax(z_s / T, dim=1)  # what the student says
+kl = (log_teacher.exp() * (log_teacher - log_student)).sum(dim=1).mean()
+loss = (1 - alpha) * functional.cross_entropy(z_s, labels) + alpha * T**2 * kl
+torch.testing.assert_close(loss, distillation.kd_loss(z_s, z_t, labels, T, alpha))
+
+# %% [markdown]
+# PyTorch computes the same divergence by `kl_div`, where `reduction="batchmean"` is asked for. Its default, `"mean"`,
+# divides by the ten classes as well: the soft part of the loss is then ten times too small. It is a common bug.
+
+# %%
+each = functional.kl_div(log_student, log_teacher, reduction="none", log_target=True)
+for reduction, theirs in {"batchmean": each.sum() / len(each), "mean": each.mean()}.items():
+    print(f"{reduction:9} our divergence is {kl / theirs:.1f} times PyTorch's")
+
+# %% [markdown]
+# ## Why T squared?
+#
+# A higher temperature flattens both distributions and shrinks the gradient about as 1 / T squared. The factor T squared keeps
+# the soft part's gradient near the size of the label's, so that alpha means the same at every temperature. On random logits:
+
+# %%
+generator, rows = torch.Generator().manual_seed(0), []
+z_s, z_t = 4 * torch.randn(2, 256, 10, generator=generator, dtype=torch.float64)
+for T in (1, 2, 4, 8, 16):
+    student = z_s.clone().requires_grad_()
+    distillation.kl(student, z_t, None, T).backward()
+    size = student.grad.norm(dim=1).sum()
+    rows.append({"T": T, "gradient with T squared": f"{size:.3f}", "without": f"{size / T**2:.3f}"})
+pd.DataFrame(rows).set_index("T")
+
+# %% [markdown]
+# ## What a temperature shows
+#
+# The validation image of which the teacher is least sure, and its five likeliest classes. At T = 1 two classes share nearly
+# everything; higher temperatures bring out the others.
+
+# %%
+logits = teacher.soft_targets[0][fashion.split[1]].double()
+least = logits[training.margins(logits).argmin()][None]
+shares = {f"T = {T}": distillation.soft_targets(least, T)[0].tolist() for T in (1, 2, 4, 8)}
+table = pd.DataFrame(shares, index=data.CLASSES).sort_values("T = 1", ascending=False)
+table.head(5).map("{:.1%}".format)
 
 # %% [markdown]
 # Keep the teacher's accuracy in mind: a teacher can be larger than its student and know less.

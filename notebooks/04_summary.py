@@ -9,13 +9,16 @@
 # %%
 try:
     import hw2
-    from hw2 import grading, report
-    from hw2.experiments import store, walk
-    from hw2.report import write
 except ImportError as error:
     hint = "hw2 is not in this kernel's Python: choose the kernel of .venv (`make setup` makes it), or `pip install -e ..`"
     error._render_traceback_ = lambda: [hint]
     raise
+
+# %%
+import hw2
+from hw2 import grading, report
+from hw2.experiments import store, walk
+from hw2.report import write
 
 profile = store.default_profile()
 delivered = walk.deliver(profile)
@@ -47,7 +50,8 @@ print(grading.summary_table(delivered.network()))
 # ## How fast
 #
 # What `hw2 bench` measured, on the machine that the report names; nothing is timed here, so that this notebook gives the
-# same everywhere. The first bar is how public answers to this assignment train.
+# same everywhere. The classmates' loop is how public answers to this assignment train: pictures one by
+# one, the teacher in every step.
 
 # %%
 report.show("speed")

@@ -34,8 +34,8 @@ PHASES = (
 LADDER = {
     "pruned by norm, without sparse learning": "pruned_without_sparse_learning",
     "pruned by norm after sparse learning": "pruned",
-    "recalibrated": "recalibrated",
-    "fine-tuned": "fine_tuned",
+    "then recalibrated": "recalibrated",
+    "then fine-tuned": "fine_tuned",
 }
 
 
