@@ -51,6 +51,7 @@ def submission_text(classes: Tensor) -> str:
 
 
 def write_submission(path: Path, classes: Tensor) -> None:
+    """Write `submission_text` of the classes (n,)."""
     write_text(path, submission_text(classes))
 
 
@@ -126,4 +127,5 @@ def table(lines: list[Line]) -> str:
 
 
 def failed(lines: list[Line]) -> bool:
+    """Whether a line fails; one that cannot be checked does not."""
     return any(line.ok is False for line in lines)

@@ -99,6 +99,7 @@ def teacher(stem: str = "imagenet") -> nn.Module:
 
 
 def count_parameters(network: nn.Module) -> int:
+    """Trained numbers; BatchNorm's running statistics are none."""
     return sum(p.numel() for p in network.parameters())
 
 

@@ -23,6 +23,7 @@ class Pruner(tp.pruner.GroupNormPruner):
     _regularizing = False
 
     def groups(self) -> list[tp.Group]:
+        """All groups that may be pruned; `group_names` tells them in words."""
         return list(self.DG.get_all_groups(self.ignored_layers, self.root_module_types))
 
     def estimate_importance(self, group, *args, **kwargs):
@@ -32,12 +33,14 @@ class Pruner(tp.pruner.GroupNormPruner):
         return importance
 
     def regularize(self, *args, **kwargs):
+        """Add the regulariser to the gradients: between backward and the optimizer's step."""
         self._regularizing = True
         super().regularize(*args, **kwargs)
         self._regularizing = False
 
 
 def check_ratio(value: float, widths: tuple[int, ...] = WIDTHS) -> None:
+    """`InputError` for what is no ratio, or leaves a group of these widths without a channel."""
     if not 0 <= value < 1:
         raise InputError(f"pruning ratio {value}: expected at least 0 and below 1; the report's is 0.29")
     if min(narrowed(widths, value)) < 1:  # the library would leave such a group as it is, without a word

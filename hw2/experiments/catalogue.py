@@ -175,6 +175,7 @@ def setting(name: str, profile: str) -> str | None:
 
 
 def seeds(name: str, profile: str) -> tuple[int, ...]:
+    """The seeds with which the profile trains a row, its first one first."""
     return PROFILES[check_profile(profile)]["seeds"][row(name).seeds]
 
 

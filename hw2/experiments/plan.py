@@ -35,6 +35,7 @@ def tasks(profile: str) -> list[Task]:
 
 
 def finished(name: str, seed: int, profile: str, settings: store.Settings) -> bool:
+    """Whether its run, or the search, is there as today's recipe makes it."""
     try:
         if (name, seed) == SEARCH:
             store.trials(profile, settings)

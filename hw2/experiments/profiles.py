@@ -96,6 +96,7 @@ for _name in ("smoke", "cpu"):
 
 
 def check_profile(name: str) -> str:
+    """The name, or `InputError` where no profile has it."""
     if name not in PROFILES:
         raise InputError(f"profile {name!r}: expected one of {', '.join(PROFILES)}")
     return name
