@@ -20,12 +20,10 @@ def write_bytes(path: Path, content: bytes | memoryview) -> None:
 
     A link is followed. What is no regular file, such as a device or a pipe, is written into.
     """
-    target = Path(os.path.realpath(path))
-    if target.is_symlink() or (path.exists() and not path.is_file()):  # a loop of links, like a folder, is an `OSError`
-        with path.open("wb") as file:
-            file.write(content)
+    given, path = path, Path(os.path.realpath(path))
+    if path.is_symlink() or (given.exists() and not given.is_file()):  # a loop of links, like a folder, is an `OSError`
+        given.write_bytes(content)
         return
-    path = target
     path.parent.mkdir(parents=True, exist_ok=True)
     aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:

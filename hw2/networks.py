@@ -23,11 +23,8 @@ from hw2.files import write_bytes
 
 #: where a checkpoint may keep the weights, the first that is there; what wrappers put before the layers' names
 KEYS, WRAPPERS = ("model_state_dict", "state_dict"), r"^((module|_orig_mod|resnet50)\.)+"
-#: what NumPy's scalars and arrays are pickled by; checkpoints hold them beside the weights, such as a best accuracy
-NUMPYS = (
-    "numpy.dtype", "numpy.ndarray", "numpy.core.multiarray.scalar", "numpy._core.multiarray.scalar",
-    "numpy.core.multiarray._reconstruct", "numpy._core.multiarray._reconstruct",
-)  # fmt: skip
+#: what NumPy's scalars are pickled by; checkpoints hold them beside the weights, such as a best accuracy
+NUMPYS = ("numpy.dtype", "numpy.core.multiarray.scalar", "numpy._core.multiarray.scalar")
 
 
 class BasicBlock(nn.Module):
@@ -122,13 +119,12 @@ def load_teacher(path: Path | str, stem: str) -> nn.Module:
 
 
 class _Ignored:
-    """Stands for a NumPy object in a pickle, whose making runs none of NumPy's code."""
+    """Stands for a NumPy scalar in a pickle, so that none of NumPy's code runs."""
 
     def __init__(self, *arguments):
         pass
 
-    def __setstate__(self, state):
-        pass
+    __setstate__ = __init__
 
 
 def load_course_teacher(path: Path | str) -> nn.Module:

@@ -133,7 +133,8 @@ def test_places_are_read_in_their_order(mirror, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(source, "DEBIAN_FOLDER", (tmp_path / "debian").relative_to("/"))
     given, environment, debian = (copied(mirror, tmp_path / name) for name in ("given", "environment", "debian"))
     project = copied(mirror, source.PROJECT / "data")
-    monkeypatch.setenv("HW2_DATA", str(environment))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HW2_DATA", "environment")  # a relative name is one of where the command is called
     assert source.load(given).folder == given
     assert source.load(copied(mirror, tmp_path / "home/FashionMNIST/raw").parents[1]).folder.name == "raw"
     assert source.load().folder == environment

@@ -156,7 +156,7 @@ def uncounted(state):
     return {name: value for name, value in state.items() if not name.endswith("num_batches_tracked")}
 
 
-BESIDE = {"epoch": 3, "best": np.float64(92.4), "losses": np.ones(3, np.float32)}
+BESIDE = {"epoch": 3, "best": np.float64(92.4), "least": np.float32(0.2), "correct": np.int64(9240)}
 USEFUL = {
     "wrapped": lambda state: {"model_state_dict": {f"module.resnet50.{name}": value for name, value in state.items()}},
     "state_dict": lambda state: {"state_dict": state},

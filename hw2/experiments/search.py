@@ -67,9 +67,8 @@ def database(storage: str):
     if url is None or "@" in (url.host or ""):
         form = "sqlite:////folder/study.db or postgresql://user:password@host/name"
         raise InputError(f"--storage: expected a URL such as {form}; a password's own @ : / are %40 %3A %2F")
-    if url.get_backend_name() == "sqlite" and (
-        ":memory:" in (url.database or ":memory:") or url.query.get("mode") == "memory"
-    ):
+    memory = ":memory:" in (url.database or ":memory:") or url.query.get("mode") == "memory"
+    if memory and url.get_backend_name() == "sqlite":
         raise InputError("--storage: a database in memory is lost; name a file, such as sqlite:////folder/study.db")
     try:
         with warnings.catch_warnings():
