@@ -16,7 +16,7 @@ help:
 	@echo "make smoke      everything on a tiny subset, from nothing, in build/smoke"
 	@echo "make reproduce  train the delivered profile where runs are missing (HW2_PROFILE=full: another), then report"
 	@echo "make replay     train the first steps of every run again, evaluate its weights: are they as recorded?"
-	@echo "make weekly     what is slow: replay, all tests under coverage, mutants; an hour or two"
+	@echo "make weekly     what is slow: replay, all tests under coverage, JupyterLab in a browser, mutants; an hour or two"
 	@echo "make setup      environment in .venv and data set; the others call it first"
 	@echo "make clean      remove .venv, build/ and cache/; runs/ and data/ stay"
 
@@ -42,8 +42,15 @@ test: setup
 	$(BIN)/ruff format --check
 	$(BIN)/python -m pytest "-m=not weekly" --numprocesses=2 --dist=loadfile --nbval --nbval-current-env --nbval-cell-timeout=600 tests notebooks
 
+# Under smoke copies are opened: saving them leaves the committed notebooks as they are.
+LAB = $(if $(filter smoke,$(HW2_PROFILE)),build/smoke/)notebooks
+SETTINGS := .venv/share/jupyter/lab/settings
 lab: setup
-	$(BIN)/jupyter lab notebooks
+	@mkdir -p "$(LAB)" $(SETTINGS)
+	@for file in notebooks/*; do test -e "$(LAB)/$${file##*/}" || cp "$$file" "$(LAB)"; done
+	@echo '{"@jupyterlab/apputils-extension:notification": {"fetchNews": "false"}}' > $(SETTINGS)/overrides.json
+	@test "$$(id -u)" != 0 || echo "You are root: whatever a notebook runs may change the whole machine."
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/jupyter lab --allow-root $(FLAGS) "$(LAB)"
 
 smoke: export HW2_PROFILE = smoke
 smoke: setup
@@ -66,6 +73,7 @@ replay: setup
 weekly: replay
 	@$(PIP) --no-build-isolation -e '.[weekly]'
 	$(BIN)/python -m pytest --cov --cov-report=term-missing:skip-covered --cov-fail-under=95 tests
+	$(BIN)/python -m pytest tests/lab.py
 	$(BIN)/python tests/torture/mutants.py
 
 clean:

@@ -12,8 +12,7 @@
 try:
     import hw2
 except ImportError as error:
-    hint = "hw2 is not in this kernel's Python: choose the kernel of .venv (`make setup` makes it), or `pip install -e ..`"
-    error._render_traceback_ = lambda: [hint]
+    error._render_traceback_ = lambda: ["hw2 is missing here: choose the kernel of .venv, or run `pip install -e ..`"]
     raise
 
 # %%

@@ -17,8 +17,7 @@
 try:
     import hw2
 except ImportError as error:
-    hint = "hw2 is not in this kernel's Python: choose the kernel of .venv (`make setup` makes it), or `pip install -e ..`"
-    error._render_traceback_ = lambda: [hint]
+    error._render_traceback_ = lambda: ["hw2 is missing here: choose the kernel of .venv, or run `pip install -e ..`"]
     raise
 
 # %%
@@ -135,7 +134,7 @@ pd.Series(ladder, name="validation accuracy").map("{:.2%}".format).to_frame()
 # ## Why does it collapse?
 #
 # BatchNorm divides by the variance that it remembers. Pruning removes inputs of the layers, so that another variance arrives than
-# is remembered, and the error multiplies from layer to layer. After recalibration the two agree. Below: the variance that arrives
+# is remembered, and the error multiplies from layer to layer. After recalibration the two nearly agree. Below: the variance that arrives
 # as a multiple of the remembered one, the median over a layer's channels, on 100 training images.
 
 # %%

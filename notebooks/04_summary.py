@@ -10,12 +10,10 @@
 try:
     import hw2
 except ImportError as error:
-    hint = "hw2 is not in this kernel's Python: choose the kernel of .venv (`make setup` makes it), or `pip install -e ..`"
-    error._render_traceback_ = lambda: [hint]
+    error._render_traceback_ = lambda: ["hw2 is missing here: choose the kernel of .venv, or run `pip install -e ..`"]
     raise
 
 # %%
-import hw2
 from hw2 import grading, report
 from hw2.experiments import store, walk
 from hw2.report import write

@@ -2,7 +2,10 @@
 
 import base64
 import copy
+import os
 import re
+import subprocess
+import sys
 
 import nbclient
 import nbformat
@@ -28,18 +31,18 @@ def code(notebook):
 
 
 def pictures(cell):
-    """Pictures that a cell shows and that it should show, with what stands beside them for who cannot see them."""
-    outputs = [output for output in cell.outputs if "image/png" in output.get("data", {})]
-    shown = [(base64.b64decode(output.data["image/png"]), output.metadata.get("image/png")) for output in outputs]
+    """Pictures and captions that a cell shows, and those that it should show."""
+    kinds = {"image/png": base64.b64decode, "text/markdown": str}
+    data = [output.data for output in cell.outputs if "data" in output]
+    shown = [read(one[kind]) for one in data for kind, read in kinds.items() if kind in one]
     names = re.findall(r'report\.show\("(\w+)"\)', cell.source)
-    return shown, [
-        ((PROJECT / f"figures/{name}.png").read_bytes(), {"alt": report.FIGURES[name].alt}) for name in names
-    ]
+    captioned = [((PROJECT / f"figures/{name}.png").read_bytes(), f"*{report.FIGURES[name].alt}*") for name in names]
+    return shown, [part for both in captioned for part in both]
 
 
 def problems(path, notebook) -> list[str]:
     """A line for each way in which a notebook is not one that was run from top to bottom without a complaint."""
-    found = []
+    found, notebook = [], notebooks.normal(notebook)
     for count, cell in enumerate(code(notebook), start=1):
         if cell.execution_count != count:
             found.append(f"{cell.id}: execution count {cell.execution_count}, expected {count}")
@@ -48,7 +51,7 @@ def problems(path, notebook) -> list[str]:
         for output in cell.outputs:
             if output.output_type == "error" or output.get("name") == "stderr":
                 found.append(f"{cell.id}: {output.output_type} {output.get('ename', 'stderr')}")
-            if other := set(output.get("data", {})) - {"text/plain", "text/html", "image/png"}:
+            if other := set(output.get("data", {})) - {"text/plain", "text/html", "text/markdown", "image/png"}:
                 found.append(f"{cell.id}: an output that may not be compared, {', '.join(sorted(other))}")
         shown, expected = pictures(cell)
         if shown != expected:
@@ -89,6 +92,53 @@ def test_a_notebook_that_always_warns_is_an_error(tmp_path):
         notebooks.execute(path)
 
 
+CELLS = (
+    """import hw2
+hw2.experiments.store.delivered, hw2.report.write.made, hw2.tools.bench
+try:
+    hw2.nothing
+except AttributeError as error:
+    print(error)""",
+    """from hw2.errors import Bar
+with Bar(total=1, desc="runs") as runs, Bar([1, 2], desc="plain, seed 0") as steps:
+    print(len(list(steps)))""",
+    "hw2.report.show('nope')",
+)
+
+
+def test_a_kernel_finds_modules_by_name_bars_leave_nothing_and_an_error_is_a_line(tmp_path):
+    book = nbformat.v4.new_notebook(cells=[*map(nbformat.v4.new_code_cell, CELLS)])
+    names, bars, wrong = notebooks.normal(nbclient.execute(book, allow_errors=True)).cells
+    assert names.outputs[0].text == "module 'hw2' has no attribute 'nothing'\n"
+    assert [output.get("text") for output in bars.outputs] == ["2\n"]
+    (error,) = wrong.outputs
+    assert len(error.traceback) == 1 and error.traceback[0].startswith("hw2: figure 'nope': expected one of ")
+
+
+def test_a_kernels_threads_wait_passively():
+    code = "import sys; sys.modules['ipykernel'] = sys; import hw2, torch"
+    shown = {name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY"} | {
+        "OMP_DISPLAY_ENV": "true"
+    }
+    done = subprocess.run([sys.executable, "-c", code], env=shown, capture_output=True, text=True, check=True)
+    assert re.search(r"OMP_WAIT_POLICY\s*=\s*'PASSIVE'", done.stderr)
+
+
+@pytest.mark.parametrize("path", PATHS, ids=lambda path: path.stem)
+def test_a_python_without_the_package_is_told_what_to_do(path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "hw2", None)
+    with pytest.raises(ImportError) as told:
+        exec(code(read(path))[0].source, {})
+    (line,) = told.value._render_traceback_()
+    assert "choose the kernel of .venv" in line
+
+
+def test_a_script_of_a_notebook_is_python(tmp_path):
+    words = [sys.executable, "-m", "jupyter", "nbconvert", "--to=script", f"--output-dir={tmp_path}", PATHS[0]]
+    subprocess.run(words, capture_output=True, check=True)
+    compile((tmp_path / "01_teacher.py").read_text("utf-8"), "01_teacher.py", "exec")
+
+
 def test_there_are_four_notebooks_and_nothing_that_nbval_runs_beside_them():
     assert [path.stem for path in PATHS] == ["01_teacher", "02_distillation", "03_pruning", "04_summary"]
     assert sorted(notebooks.FOLDER.glob("*.ipynb")) == PATHS
@@ -100,8 +150,15 @@ def test_every_cell_was_run_in_order_and_shows_what_it_and_the_script_should(pat
     assert max(len(cell.source.splitlines()) for cell in code(read(path))) <= 12
 
 
-def picture(notebook):
-    return next(out for cell in code(notebook) for out in cell.outputs if "image/png" in out.get("data", {}))
+WIDGET = "application/vnd.jupyter.widget-view+json"
+
+
+def picture(notebook, kind="image/png"):
+    return next(out for cell in code(notebook) for out in cell.outputs if kind in out.get("data", {}))
+
+
+def caption(notebook):
+    return picture(notebook, "text/markdown")
 
 
 def output(kind, **more):
@@ -119,16 +176,19 @@ def mark(text):
         (lambda book: book.cells.remove(code(book)[1]), "execution count 3, expected 2"),
         (output("error", ename="ValueError", evalue="", traceback=[]), "error ValueError"),
         (output("stream", name="stderr", text="warning"), "stream stderr"),
-        (output("display_data", data={notebooks.WIDGET: {}}), "may not be compared, application/vnd.jupyter.widget"),
+        (output("display_data", data={WIDGET: {}}), "may not be compared, application/vnd.jupyter.widget"),
         (lambda book: picture(book).data.update(picture(read(PATHS[0])).data), "its pictures"),
         (lambda book: picture(book).data.pop("image/png"), "its pictures"),
-        (lambda book: picture(book).metadata["image/png"].update(alt="All is well."), "its pictures"),
+        (lambda book: caption(book).data.update({"text/markdown": "*All is well.*"}), "its pictures"),
+        (lambda book: caption(book).data.pop("text/markdown"), "its pictures"),
         (mark("# NBVAL_IGNORE_OUTPUT"), "a marker"),
         (mark("#PYTEST_VALIDATE_IGNORE_OUTPUT"), "a marker"),
         (mark("# NBVAL_SKIP: takes long"), "a marker"),
         (lambda book: code(book)[0].metadata.update(tags=["nbval-skip"]), "a marker"),
         (lambda book: code(book)[0].metadata.update(tags=["raises-exception"]), "a marker"),
-        (lambda book: book.metadata.language_info.update(version="3.11.7"), "metadata"),
+        (lambda book: book.metadata.kernelspec.update(name="ir"), "metadata"),
+        (lambda book: book.metadata.kernelspec.update(language="R"), "metadata"),
+        (lambda book: book.metadata.pop("language_info"), "metadata"),
         (mark("1 + 1"), "the script beside it"),
     ],
 )
@@ -137,6 +197,20 @@ def test_the_gate_sees(change, told):
     assert problems(PATHS[3], broken) == []
     change(broken)
     assert any(told in problem for problem in problems(PATHS[3], broken))
+
+
+def test_the_gate_accepts_what_a_front_end_rewrites():
+    """As JupyterLab 4.6 saves: the kernel's words for itself, cells' ids and states; an output of a closed bar."""
+    rewritten = read(PATHS[3])
+    rewritten.metadata.kernelspec.update(display_name="Python 3 (ipykernel)")
+    rewritten.metadata.language_info.update(version="3.12.1", mimetype="text/x-python", pygments_lexer="ipython3")
+    rewritten.metadata["widgets"] = {}
+    for number, cell in enumerate(rewritten.cells):
+        cell.id = f"{number:08x}"
+        cell.metadata.update(scrolled=True, execution={"iopub.status.idle": "2026-01-01T00:00:00Z"}, trusted=True)
+    code(rewritten)[1].outputs.insert(0, nbformat.v4.new_output("display_data"))
+    assert problems(PATHS[3], rewritten) == []
+    assert notebooks.normal(rewritten) == read(PATHS[3])
 
 
 STRICT = ["-m=not weekly", "--numprocesses=2", "--dist=loadfile", "--nbval", "--nbval-current-env"]

@@ -16,7 +16,8 @@ from hw2.data import PROJECT
 LINES = [line for line in (PROJECT / "requirements.txt").read_text().splitlines() if line and line[0] != "#"]
 PINS = {name_of(requirement.name): requirement for requirement in map(Requirement, LINES)}
 META = tomllib.loads((PROJECT / "pyproject.toml").read_text())["project"]
-DIRECT = [Requirement(text) for text in META["dependencies"] + META["optional-dependencies"]["test"]]
+EXTRAS = META["optional-dependencies"]
+DIRECT = [Requirement(text) for text in META["dependencies"] + EXTRAS["test"]]
 
 
 def version(requirement):
@@ -40,8 +41,12 @@ def test_every_pin_is_exact_and_what_exists_for_linux_alone_carries_a_marker():
 
 def test_environment_yml_has_the_same_pins_and_the_citation_this_version():
     *conda, pip = yaml.safe_load((PROJECT / "environment.yml").read_text())["dependencies"]
-    assert conda == ["python=3.11", "pip"] and pip["pip"].pop() == "-e ."
-    found = {name_of(pin.name): version(pin) for pin in map(Requirement, pip["pip"])}
+    python, *torch, last = conda
+    assert [python, last, pip["pip"].pop()] == ["python=3.11", "pip", "-e ."]
+    builds = {name.removeprefix("py"): (number, build) for name, number, build in (one.split("=") for one in torch)}
+    assert builds.keys() == {"torch", "torchvision"} and {build for _, build in builds.values()} == {"cpu*"}
+    found = {name: number for name, (number, _) in builds.items()}
+    found |= {name_of(pin.name): version(pin) for pin in map(Requirement, pip["pip"])}
     assert found == {name_of(one.name): version(PINS[name_of(one.name)]) for one in DIRECT}
     assert yaml.safe_load((PROJECT / "CITATION.cff").read_text())["version"] == META["version"]
 
@@ -50,7 +55,8 @@ def test_what_is_imported_is_declared():
     source = "".join(path.read_text("utf-8") for top in ("hw2", "tests") for path in (PROJECT / top).rglob("*.py"))
     owners, found = packages_distributions(), set(re.findall(r"^ *(?:import|from) (\w+)", source, re.MULTILINE))
     needed = {name_of(owners[name][0]) for name in found - sys.stdlib_module_names if name in owners}
-    assert needed - {name_of(one.name) for one in DIRECT} <= {"hw2-compression"}
+    declared = [*DIRECT, *map(Requirement, EXTRAS["weekly"])]
+    assert needed - {name_of(one.name) for one in declared} <= {"hw2-compression"}
 
 
 def test_the_readmes_commands_exist():

@@ -40,7 +40,11 @@ def test_all_is_written_and_what_is_changed_is_named_and_made_right_again(projec
     for name, plot in report.FIGURES.items():
         assert f"![{plot.alt}](figures/{name}.png)" in text
         assert re.search(rf"^\| {name} \| 0\d_\w+, cell \d+ \|", text, re.MULTILINE)
-    assert (out / "figures/demo.png").read_bytes() == report.show("demo", "smoke").data
+    shown = []
+    with monkeypatch.context() as patch:
+        patch.setattr("IPython.display.display", lambda *parts: shown.extend(part.data for part in parts))
+        report.show("demo", "smoke")
+    assert shown == [(out / "figures/demo.png").read_bytes(), f"*{report.FIGURES['demo'].alt}*"]
     reliability = json.loads((out / "figures/reliability.json").read_text())["arms"]
     (error,) = [one["error"] for one in reliability if one["name"] == catalogue.row("compressed").words]
     assert f"expected calibration error {error:.1%}" in (out / "model_card.md").read_text("utf-8")

@@ -1,6 +1,7 @@
 """`obtain` trains what is missing and loads what is there; the walk does so for all; one command reads the test set."""
 
 import json
+import re
 import shutil
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -179,6 +180,35 @@ def test_checkpoints_of_other_code_and_damaged_ones_are_told(walk_done, monkeypa
     assert not path.exists()
 
 
+def test_what_is_missing_is_counted_and_its_time_told_before(walk_done, monkeypatch, capsys):
+    for name in ("compressed", "finalist-1"):
+        shutil.rmtree(store.require(name).folder)
+    shutil.rmtree(root("smoke") / "tuning")
+    todo = [plan.SEARCH, ("finalist-1", 0)]
+    assert plan.missing("compressed", 0, "smoke") == [*todo, ("distilled", 0)]  # no finalist: nothing is chosen
+    told = []
+    monkeypatch.setattr(plan, "announce", lambda todo, *more: told.append(todo))
+    train.obtain("compressed")
+    assert told == [[*todo, ("distilled", 0), ("compressed", 0)]]
+    bars = capsys.readouterr().err
+    assert "runs for compressed, seed 0:" in bars and "compressed, seed 0, fine-tuning:" in bars
+    assert "trials of the search:" in bars and "seed 1:" in bars
+    assert plan.missing("compressed", 0, "smoke") == []
+
+
+def test_hours_are_told_and_minutes_are_not(capsys):
+    unknown = catalogue.Unknown()
+    recipe = catalogue.recipe("plain", "full", 3, unknown)
+    plan.announce([("teacher", 0), plan.SEARCH, ("plain", 3)], "full", recipe)
+    words, hours = re.fullmatch(
+        r"hw2: trains (.*): about ([\d.]+) hours of one core\n", capsys.readouterr().err
+    ).groups()
+    assert words == "plain, seed 3, and 2 before it"
+    assert float(hours) == pytest.approx(sum(plan.hours([("teacher", 0), plan.SEARCH, ("plain", 3)], "full")), abs=0.1)
+    plan.announce([("plain", 0)], "smoke", catalogue.recipe("plain", "smoke", 0, unknown))
+    assert capsys.readouterr().err == ""
+
+
 def test_sigterm_ends_training_after_an_epoch(walk_done, monkeypatch):
     shutil.rmtree(store.require("plain").folder)
 
@@ -229,6 +259,7 @@ def test_own_settings_leave_the_committed_runs_alone(walk_done):
     ("name", "change", "told"),
     [
         ("distilled", {"temperature": 0.0}, "temperature 0.0: expected"),
+        ("distilled", {"temperature": "4"}, "temperature '4': expected"),
         ("compressed", {"ratio": 1.0}, "ratio 1.0: expected"),
         ("compressed", {"ratio": 0.95}, "ratio 0.95: leaves no channel"),
         ("distilled", {"colour": 1}, "distilled takes no colour"),

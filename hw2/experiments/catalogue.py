@@ -233,12 +233,14 @@ def read(content: dict) -> Recipe:
 
 def changed(recipe: Recipe, change: dict[str, object]) -> Recipe:
     """The recipe with other values; `fit.NAME` is a field of its `fit`. `InputError` for a field that it lacks."""
+    known = vars(recipe) | {f"fit.{name}": value for name, value in vars(recipe.fit).items()}
+    for name, value in change.items():
+        if name not in known:
+            raise InputError(f"{recipe.stage} takes no {name}: expected one of {', '.join(known)}")
+        if isinstance(known[name], int | float) and not isinstance(value, int | float):
+            raise InputError(f"{name} {value!r}: expected a number, such as {known[name]}")
     fits = {name.partition(".")[2]: value for name, value in change.items() if name.startswith("fit.")}
     values = {name: value for name, value in change.items() if not name.startswith("fit.")}
-    try:
-        if fits:
-            values["fit"] = dataclasses.replace(recipe.fit, **fits)
-        return dataclasses.replace(recipe, **values)
-    except TypeError:
-        known = [field.name for field in dataclasses.fields(recipe)]
-        raise InputError(f"{recipe.stage} takes no {', '.join(change)}: expected one of {', '.join(known)}") from None
+    if fits:
+        values["fit"] = dataclasses.replace(recipe.fit, **fits)
+    return dataclasses.replace(recipe, **values)

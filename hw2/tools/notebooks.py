@@ -34,6 +34,7 @@ KERNEL = {"display_name": "Python 3", "language": "python", "name": "python3"}
 #: the last two make `nbconvert --to script` write a .py
 LANGUAGE = {"name": "python", "file_extension": ".py", "nbconvert_exporter": "python"}
 METADATA = {"kernelspec": KERNEL, "language_info": LANGUAGE}
+TOLD = (("kernelspec", "name"), ("kernelspec", "language"), ("language_info", "name"))  # the rest is for readers
 
 
 def paths() -> list[Path]:
@@ -51,6 +52,7 @@ def execute(path: Path) -> nbformat.NotebookNode:
         notebook = run(path)
     if text := noise(notebook):
         raise InputError(f"{path}: a cell shows more than its result: {text.strip().splitlines()[-1]}")
+    notebook.metadata = nbformat.from_dict(METADATA)
     return normal(notebook)
 
 
@@ -65,10 +67,9 @@ def normal(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
         cell.id, cell.metadata = f"cell-{number:02d}", nbformat.from_dict({"tags": tags} if tags else {})
         if cell.cell_type == "code":
             cell.outputs = [one for one in cell.outputs if one.get("data") != {}]
-    kernel, language = (copy.metadata.get(name, {}) for name in METADATA)
-    changed = {"kernelspec": {name: kernel.get(name) for name in ("language", "name")}}
-    changed |= {"language_info": {"name": language.get("name")}}
-    copy.metadata = nbformat.from_dict({name: METADATA[name] | changed[name] for name in METADATA})
+    told = [copy.metadata.get(part, {}).get(name) for part, name in TOLD]
+    if told == [METADATA[part][name] for part, name in TOLD]:
+        copy.metadata = nbformat.from_dict(METADATA)
     return copy
 
 
