@@ -5,10 +5,12 @@ import io
 import json
 import os
 import warnings
+from functools import cache
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from pydantic import TypeAdapter, ValidationError
 
 from hw2.errors import InputError
 
@@ -60,15 +62,19 @@ def write_csv(path: Path, columns: tuple[str, ...], rows: list[dict]) -> None:
     write_text(path, csv_text(columns, rows))
 
 
-def read_json(path: Path) -> dict:
-    """A JSON object; `InputError` for anything else."""
+def read_json(path: Path, kind: type = dict) -> dict:
+    """A JSON object, or what pydantic takes for `kind` (`experiments.schemas`); `InputError` for anything else."""
     try:
-        content = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise InputError(f"{path}: no readable JSON ({error}); {RESTORE}") from None
-    if not isinstance(content, dict):
-        raise InputError(f"{path}: expected a JSON object; {RESTORE}")
-    return content
+        return _adapter(kind).validate_json(path.read_bytes(), strict=True)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        told = f"{'.'.join(map(str, first['loc']))} {first['msg']}".strip()
+        raise InputError(f"{path}: not the JSON that it should be ({told}); {RESTORE}") from None
+    except OSError as error:
+        raise InputError(f"{path}: not readable ({error.strerror}); {RESTORE}") from None
+
+
+_adapter = cache(TypeAdapter)
 
 
 def parse_csv(path: Path, **more) -> pd.DataFrame:

@@ -27,6 +27,7 @@ RECIPE = StudentRecipe(stage="plain", seed=3, fit=Fit(epochs=1, lr=0.1))
 LATER = StudentRecipe(stage="plain", seed=3, fit=Fit(epochs=2, lr=0.1))
 OTHER = StudentRecipe(stage="plain", seed=4, fit=Fit(epochs=1, lr=0.1))
 METRICS = {"val_correct": 40, "val_total": 50, "test_correct": None, "test_total": None, "parameters": 9}
+METRICS |= {"wall_s": 1.5, "peak_memory_bytes": None}
 
 
 def make(recipe=RECIPE, profile="cpu", network=None):
@@ -91,7 +92,7 @@ def test_a_new_recipe_takes_the_place_of_an_older_one_when_asked(project):
     for old, new in ((RECIPE, LATER), (None, LATER)):
         if old is None:
             (store.place(RECIPE, "cpu") / "recipe.json").unlink()
-        with pytest.raises(InputError, match=r"fit\.epochs is 1, 2 is asked for; --replace|no readable JSON"):
+        with pytest.raises(InputError, match=r"fit\.epochs is 1, 2 is asked for; --replace|not readable"):
             store.check_replaced(store.place(new, "cpu"), new, replace=False)
         store.check_replaced(store.place(new, "cpu"), new, replace=True)
     with store.new_folder(LATER, "cpu") as folder:
@@ -244,7 +245,7 @@ def test_what_a_run_keeps_of_its_answers_is_read_as_it_was_written(project):
 
 def test_the_default_profile_is_the_environments_or_the_delivered_networks(project, monkeypatch):
     assert store.default_profile() == "cpu"  # none is delivered yet
-    write_json(project / "runs/delivered.json", {"run": "compressed/full-s0", "sha256": "x"})
+    write_json(project / "runs/delivered.json", {"run": "compressed/full-s0", "sha256": "0" * 64})
     for value, profile in (("", "full"), ("smoke", "smoke")):
         monkeypatch.setenv("HW2_PROFILE", value)
         assert store.default_profile() == profile
@@ -254,12 +255,12 @@ def test_the_default_profile_is_the_environments_or_the_delivered_networks(proje
 
 
 @pytest.mark.parametrize(
-    "content", [{}, {"run": 3, "sha256": "x"}, {"run": "compressed/huge-s0", "sha256": "x"},
-                {"run": "../compressed/cpu-s0", "sha256": "x"}, {"run": "/compressed", "sha256": "x"}],
+    "content", [{}, {"run": 3, "sha256": "0" * 64}, {"run": "compressed/huge-s0", "sha256": "0" * 64},
+                {"run": "../compressed/cpu-s0", "sha256": "0" * 64}, {"run": "/compressed", "sha256": "0" * 64}],
 )  # fmt: skip
 def test_a_delivered_network_of_no_profile_is_told(project, content):
     write_json(project / "runs/delivered.json", content)
-    with pytest.raises(InputError, match=r"delivered\.json: expected|profile 'huge'"):
+    with pytest.raises(InputError, match=r"delivered\.json: not the JSON|profile 'huge'"):
         store.default_profile()
 
 

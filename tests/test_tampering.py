@@ -20,7 +20,7 @@ from helpers import blacken, pytest_words, unlike_sums
 from hw2 import data, networks, report
 from hw2.data import PROJECT
 from hw2.errors import InputError
-from hw2.experiments import replay, store
+from hw2.experiments import audit, replay, store
 from hw2.experiments.run import Run
 from hw2.files import read_csv, write_json
 from hw2.report import style, write
@@ -221,6 +221,77 @@ def replayed(committed, monkeypatch):
             return [str(error)]
 
     return lines
+
+
+def phase(name, path):
+    """One image more right after a phase."""
+    content = json.loads(path.read_text())
+    content["phases"][name] += 1
+    write_json(path, content)
+
+
+def scaled(path):
+    """Norms of the groups that are not the parent's."""
+    content = json.loads(path.read_text())
+    write_json(path, content | {"before": [[norm * 1.01 for norm in group] for group in content["before"]]})
+
+
+def less(number):
+    return number - 10_000
+
+
+def copy_of(other, path):
+    shutil.copy(path.parents[2] / other, path)
+
+
+@pytest.mark.parametrize(
+    ("name", "how", "told"),
+    [
+        ("compressed/cpu-s0/metrics.json", partial(field, "parameters", less), "85,956 parameters, metrics.json says"),
+        ("pruned/cpu-s3/metrics.json", partial(field, "parameters", less), "85,956 parameters, metrics.json says"),
+        ("teacher/cpu-s0/metrics.json", partial(field, "parameters", less), "23,528,522 parameters, metrics.json"),
+        ("teacher/cpu-s0/metrics.json", partial(field, "test_correct", more), "9034 in the ledger"),
+        ("plain/cpu-s1/metrics.json", partial(field, "val_correct", more), "not the accuracy of metrics.json"),
+        ("plain/cpu-s1/metrics.json", partial(field, "val_total", lambda total: 4999), "validation images, the recipe"),
+        ("plain/cpu-s1/metrics.json", lambda path: path.write_text("{}"), "val_correct Field required"),
+        ("plain/cpu-s1/metrics.json", partial(field, "val_correct", str), "val_correct Input should be a valid int"),
+        ("plain/cpu-s1/metrics.json", partial(field, "val_correct", lambda n: 5001), "more images are correct than"),
+        ("plain/cpu-s1/environment.json", partial(field, "threads", lambda n: 0), "threads Input should be greater"),
+        ("compressed/cpu-s1/metrics.json", partial(phase, "distilled"), "phase distilled counts"),
+        ("compressed/cpu-s1/metrics.json", partial(phase, "sparse"), "phase sparse is not"),
+        ("pruned/cpu-s3/group_norms.json", scaled, "not what the parent's weights give"),
+        ("plain/cpu-s1/history.csv", partial(copy_of, "plain/cpu-s0/history.csv"), "not the accuracy of metrics.json"),
+        ("test_ledger.csv", partial(cell, 1, 4, more), "is no count of test images"),
+        ("bench.json", partial(field, "rows", lambda rows: []), "rows List should have at least 1 item"),
+        ("delivered.json", partial(field, "run", lambda name: "../compressed/cpu-s0"), "run String should match"),
+    ],
+)
+def test_with_the_sums_made_anew_the_audit_finds(name, how, told, sums_made_anew, committed, monkeypatch):
+    run = Run((committed / "runs" / name).parent)
+    every = [run] if (run.folder / "recipe.json").is_file() else []
+    monkeypatch.setattr(replay, "every", lambda profile: every)  # the other runs are as they were
+    sums_made_anew(name, how)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(write, "made", lambda source: dict.fromkeys([] if source.bench and source.delivered else "?"))
+        try:
+            problems = write.stale("cpu", committed)
+        except InputError as error:
+            problems = [str(error)]
+    assert any(told in line for line in problems), problems
+
+
+def test_the_audit_finds_a_run_in_anothers_place_a_copied_seed_and_a_seed_too_many(committed, hand, tmp_path):
+    (committed / "cache").mkdir(exist_ok=True)
+    shutil.move(committed / "runs/plain/cpu-s1", tmp_path)
+    shutil.copytree(committed / "runs/plain/cpu-s0", committed / "runs/plain/cpu-s1")
+    shutil.copytree(tmp_path / "cpu-s1", committed / "runs/plain/cpu-s7")
+    told = "\n".join(audit.problems("cpu"))
+    for name in ("cpu-s1", "cpu-s7"):
+        shutil.rmtree(committed / "runs/plain" / name)
+    shutil.move(tmp_path / "cpu-s1", committed / "runs/plain")
+    assert "plain/cpu-s1: its recipe is of plain, seed 0" in told
+    assert "plain/cpu-s1: its history is that of plain/cpu-s0" in told
+    assert "plain/cpu-s7: its recipe is of plain, seed 1" in told
 
 
 @pytest.mark.parametrize(

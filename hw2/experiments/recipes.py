@@ -8,7 +8,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+import textwrap
 from dataclasses import asdict, dataclass, fields, is_dataclass, replace
+from functools import cache
+
+from pydantic import TypeAdapter
 
 from hw2 import distillation
 from hw2.data import FashionMNIST
@@ -127,6 +131,9 @@ class TuningRecipe(Recipe):
     targets: str = "same view"
 
 
+_adapter = cache(TypeAdapter)
+
+
 def _less(values: dict, retired: dict) -> dict:
     return {name: value for name, value in values.items() if (name, value) not in retired.items()}
 
@@ -140,9 +147,11 @@ def read(kind: type[Recipe], content: dict) -> Recipe:
     try:
         fits = {name: Fit(**_less(values[name], RETIRED_FIT)) for name in ("fit", "sparse") if name in values}
         recipe = kind(**_less(values, RETIRED) | fits)
+        _adapter(kind).validate_json(json.dumps(asdict(recipe)), strict=True)  # which holds the types as well
         digest = recipe.digest
-    except (AttributeError, TypeError, RecursionError) as error:
-        raise InputError(f"no recipe ({error}); restore recipe.json with `git checkout`") from None
+    except (AttributeError, TypeError, ValueError, RecursionError) as error:
+        told = textwrap.shorten(str(error), 200)
+        raise InputError(f"no recipe ({told}); restore recipe.json with `git checkout`") from None
     if digest != content.get("digest"):
         raise InputError("its digest is not that of its numbers; restore recipe.json with `git checkout`")
     return recipe

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from hw2 import data, distillation, networks
 from hw2.errors import InputError
-from hw2.experiments import catalogue, recipes
+from hw2.experiments import catalogue, recipes, schemas
 from hw2.experiments.recipes import Recipe
 from hw2.files import RESTORE, read_array, read_csv, read_json, sha256
 
@@ -59,12 +59,19 @@ class Run:
             raise InputError(f"{self.name}/recipe.json: {error}") from None
 
     @property
-    def metrics(self) -> dict:
-        return read_json(self.folder / "metrics.json")
+    def metrics(self) -> schemas.Metrics:
+        """`InputError` where a count is larger than its total."""
+        path = self.folder / "metrics.json"
+        metrics = read_json(path, schemas.Metrics)
+        counts = [metrics["val_correct"], *metrics.get("phases", {}).values()]
+        test = metrics["test_correct"], metrics["test_total"]
+        if max(counts) > metrics["val_total"] or (test.count(None) == 1) or (None not in test and test[0] > test[1]):
+            raise InputError(f"{path}: more images are correct than there are; {RESTORE}")
+        return metrics
 
     @property
-    def environment(self) -> dict:
-        return read_json(self.folder / "environment.json")
+    def environment(self) -> schemas.Environment:
+        return read_json(self.folder / "environment.json", schemas.Environment)
 
     @cached_property
     def history(self) -> pd.DataFrame:

@@ -6,7 +6,6 @@ A folder is written aside and renamed when complete, so an interrupted run is ne
 from __future__ import annotations
 
 import os
-import re
 import shutil
 import sys
 from collections.abc import Iterator
@@ -18,7 +17,7 @@ from filelock import FileLock, Timeout
 
 from hw2 import data
 from hw2.errors import InputError
-from hw2.experiments import catalogue, recipes
+from hw2.experiments import catalogue, recipes, schemas
 from hw2.experiments.profiles import check_profile
 from hw2.experiments.recipes import Recipe
 from hw2.experiments.run import Run, cache, home, root
@@ -164,14 +163,8 @@ def finalists(trials: pd.DataFrame) -> list[tuple[float, float]]:
 def _named(profile: str) -> tuple[Run, str]:
     """The run that delivered.json names, and the SHA-256 of its weights."""
     path = root(profile) / "delivered.json"
-    named = read_json(path)
-    row, _, folder = str(named.get("run")).partition("/")
-    if (
-        not isinstance(named.get("sha256"), str)
-        or row not in catalogue.EXPERIMENTS
-        or not re.fullmatch(r"[\w-]+-s\d+", folder)
-    ):
-        raise InputError(f"{path}: expected `run`, such as compressed/full-s0, and `sha256`; {RESTORE}")
+    named = read_json(path, schemas.Delivered)
+    catalogue.row(named["run"].partition("/")[0])
     return Run(root(profile) / named["run"]), named["sha256"]
 
 

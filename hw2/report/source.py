@@ -8,7 +8,7 @@ import pandas as pd
 from torch import Tensor
 
 from hw2 import data, pictures
-from hw2.experiments import catalogue, ledger, store
+from hw2.experiments import catalogue, ledger, schemas, store
 from hw2.experiments.profiles import check_profile
 from hw2.experiments.run import Run
 from hw2.files import read_json
@@ -49,7 +49,7 @@ class Source:
     @cached_property
     def bench(self) -> dict:
         """A machine's speeds, which belong to no profile."""
-        return read_json(data.PROJECT / "runs/bench.json")
+        return read_json(data.PROJECT / "runs/bench.json", schemas.Bench)
 
     def answers(self, run: Run) -> Tensor:
         """Classes (n,) that the run's network predicts for the test images; checked against the ledger."""

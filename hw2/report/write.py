@@ -16,7 +16,7 @@ import numpy as np
 from PIL import Image
 
 from hw2 import assignment, data, files, grading, report
-from hw2.experiments import catalogue, ledger, store
+from hw2.experiments import audit, catalogue, ledger, store
 from hw2.experiments.run import home
 from hw2.report import nb02_distillation, nb03_pruning, statistics, style
 from hw2.report.source import Source
@@ -148,11 +148,11 @@ def write_figure(name: str, profile: str, folder: Path | None = None) -> list[Pa
 
 
 def stale(profile: str, folder: Path | None = None) -> list[str]:
-    """A line for each file that is not what code and runs make now; changes nothing.
+    """A line for each file that is not what code and runs make now, or contradicts another; changes nothing.
 
     Text and data are compared exactly. Pictures byte for byte on Linux x86-64, where the pins hold, elsewhere by look.
     """
-    folder, content, problems = folder or output(profile), made(Source(profile)), []
+    problems, folder, content = audit.problems(profile), folder or output(profile), made(Source(profile))
     exact = (platform.system(), platform.machine()) == ("Linux", "x86_64")
     for name, new in content.items():
         path = folder / name

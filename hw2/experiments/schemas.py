@@ -1,0 +1,78 @@
+"""What the JSON files under runs/ must hold: fields, types and ranges, checked by pydantic when they are read."""
+
+from typing import Annotated, Literal, NotRequired
+
+from pydantic import Field
+from typing_extensions import TypedDict  # pydantic asks for it before Python 3.12
+
+Count = Annotated[int, Field(ge=0)]
+Size = Annotated[int, Field(gt=0)]
+Number = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+
+
+class Metrics(TypedDict):
+    """metrics.json; the test set's counts are None until it was read for the run."""
+
+    val_correct: Count
+    val_total: Size
+    test_correct: Count | None
+    test_total: Size | None
+    parameters: Size
+    wall_s: Annotated[float, Field(ge=0, allow_inf_nan=False)]
+    processor_s: NotRequired[Annotated[float, Field(ge=0, allow_inf_nan=False)]]
+    peak_memory_bytes: Size | None
+    phases: NotRequired[dict[str, Count]]
+
+
+class Environment(TypedDict):
+    """environment.json; runs of before 2026-11-26 lack what is not required."""
+
+    packages: dict[str, str]
+    python: str
+    system: str
+    device: Literal["cpu", "cuda"]
+    hardware: str
+    cores: Size
+    threads: Size
+    code: Sha256
+    commit: NotRequired[str | None]
+    instruction_set: NotRequired[str]
+    flags: NotRequired[list[str]]
+    lowered_by: NotRequired[dict[str, str]]
+
+
+class Delivered(TypedDict):
+    """delivered.json."""
+
+    run: Annotated[str, Field(pattern=r"^[\w.-]+/\w+-s\d+$")]
+    sha256: Sha256
+
+
+class GroupNorms(TypedDict):
+    """group_norms.json: a list for each group."""
+
+    before: list[list[Annotated[float, Field(ge=0, allow_inf_nan=False)]]]
+    after: NotRequired[list[list[Annotated[float, Field(ge=0, allow_inf_nan=False)]]]]
+
+
+class Speed(TypedDict):
+    """A row of bench.json."""
+
+    name: str
+    unit: Literal["images/s", "ms"]
+    median: Number
+    repeats: Size
+    ratio_to: str | None
+    ratio: Number | None
+    ratio_low: Number | None
+    ratio_high: Number | None
+
+
+class Bench(TypedDict):
+    """bench.json."""
+
+    when: str
+    hardware: str
+    packages: dict[str, str]
+    rows: Annotated[list[Speed], Field(min_length=1)]
