@@ -28,6 +28,7 @@ from hw2.experiments import store
 from hw2.experiments.train import obtain
 from hw2.report import nb02_distillation, statistics
 
+# %%
 fashion = data.fashion_mnist()
 teacher, distilled, plain = obtain("teacher"), obtain("distilled"), obtain("plain")
 print(f"student: ResNet-14, {networks.count_parameters(networks.ResNet14()):,} parameters")

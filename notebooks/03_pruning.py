@@ -33,6 +33,7 @@ from hw2 import data, networks, pruning, report, training, views
 from hw2.experiments.train import obtain
 from hw2.report import nb03_pruning
 
+# %%
 fashion = data.fashion_mnist()
 compressed, distilled = obtain("compressed"), obtain("distilled")
 recipe = compressed.recipe

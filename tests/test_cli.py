@@ -148,7 +148,7 @@ def test_another_teacher_is_asked_for_first(walk_done, monkeypatch):
     torch.save({"model_state_dict": {f"resnet50.{k}": v for k, v in network.state_dict().items()}}, path)
     before = contents(root("smoke"))
     result = CliRunner().invoke(cli.app, ["train", "teacher", "--weights", str(path)], input="n\n")
-    assert result.exit_code == 1 and "core hours" in result.output
+    assert result.exit_code == 1 and "become stale" in result.output
     assert contents(root("smoke")) == before
     assert called("train", "teacher", "--weights", path, "--yes")[0] == 0
     assert store.require("teacher").recipe.weights

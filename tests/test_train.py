@@ -310,7 +310,7 @@ def test_a_teacher_without_its_weights_still_has_soft_targets(walk_done, no_trai
 
 def test_the_delivered_network_is_the_named_one_and_no_other(walk_done, no_training):
     run, path = store.delivered("smoke"), root("smoke") / "delivered.json"
-    write_json(path, {"run": "compressed/cpu-s0", "sha256": "x"})
+    write_json(path, {"run": "compressed/cpu-s0", "sha256": "0" * 64})
     with pytest.raises(InputError, match="profile smoke: the delivered network is compressed/cpu-s0"):
         store.delivered("smoke")
     walk.deliver("smoke")

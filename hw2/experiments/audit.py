@@ -24,7 +24,7 @@ def problems(profile: str) -> list[str]:
     for run in runs:
         try:
             found += [f"{run.name}: {line}" for line in _of_run(run)]
-            content = (run.folder / "history.csv").read_bytes()
+            content = run.recipe.stage, run.profile, (run.folder / "history.csv").read_bytes()
         except (InputError, OSError) as error:
             found.append(f"{run.name}: {error}")
             continue

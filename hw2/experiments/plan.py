@@ -111,11 +111,8 @@ def _images(recipe: Recipe) -> int:
 
 
 def _seconds_an_image(name: str) -> float:
-    """Of a delivered run's processors, or of the clock where only that was recorded; else of this profile's run."""
-    try:
-        run = store.require(name, 0, store.delivered_profile())
-    except InputError:
-        run = store.require(name)
+    """Of a delivered run's processors, or of the clock where only that was recorded."""
+    run = store.require(name, 0, store.delivered_profile() or store.default_profile())
     metrics = run.metrics
     spent = metrics.get("processor_s") or metrics["wall_s"] * run.environment["threads"]
     return spent / _images(run.recipe)

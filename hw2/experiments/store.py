@@ -29,14 +29,13 @@ NEEDED = ("teacher", "plain", "distilled", "compressed", "scratch")
 
 
 def default_profile() -> str:
-    """HW2_PROFILE (empty counts as unset), or else the delivered network's."""
-    name = os.environ.get("HW2_PROFILE")
-    return check_profile(name) if name else delivered_profile()
+    """HW2_PROFILE (empty counts as unset), or else the delivered network's, or `cpu` where none is delivered."""
+    return check_profile(os.environ.get("HW2_PROFILE") or delivered_profile() or "cpu")
 
 
-def delivered_profile() -> str:
-    """That of the project's delivered network, or `cpu` where none is delivered."""
-    return check_profile(_named("cpu")[0].profile) if (root("cpu") / "delivered.json").is_file() else "cpu"
+def delivered_profile() -> str | None:
+    """That of the project's delivered network; None where none is delivered."""
+    return _named("cpu")[0].profile if (root("cpu") / "delivered.json").is_file() else None
 
 
 def place(recipe: Recipe, profile: str, own: bool = False) -> Path:
