@@ -216,11 +216,11 @@ def replay(
     profile: Profile = None,
 ) -> None:
     """Train the first steps of runs again and evaluate their weights: are they as recorded?"""
-    from hw2.experiments import environment, replay
+    from hw2.experiments import environment, replay, store
 
     chosen, where = _profile(profile), environment.pick_device(device)
     different = 0
-    for run in replay.every(chosen) if every else replay.named(runs, chosen) if runs else replay.chain(chosen):
+    for run in store.every(chosen) if every else replay.named(runs, chosen) if runs else replay.chain(chosen):
         problems = replay.replay(run, where)
         different += bool(problems)
         told = "; ".join(problems) or replay.unchecked(run, where) or "as recorded"

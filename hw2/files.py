@@ -14,6 +14,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from hw2.errors import InputError
 
+adapter = cache(TypeAdapter)  # of a type: what pydantic takes for it
 RESTORE = "restore it with `git checkout`, or by `make smoke` in profile smoke"
 
 
@@ -65,16 +66,13 @@ def write_csv(path: Path, columns: tuple[str, ...], rows: list[dict]) -> None:
 def read_json(path: Path, kind: type = dict) -> dict:
     """A JSON object, or what pydantic takes for `kind` (`experiments.schemas`); `InputError` for anything else."""
     try:
-        return _adapter(kind).validate_json(path.read_bytes(), strict=True)
+        return adapter(kind).validate_json(path.read_bytes(), strict=True)
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         told = f"{'.'.join(map(str, first['loc']))} {first['msg']}".strip()
         raise InputError(f"{path}: not the JSON that it should be ({told}); {RESTORE}") from None
     except OSError as error:
         raise InputError(f"{path}: not readable ({error.strerror}); {RESTORE}") from None
-
-
-_adapter = cache(TypeAdapter)
 
 
 def parse_csv(path: Path, **more) -> pd.DataFrame:

@@ -19,7 +19,7 @@ CPU = torch.device("cpu")
 
 
 def test_every_run_of_a_walk_is_as_recorded(walk_done):
-    found = replay.every("smoke")
+    found = store.every("smoke")
     assert {run.recipe.stage for run in found} == set(catalogue.names("smoke"))
     for run in found:
         assert replay.replay(run, CPU) == [], run.name

@@ -268,9 +268,9 @@ def copy_of(other, path):
     ],
 )
 def test_with_the_sums_made_anew_the_audit_finds(name, how, told, sums_made_anew, committed, monkeypatch):
-    run = Run((committed / "runs" / name).parent)
-    every = [run] if (run.folder / "recipe.json").is_file() else []
-    monkeypatch.setattr(replay, "every", lambda profile: every)  # the other runs are as they were
+    names = {name.rpartition("/")[0], "distilled/cpu-s0", "distilled/cpu-s1", "vanilla/cpu-s3"}  # it, and parents
+    few = [run for run in store.every("cpu") if run.name in names]
+    monkeypatch.setattr(store, "every", lambda profile: few)  # the other runs are as they were
     sums_made_anew(name, how)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(write, "made", lambda source: dict.fromkeys([] if source.bench and source.delivered else "?"))

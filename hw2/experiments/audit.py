@@ -12,7 +12,7 @@ import torch
 
 from hw2 import data, networks, pruning
 from hw2.errors import InputError
-from hw2.experiments import catalogue, ledger, replay, schemas, store
+from hw2.experiments import catalogue, ledger, schemas, store
 from hw2.experiments.recipes import CompressedRecipe, Recipe, TeacherRecipe
 from hw2.experiments.run import HISTORY, Run, root
 from hw2.files import read_csv, read_json
@@ -20,7 +20,7 @@ from hw2.files import read_csv, read_json
 
 def problems(profile: str) -> list[str]:
     """A line for each contradiction among the finished runs in the profile's store, its ledger and its search."""
-    runs, found, seen = replay.every(profile), [], {}
+    runs, found, seen = store.every(profile), [], {}
     for run in runs:
         try:
             found += [f"{run.name}: {line}" for line in _of_run(run)]

@@ -10,13 +10,11 @@ import hashlib
 import json
 import textwrap
 from dataclasses import asdict, dataclass, fields, is_dataclass, replace
-from functools import cache
-
-from pydantic import TypeAdapter
 
 from hw2 import distillation
 from hw2.data import FashionMNIST
 from hw2.errors import InputError
+from hw2.files import adapter
 from hw2.pruning import check_ratio
 from hw2.training import Fit, Task
 
@@ -131,9 +129,6 @@ class TuningRecipe(Recipe):
     targets: str = "same view"
 
 
-_adapter = cache(TypeAdapter)
-
-
 def _less(values: dict, retired: dict) -> dict:
     return {name: value for name, value in values.items() if (name, value) not in retired.items()}
 
@@ -147,7 +142,7 @@ def read(kind: type[Recipe], content: dict) -> Recipe:
     try:
         fits = {name: Fit(**_less(values[name], RETIRED_FIT)) for name in ("fit", "sparse") if name in values}
         recipe = kind(**_less(values, RETIRED) | fits)
-        _adapter(kind).validate_json(json.dumps(asdict(recipe)), strict=True)  # which holds the types as well
+        adapter(kind).validate_json(json.dumps(asdict(recipe)), strict=True)  # which holds the types as well
         digest = recipe.digest
     except (AttributeError, TypeError, ValueError, RecursionError) as error:
         told = textwrap.shorten(str(error), 200)

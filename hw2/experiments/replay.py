@@ -19,7 +19,7 @@ from hw2.data import FashionMNIST
 from hw2.errors import InputError
 from hw2.experiments import environment, ledger, store, train
 from hw2.experiments.recipes import CompressedRecipe, Recipe, TeacherRecipe
-from hw2.experiments.run import Run, root
+from hw2.experiments.run import Run
 from hw2.files import read_csv
 
 #: Relative difference of a loss that may be rounding: at the first step, the factor at each further one, and the most.
@@ -36,15 +36,9 @@ def tolerance(step: int, kind: str) -> float:
     return min(FIRST * GROWTH[kind] ** step, MOST)
 
 
-def every(profile: str) -> list[Run]:
-    """All finished runs in the profile's store."""
-    found = root(profile).glob("*/*-s*/recipe.json")
-    return [Run(path.parent) for path in sorted(found) if not path.parent.name.startswith(".")]
-
-
 def named(names: list[str], profile: str) -> list[Run]:
     """The runs of these names, such as plain/full-s0."""
-    known = {run.name: run for run in every(profile)}
+    known = {run.name: run for run in store.every(profile)}
     if unknown := [name for name in names if name not in known]:
         raise InputError(f"run {unknown[0]!r}: expected one under runs/, such as {next(iter(known), 'plain/full-s0')}")
     return [known[name] for name in names]
@@ -144,9 +138,7 @@ def _answers(run: Run, fashion: FashionMNIST) -> list[tuple[int, int, float | No
         found.append((right, 0, loss))
     if not found:
         logits = run.soft_targets[0][task.validation].double()
-        ties = int(
-            (training.margins(logits) == 0).sum()
-        )  # float16 makes equals of near ones and changes no other order
+        ties = int((training.margins(logits) == 0).sum())  # float16 makes equals of near ones, changes no other order
         found.append((_right(logits.argmax(1), labels), ties, _loss(logits, labels)))
     return found
 

@@ -7,6 +7,7 @@ from typing_extensions import TypedDict  # pydantic asks for it before Python 3.
 
 Count = Annotated[int, Field(ge=0)]
 Size = Annotated[int, Field(gt=0)]
+Amount = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Number = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
@@ -19,8 +20,8 @@ class Metrics(TypedDict):
     test_correct: Count | None
     test_total: Size | None
     parameters: Size
-    wall_s: Annotated[float, Field(ge=0, allow_inf_nan=False)]
-    processor_s: NotRequired[Annotated[float, Field(ge=0, allow_inf_nan=False)]]
+    wall_s: Amount
+    processor_s: NotRequired[Amount]
     peak_memory_bytes: Size | None
     phases: NotRequired[dict[str, Count]]
 
@@ -52,8 +53,8 @@ class Delivered(TypedDict):
 class GroupNorms(TypedDict):
     """group_norms.json: a list for each group."""
 
-    before: list[list[Annotated[float, Field(ge=0, allow_inf_nan=False)]]]
-    after: NotRequired[list[list[Annotated[float, Field(ge=0, allow_inf_nan=False)]]]]
+    before: list[list[Amount]]
+    after: NotRequired[list[list[Amount]]]
 
 
 class Speed(TypedDict):

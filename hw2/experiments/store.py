@@ -61,11 +61,17 @@ def check_replaced(folder: Path, recipe: Recipe, replace: bool) -> None:
     raise InputError(f"{name} holds another recipe's run: {difference}; --replace (replace=True) trains in its place")
 
 
+def every(profile: str) -> list[Run]:
+    """All finished runs in the profile's store."""
+    found = root(profile).glob("*/*-s*/recipe.json")
+    return [Run(path.parent) for path in sorted(found) if not path.parent.name.startswith(".")]
+
+
 def made_by(digest: str, profile: str) -> Run:
     """The run of the recipe with that digest; `InputError` where there is none."""
-    for path in sorted(root(profile).glob("*/*-s*/recipe.json")):
-        if not path.parent.name.startswith(".") and read_json(path).get("digest") == digest:
-            return Run(path.parent)
+    for run in every(profile):
+        if read_json(run.folder / "recipe.json").get("digest") == digest:
+            return run
     raise InputError(f"no run with the recipe {digest[:12]} is there; {RESTORE}")
 
 
