@@ -4,6 +4,7 @@ import hashlib
 import io
 import json
 import os
+import subprocess
 import warnings
 from functools import cache
 from pathlib import Path
@@ -15,7 +16,17 @@ from pydantic import TypeAdapter, ValidationError
 from hw2.errors import InputError
 
 adapter = cache(TypeAdapter)  # of a type: what pydantic takes for it
-RESTORE = "restore it with `git checkout`, or by `make smoke` in profile smoke"
+
+
+@cache
+def restore(path: Path) -> str:
+    """What to do about a file that is not what it should be: `git checkout` helps only where git has the file."""
+    try:
+        asked = ["git", "ls-files", "--error-unmatch", path.name]
+        known = subprocess.run(asked, cwd=path.parent, capture_output=True, check=False).returncode == 0
+    except (OSError, ValueError):  # no git here, no such folder, or no name of a file
+        known = False
+    return "restore it with `git checkout`" if known else "make it again"
 
 
 def write_bytes(path: Path, content: bytes | memoryview) -> None:
@@ -70,9 +81,9 @@ def read_json(path: Path, kind: type = dict) -> dict:
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         told = f"{'.'.join(map(str, first['loc']))} {first['msg']}".strip()
-        raise InputError(f"{path}: not the JSON that it should be ({told}); {RESTORE}") from None
+        raise InputError(f"{path}: not the JSON that it should be ({told}); {restore(path)}") from None
     except OSError as error:
-        raise InputError(f"{path}: not readable ({error.strerror}); {RESTORE}") from None
+        raise InputError(f"{path}: not readable ({error.strerror}); {restore(path)}") from None
 
 
 def parse_csv(path: Path, **more) -> pd.DataFrame:
@@ -101,11 +112,11 @@ def read_csv(path: Path, columns: tuple[str, ...], words: tuple[str, ...] = ()) 
         if len(table) and not all(kind.kind in "iuf" for kind in kinds):
             raise ValueError("a column of numbers holds something else")
     except (OSError, ValueError) as error:
-        raise InputError(f"{path}: no readable CSV ({str(error).strip()}); {RESTORE}") from None
+        raise InputError(f"{path}: no readable CSV ({str(error).strip()}); {restore(path)}") from None
     return table
 
 
-def read_array(path: Path, kind: type, shape: tuple[int | None, ...], remedy: str = RESTORE) -> np.ndarray:
+def read_array(path: Path, kind: type, shape: tuple[int | None, ...], remedy: str | None = None) -> np.ndarray:
     """An array of this type and shape (None: any length), mapped into memory and read as it is used.
 
     A header that claims more than the file holds makes room for nothing. What a reader writes stays in its own memory.
@@ -116,7 +127,9 @@ def read_array(path: Path, kind: type, shape: tuple[int | None, ...], remedy: st
         if array.dtype != kind or array.ndim != len(shape) or fixed != shape:
             raise ValueError(f"{array.dtype} {array.shape}, expected {np.dtype(kind)} {shape}, None: any")
     except Exception as error:  # NumPy parses the header as Python and raises whatever that met
-        raise InputError(f"{path}: no readable array ({' '.join(str(error).split())}); {remedy}") from None
+        raise InputError(
+            f"{path}: no readable array ({' '.join(str(error).split())}); {remedy or restore(path)}"
+        ) from None
     return array
 
 

@@ -78,18 +78,18 @@ def methods_section(report: str) -> str:
     return found.group(1).strip() if found else ""
 
 
-def grade(weights: Path, submission: Path, report: Path, data: FashionMNIST, profile: str) -> tuple[list[Line], Tensor]:
+def grade(weights: Path, submission: Path, report: Path, data: FashionMNIST) -> tuple[list[Line], Tensor]:
     """Every line of the rubric for these weights, this submission and this report; and the predicted classes (n,).
 
-    `InputError` where a file cannot be read, or the ledger of `profile` has another count for these weights' run.
+    `InputError` where a file cannot be read, or the ledger has another count for a run of these weights.
     """
     try:
         text = report.read_text("utf-8")
     except (OSError, ValueError) as error:
         raise InputError(f"{report}: no readable report ({error}); `hw2 report` writes one") from None
-    network, run = networks.load(weights), ledger.of_weights(weights, profile)
+    network, runs = networks.load(weights), ledger.of_weights(weights)
     classes = training.predict(network, data.test_images)
-    if run:
+    for run in runs:
         ledger.checked(run, classes, data)
     count, correct, total = networks.count_parameters(network), int((classes == data.test_labels).sum()), len(classes)
     samples = torch.stack([(data.test_labels == label).nonzero()[0, 0] for label in range(len(CLASSES))])

@@ -175,4 +175,6 @@ def _filled(make: Callable[[], nn.Module], state: dict[str, Tensor], path: Path 
         raise InputError(f"{path}: weights of another network: {textwrap.shorten(repr(error), 300)}") from None
     if not all(value.isfinite().all() for value in network.state_dict().values()):
         raise InputError(f"{path}: the weights hold values that are not finite")
+    if any(name.endswith("running_var") and (value < 0).any() for name, value in state.items()):
+        raise InputError(f"{path}: the weights hold a negative variance, which no training leaves")
     return network.eval()

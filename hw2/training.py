@@ -243,8 +243,11 @@ def validate(network: nn.Module, images: Tensor, labels: Tensor) -> tuple[float,
 
 
 def predict(network: nn.Module, images: Tensor) -> Tensor:
-    """Classes (n,) of uint8 images (n, 28, 28) that do not hang on rounding."""
-    return _settled(network, images, logits_of(network, images))
+    """Classes (n,) of uint8 images (n, 28, 28) that do not hang on rounding. `InputError` where a logit overflows."""
+    logits = logits_of(network, images)
+    if not torch.isfinite(logits).all():
+        raise InputError("the network's logits overflow: no training leaves such weights")
+    return _settled(network, images, logits)
 
 
 def _settled(network: nn.Module, images: Tensor, logits: Tensor) -> Tensor:

@@ -11,11 +11,24 @@ from tqdm import tqdm
 
 from hw2 import data as source
 from hw2 import networks
-from hw2.experiments import profiles, walk
+from hw2.errors import InputError
+from hw2.experiments import check, profiles, store, walk
 from hw2.training import Fit
 
 # Its own lock is shared by forked processes: one that is killed while it holds it would stop all others.
 tqdm.set_lock(threading.RLock())
+
+
+def pytest_sessionstart(session):
+    """A tree that lacks a run is told at once, and not by every test that needs it."""
+    if not hasattr(session.config, "workerinput"):
+        try:
+            lines = check.missing(store.named("cpu")[0].profile)
+        except InputError as error:
+            lines = [str(error)]
+        if lines:
+            pytest.exit("\n".join(lines), returncode=2)
+
 
 FIT = Fit(epochs=1, lr=0.05, batch=64)
 PRUNING = {"sparse": FIT, "reg": 1e-2, "fit": FIT, "recalibration": 32}

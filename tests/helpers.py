@@ -2,17 +2,13 @@
 
 import re
 import shlex
-import shutil
 import tomllib
 
-import pytest
 import torch
 from PIL import Image, ImageDraw
 
-from hw2 import data
 from hw2.data import PROJECT
-from hw2.experiments import catalogue, environment, recipes, store
-from hw2.experiments.run import root
+from hw2.experiments import environment
 from hw2.files import read_json, write_json
 from hw2.networks import ResNet14
 
@@ -35,32 +31,6 @@ def same_bits(one, other):
 def contents(folder):
     """Path -> bytes of every file below a folder."""
     return {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
-
-
-def unlike_sums():
-    """A line for each file under runs/ that is not what SHA256SUMS says."""
-    recorded = (root("cpu") / "SHA256SUMS").read_text().splitlines()
-    names = {line[66:] for line in set(recorded) ^ set(store.sums("cpu").splitlines())}
-    return [f"runs/{name}: changed, missing or new" for name in sorted(names)]
-
-
-def land_another_chain(folder):
-    """A project of the committed runs, in `folder`, with a teacher, a search and students of `full` beside them."""
-    shutil.copytree(PROJECT / "runs", folder / "runs")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(data, "PROJECT", folder)
-        unknown = catalogue.Unknown()
-        for name in ("teacher", "plain", "distilled"):
-            recipe = catalogue.recipe(name, "full", 0, unknown)
-            with store.new_folder(recipe, "full") as made:
-                for path in (root("cpu") / name / "cpu-s0").iterdir():
-                    if path.name != "recipe.json":
-                        shutil.copy(path, made)
-        with store.changing("full"):
-            shutil.copytree(root("cpu") / "tuning/cpu", root("cpu") / "tuning/full", dirs_exist_ok=True)
-            grid = recipes.written(catalogue.tuning("full", unknown))
-            write_json(root("cpu") / "tuning/full/recipe.json", grid)
-    return folder
 
 
 def pytest_words():

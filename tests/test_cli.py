@@ -17,6 +17,7 @@ from hw2 import cli, networks, training
 from hw2.data import FILES, PROJECT, fashion_mnist
 from hw2.errors import Ended, InputError
 from hw2.experiments import catalogue, replay, store, walk
+from hw2.experiments.replay import Replayed
 from hw2.experiments.run import root
 from hw2.tools import bench
 
@@ -174,6 +175,7 @@ def test_whoever_only_reads_leaves_every_byte_of_the_runs(walk_done, monkeypatch
     monkeypatch.setenv("HW2_OUT", "out")
     (root("smoke") / "SHA256SUMS").unlink()  # nobody may write it again
     before = contents(root("smoke"))
+    monkeypatch.setattr(replay, "all_of", lambda runs, device: [replay.replay(run, device) for run in runs])
     weights = store.require("vanilla", 2).weights
     Image.linear_gradient("L").save(tmp_path / "a.png")
     for words in (
@@ -188,10 +190,16 @@ def test_whoever_only_reads_leaves_every_byte_of_the_runs(walk_done, monkeypatch
 
 def test_replay_fails_where_a_run_is_not_as_recorded(walk_done, monkeypatch):
     strange = "compressed/smoke-s0"
-    monkeypatch.setattr(replay, "replay", lambda run, device: ["no", "nor this"] if run.name == strange else [])
+
+    def told(runs, device):
+        return [Replayed(one.name, ["no", "nor this"] if one.name == strange else [], 0.0, True) for one in runs]
+
+    monkeypatch.setattr(replay, "all_of", told)
     status, lines = called("replay")
-    assert status == 1 and lines[-1] == f"{strange}: no; nor this" and len(lines) == 3
-    assert called("replay", "plain/smoke-s0") == (0, ["plain/smoke-s0: as recorded"])
+    assert status == 1 and lines[2] == f"{strange}: no; nor this" and len(lines) == 4
+    assert lines[3].startswith("2 of 3 as recorded; first losses of 2 bit for bit, of 0 within the tolerance")
+    status, lines = called("replay", "plain/smoke-s0")
+    assert status == 0 and lines[0] == "plain/smoke-s0: as recorded, first losses bit for bit"
 
 
 def test_tune_tells_the_best_setting(walk_done, no_training):

@@ -45,7 +45,7 @@ def submission(tmp_path, classes):
 
 
 def graded(weights=DELIVERED.weights, submission=PROJECT / "submission.csv", text=PROJECT / "report.md"):
-    lines, _ = grading.grade(weights, submission, text, data.fashion_mnist(), DELIVERED.profile)
+    lines, _ = grading.grade(weights, submission, text, data.fashion_mnist())
     return {line.checked: line for line in lines}, lines
 
 
@@ -100,12 +100,12 @@ def test_too_many_parameters_and_too_low_an_accuracy_fail(tmp_path, submission):
 def test_the_count_is_held_against_the_ledgers_reading_and_none_is_recorded(tmp_path, monkeypatch):
     before = {name: (root("cpu") / name).read_bytes() for name in ("test_ledger.csv", "SHA256SUMS")}
     unread = store.finished("vanilla", DELIVERED.profile)[0]
-    assert ledger.recorded(unread) is None
+    assert ledger.reading(unread) is None
     graded(unread.weights)
     networks.save(networks.ResNet14((4, 4, 4, 4)), tmp_path / "strange.safetensors")
     graded(tmp_path / "strange.safetensors")
     assert {name: (root("cpu") / name).read_bytes() for name in before} == before
-    monkeypatch.setattr(ledger, "recorded", lambda run: 9999)
+    monkeypatch.setattr(ledger, "reading", lambda run: (9999, 10_000))
     with pytest.raises(InputError, match="ledger's reading"):
         graded()
 
@@ -116,6 +116,18 @@ def test_the_report_is_read_before_the_test_set(tmp_path, monkeypatch):
         graded(text=tmp_path / "report.md")
 
 
+@pytest.mark.parametrize(
+    ("name", "value", "told"),
+    [("bn1.running_var", -1.0, "a negative variance"), ("fc.weight", 3e38, "logits overflow")],
+)
+def test_weights_that_no_training_leaves_are_refused_and_not_graded(tmp_path, name, value, told):
+    network = DELIVERED.network()
+    network.state_dict()[name].fill_(value)
+    networks.save(network, tmp_path / "a.safetensors")
+    with pytest.raises(InputError, match=told):
+        PREDICT(networks.load(tmp_path / "a.safetensors"), data.fashion_mnist().test_images[:10])
+
+
 @pytest.mark.parametrize("more", [0, 1])
 def test_one_parameter_and_one_image_decide(monkeypatch, more):
     labels = data.fashion_mnist().test_labels
@@ -123,7 +135,7 @@ def test_one_parameter_and_one_image_decide(monkeypatch, more):
     monkeypatch.setattr(networks, "count_parameters", lambda network: 100_000 + more)
     monkeypatch.setattr(grading, "summary_table", lambda network: "Number of remaining parameters")
     monkeypatch.setattr(training, "predict", lambda *_: forged)
-    monkeypatch.setattr(ledger, "of_weights", lambda *_: None)
+    monkeypatch.setattr(ledger, "of_weights", lambda *_: [])
     found, _ = graded()
     for checked in ("at most 100,000 parameters", "test accuracy at least 92.4%"):
         assert found[checked].ok is not bool(more)

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 from dataclasses import asdict, dataclass, fields, replace
 
 import pytest
@@ -105,9 +106,25 @@ def test_a_recipe_that_is_none_is_told():
     for _ in range(50_000):
         deep = [deep]
     recorded = recipes.written(COMPRESSED)
-    for wrong in ({"stage": deep}, {"sparse": None}, {"lr": 1}, {"digest": "x"}, {"images": 1}):
-        with pytest.raises(InputError, match=r"git checkout"):
+    kinds = {"stage": deep, "sparse": None, "lr": 1, "images": "64", "fit": {"epochs": 1, "lr": 0.1}, "reg": math.nan}
+    for name, value in kinds.items():
+        with pytest.raises(InputError, match=r"^no recipe \(.+\)$"):
+            recipes.read(CompressedRecipe, recorded | {name: value})
+    for name in ("images", "temperature", "fit"):
+        with pytest.raises(InputError, match=rf"^no recipe \(.*{name}"):
+            recipes.read(CompressedRecipe, {key: value for key, value in recorded.items() if key != name})
+    for wrong in ({"digest": "x"}, {"images": 1}):
+        with pytest.raises(InputError, match="its digest is not that of its numbers"):
             recipes.read(CompressedRecipe, recorded | wrong)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("images", 0), ("reg", -1.0), ("fit", replace(FIT, batch=0)), ("widths", (1, 2, 3)), ("widths", (0,) * 4)],
+)  # fmt: skip
+def test_numbers_that_nothing_can_be_made_with_are_told_whatever_the_digest(name, value):
+    with pytest.raises(InputError, match=r"expected (at least|four)"):
+        recipes.read(CompressedRecipe, recipes.written(replace(COMPRESSED, **{name: value})))
 
 
 def test_the_first_field_that_differs_is_named_with_both_values():

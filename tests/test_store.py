@@ -20,6 +20,7 @@ from hw2.experiments import catalogue, environment, ledger, recipes, store
 from hw2.experiments.recipes import StudentRecipe
 from hw2.experiments.run import HISTORY, Run, cache
 from hw2.files import read_json, write_bytes, write_csv, write_json
+from hw2.networks import count_parameters
 from hw2.training import Fit, predict
 
 CPU = torch.device("cpu")
@@ -57,7 +58,7 @@ def test_a_run_is_found_by_its_recipe_and_by_nothing_else(project):
     run = make()
     assert run.folder == project / "runs/plain/cpu-s3" and (run.name, run.profile) == ("plain/cpu-s3", "cpu")
     assert (run.recipe, run.val_accuracy, run.test_accuracy) == (RECIPE, 0.8, None)
-    assert str(run) == "plain/cpu-s3: 9 parameters, validation 80.00%, test not read"
+    assert str(run) == f"plain/cpu-s3: {count_parameters(run.network()):,} parameters, validation 80.00%, test not read"
     for recipe, profile in ((LATER, "cpu"), (OTHER, "cpu"), (RECIPE, "full")):
         assert store.find(recipe, profile) is None
     assert store.made_by(RECIPE.digest, "cpu") == run
@@ -166,10 +167,26 @@ def test_weights_are_known_by_their_content(project):
     copied, stranger = project / "copy.safetensors", project / "stranger.safetensors"
     copied.write_bytes(run.weights.read_bytes())
     networks.save(tiny_network(5), stranger)
-    assert (ledger.of_weights(copied, "cpu"), ledger.of_weights(stranger, "cpu")) == (run, None)
+    assert (ledger.of_weights(copied), ledger.of_weights(stranger)) == ([run], [])
     half = run.folder.with_name(f".{run.folder.name}.1.tmp")
     run.folder.rename(half)
-    assert ledger.of_weights(half / "model.safetensors", "cpu") is None
+    assert ledger.of_weights(half / "model.safetensors") == []
+    smoke = make(OTHER, "smoke", tiny_network(1))  # of another store, its weights in the cache
+    write_bytes(cache(OTHER) / "model.safetensors", smoke.weights.read_bytes())
+    smoke.weights.unlink()
+    both = [make(LATER, network=tiny_network(1)), smoke]
+    assert ledger.of_weights(copied) == both
+
+
+def test_folders_of_killed_processes_go_when_nobody_holds_their_lock(project):
+    for recipe in (RECIPE, OTHER):
+        aside = store.place(recipe, "cpu").with_name(f".cpu-s{recipe.seed}.{recipe.digest[:16]}.tmp")
+        write_bytes(aside / "half", b"")
+    with store.lock(OTHER):
+        store.complete_sums("cpu")
+        assert [path.name for path in (project / "runs/plain").iterdir()] == [aside.name]
+    make(OTHER)
+    assert [path.name for path in (project / "runs/plain").iterdir()] == ["cpu-s4"]
 
 
 def test_large_weights_are_looked_for_in_the_cache(project):
@@ -255,11 +272,12 @@ def test_the_default_profile_is_the_environments_or_the_delivered_networks(proje
 
 
 @pytest.mark.parametrize(
-    "content", [{}, {"run": 3, "sha256": "0" * 64}, {"run": "compressed/huge-s0", "sha256": "0" * 64},
-                {"run": "../compressed/cpu-s0", "sha256": "0" * 64}, {"run": "/compressed", "sha256": "0" * 64}],
+    ("run", "sha256"),
+    [(None, None), (3, ""), ("compressed/huge-s0", ""), ("../compressed/cpu-s0", ""), ("/compressed", ""),
+     ("compressed/../../x-s0", ""), ("compressed/cpu-s0", "x")],
 )  # fmt: skip
-def test_a_delivered_network_of_no_profile_is_told(project, content):
-    write_json(project / "runs/delivered.json", content)
+def test_a_delivered_network_of_no_profile_is_told(project, run, sha256):
+    write_json(project / "runs/delivered.json", {"run": run, "sha256": sha256 or "0" * 64} if run else {})
     with pytest.raises(InputError, match=r"delivered\.json: not the JSON|profile 'huge'"):
         store.default_profile()
 

@@ -1,6 +1,6 @@
-"""Each kind of committed artefact, changed by a careless or a dishonest hand: what `make test` checks names it.
+"""Each kind of committed artefact, changed by a careless or a dishonest hand: what finds it, and what nothing finds.
 
-The careless hand forgets SHA256SUMS. The dishonest one writes the sums anew: replay or the report's check finds it.
+The careless hand forgets SHA256SUMS. The dishonest one makes sums, report and notebooks anew: docs/trust.md has CASES.
 """
 
 import hashlib
@@ -9,20 +9,21 @@ import re
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from functools import partial
+from typing import NamedTuple
 
 import nbformat
 import numpy as np
 import pytest
 import torch
-from helpers import blacken, pytest_words, unlike_sums
+from helpers import blacken, pytest_words
 
 from hw2 import data, networks, report
 from hw2.data import PROJECT
-from hw2.errors import InputError
-from hw2.experiments import audit, replay, store
+from hw2.experiments import catalogue, check, recipes, replay, store
 from hw2.experiments.run import Run
-from hw2.files import read_csv, write_json
+from hw2.files import read_json, sha256, write_json
 from hw2.report import style, write
 
 CPU = torch.device("cpu")
@@ -74,6 +75,7 @@ def stale(committed, monkeypatch):
             return {kind: (committed / f"figures/{name}.{kind}").read_bytes() for kind in ("png", "svg", "json")}
 
         monkeypatch.setattr(style, "files", drawn)
+        monkeypatch.setattr(check, "of_store", lambda profile: [])
         return write.stale("cpu", committed)
 
     return found
@@ -112,26 +114,6 @@ def more(number):
 
 def better(share):
     return share + 0.01
-
-
-@pytest.mark.parametrize(
-    ("name", "how"),
-    [
-        ("distilled/cpu-s0/model.safetensors", partial(flip, -1, 0x40)),
-        ("compressed/cpu-s0/history.csv", partial(cell, -1, 4, better)),
-        ("compressed/cpu-s0/environment.json", partial(field, "threads", more)),
-        ("teacher/cpu-s0/soft_targets.npy", partial(flip, -1, 0x01)),
-        ("tuning/cpu/trials.csv", partial(digit, r"\n.*\d")),
-        ("test_ledger.csv", partial(cell, 1, 3, more)),
-        ("delivered.json", partial(digit, r"cpu-s\d")),
-        ("plain/cpu-s2/history.csv", lambda path: path.unlink()),
-        ("plain/cpu-s2/stranger.csv", lambda path: path.write_text("")),
-    ],
-)
-def test_what_is_changed_under_runs_is_named_by_its_sum(name, how, hand, committed):
-    before = unlike_sums()
-    hand(f"runs/{name}", how)
-    assert [line for line in unlike_sums() if line not in before] == [f"runs/{name}: changed, missing or new"]
 
 
 OUTPUTS = {
@@ -196,154 +178,226 @@ def swap(path):
     np.save(path, classes)
 
 
+def copied_from(other, path):
+    shutil.copy(path.parents[2] / other / path.name, path)
+
+
+def drop(line, path):
+    lines = path.read_text().splitlines(keepends=True)
+    path.write_text("".join(lines[:line] + lines[line + 1 :]))
+
+
+def remake(path, **change):
+    """A recipe of other values, with its right digest."""
+    recipe = replace(catalogue.read(read_json(path)), **change)
+    write_json(path, recipes.written(recipe))
+
+
+def phase(name, path):
+    metrics = read_json(path)
+    write_json(path, metrics | {"phases": metrics["phases"] | {name: metrics["phases"][name] + 10}})
+
+
+def norm(when, path):
+    norms = read_json(path)
+    norms[when][0][0] += 0.01
+    write_json(path, norms)
+
+
+def other_views(path):
+    """Soft targets of the last view, of training images, and their note."""
+    targets = np.load(path, mmap_mode="r+")
+    targets[-1, :100] += 1
+    targets.flush()
+    note = path.with_suffix(".json")
+    write_json(note, read_json(note) | {"sha256": sha256(path)})
+
+
+def delivered(run, path):
+    write_json(path, {"run": run, "sha256": sha256(path.parent / run / "model.safetensors")})
+
+
+class Case(NamedTuple):
+    """A change under runs/, made after which sums, report and notebooks are made anew; who sees it, in which words."""
+
+    what: str
+    seen: str  # check, replay or nothing
+    told: str
+    changes: dict  # file, or run (all its files) -> what is done to its path
+
+
+ARM, PLAIN, PRUNED, LEDGER = "finalist-1/cpu-s0", "plain/cpu-s1", "pruned/cpu-s3", "test_ledger.csv"
+counted = partial(field, "val_correct", lambda count: count + 20)
+scored = partial(cell, -1, 4, lambda share: (share * 5000 + 20) / 5000)
+one_right = partial(field, "test_correct", more)
+CASES = [
+    Case("parameters of metrics.json", "check", "85,956 parameters, metrics.json says 75,956",
+         {"compressed/cpu-s0/metrics.json": partial(field, "parameters", lambda count: count - 10_000)}),
+    Case("validation count of metrics.json", "check", "the last epoch of history.csv is not",
+         {f"{ARM}/metrics.json": counted}),
+    Case("validation count in metrics.json and history.csv, answers kept", "check", "validation images are right",
+         {f"{ARM}/metrics.json": counted, f"{ARM}/history.csv": scored}),
+    Case("validation count in metrics.json and history.csv, weights kept", "replay", "validation images are right",
+         {f"{PLAIN}/metrics.json": counted, f"{PLAIN}/history.csv": scored}),
+    Case("last validation loss of history.csv, logits kept", "check", "the last loss of history.csv",
+         {f"{ARM}/history.csv": partial(cell, -1, 3, better)}),
+    Case("last validation loss of history.csv, weights kept", "replay", "the last loss of history.csv",
+         {f"{PLAIN}/history.csv": partial(cell, -1, 3, better)}),
+    Case("an earlier accuracy of history.csv that is no count", "check", "is no count of 5000 images",
+         {f"{ARM}/history.csv": partial(cell, 1, 4, lambda share: share + 0.00001)}),
+    Case("an earlier accuracy of history.csv, by whole images", "nothing", "",
+         {f"{ARM}/history.csv": partial(cell, 1, 4, lambda share: (round(share * 5000) + 5) / 5000)}),
+    Case("a learning rate of history.csv", "check", "the learning rates of history.csv",
+         {f"{ARM}/history.csv": partial(cell, 1, 1, better)}),
+    Case("an epoch left out of history.csv", "check", "history.csv has not the 3 epochs",
+         {f"{ARM}/history.csv": partial(drop, 1)}),
+    Case("a step left out of steps.csv", "check", "steps.csv has not the 20 steps",
+         {f"{ARM}/steps.csv": partial(drop, 5)}),
+    Case("logits surer than they were", "check", "the last loss of history.csv",
+         {f"{ARM}/validation_logits.npy": soften}),
+    Case("kept answers removed", "check", "validation_logits.npy is missing",
+         {f"{ARM}/validation_logits.npy": lambda path: path.unlink()}),
+    Case("weights", "replay", "the last loss of history.csv", {"vanilla/cpu-s3/model.safetensors": nudge}),
+    Case("weights that are delivered", "check", "is not the delivered one",
+         {"compressed/cpu-s0/model.safetensors": partial(flip, -4, 0x01)}),
+    Case("another seed's weights delivered", "check", "names compressed/cpu-s1, expected compressed/cpu-s0",
+         {"delivered.json": partial(delivered, "compressed/cpu-s1")}),
+    Case("test count of metrics.json", "check", "test images are right, the ledger has",
+         {"plain/cpu-s0/metrics.json": one_right}),
+    Case("the teacher's test count of metrics.json", "check", "test images are right, the ledger has",
+         {"teacher/cpu-s0/metrics.json": one_right}),
+    Case("the teacher's test count in metrics.json and ledger, no answers kept", "nothing", "",
+         {"teacher/cpu-s0/metrics.json": one_right, LEDGER: partial(cell, 1, 3, more)}),
+    Case("test count in metrics.json and ledger, answers kept", "check", "the ledger's reading says",
+         {"plain/cpu-s0/metrics.json": one_right, LEDGER: partial(cell, 4, 3, more)}),
+    Case("kept answers to the test set, their count unchanged", "replay", "test_classes.npy is not what the weights",
+         {"plain/cpu-s0/test_classes.npy": swap}),
+    Case("a row of the ledger removed", "check", "the ledger has no reading", {LEDGER: partial(drop, 1)}),
+    Case("a row of the ledger twice", "check", "a recipe has two readings",
+         {LEDGER: lambda path: path.write_text(path.read_text() + path.read_text().splitlines()[1] + "\n")}),
+    Case("a row of the ledger under another run's name", "check", "is of the recipe of plain/cpu-s0",
+         {LEDGER: lambda path: path.write_text(path.read_text().replace(",plain/cpu-s0", ",plain/cpu-s9"))}),
+    Case("a date of the ledger", "nothing", "", {LEDGER: partial(digit, r"T\d\d:\d\d:\d")}),
+    Case("phase: the parent's count", "check", "phase distilled",
+         {f"{PRUNED}/metrics.json": partial(phase, "distilled")}),
+    Case("phase: after sparse learning", "check", "phase sparse", {f"{PRUNED}/metrics.json": partial(phase, "sparse")}),
+    Case("phase: pruned without sparse learning", "replay", "pruned again it is",
+         {f"{PRUNED}/metrics.json": partial(phase, "pruned_without_sparse_learning")}),
+    Case("phase: pruned after sparse learning", "nothing", "", {f"{PRUNED}/metrics.json": partial(phase, "pruned")}),
+    Case("group norms before sparse learning", "check", "group_norms.json is not of the weights of vanilla/cpu-s3",
+         {f"{PRUNED}/group_norms.json": partial(norm, "before")}),
+    Case("group norms after sparse learning", "nothing", "", {f"{PRUNED}/group_norms.json": partial(norm, "after")}),
+    Case("soft targets", "check", "not what soft_targets.json",
+         {"teacher/cpu-s0/soft_targets.npy": partial(flip, -1, 0x01)}),
+    Case("soft targets of training images and their sum, weights not in the cache", "nothing", "",
+         {"teacher/cpu-s0/soft_targets.json": lambda path: None, "teacher/cpu-s0/soft_targets.npy": other_views}),
+    Case("a seed removed", "check", "labels/cpu-s5 is not there", {"labels/cpu-s5": lambda path: path.unlink()}),
+    Case("a run copied as a further seed", "check", "labels/cpu-s4 holds numbers or weights of labels/cpu-s3",
+         {"labels/cpu-s4": lambda path: path.name == "recipe.json" or copied_from("labels/cpu-s3", path)}),
+    Case("a recipe of another seed under a run's name", "check", "its seed is 7, 3 is asked for",
+         {"labels/cpu-s3/recipe.json": partial(remake, seed=7)}),
+    Case("a number of a recipe", "check", "its digest is not that of its numbers",
+         {"labels/cpu-s3/recipe.json": partial(field, "images", more)}),
+    Case("a trial's setting in trials.csv", "check", "trials.csv is not of its recipe's grid",
+         {"tuning/cpu/trials.csv": partial(cell, 1, 1, more)}),
+    Case("threads, hardware or seconds of a run", "nothing", "",
+         {f"{ARM}/environment.json": partial(field, "cores", more),
+          f"{ARM}/metrics.json": partial(field, "wall_s", more)}),
+    Case("a speed of bench.json", "nothing", "", {"bench.json": partial(digit, r'"median": \d')}),
+]  # fmt: skip
+
+
 @pytest.fixture
 def sums_made_anew(hand, committed):
-    """Changes a file under runs/ and SHA256SUMS with it."""
+    """Changes files under runs/ and SHA256SUMS with them."""
 
-    def change(name, how):
-        hand(f"runs/{name}", how)
+    def change(changes):
+        for name, how in changes.items():
+            path = committed / "runs" / name
+            for one in sorted(path.iterdir()) if path.is_dir() else [path]:
+                hand(one.relative_to(committed), how)
         hand("runs/SHA256SUMS", lambda path: path.write_text(store.sums("cpu")))
-        assert unlike_sums() == []
 
     return change
 
 
-@pytest.fixture
-def replayed(committed, monkeypatch):
+def replayed(run, monkeypatch):
     """What replay finds in a run, less the first steps trained again, which are tests/test_replay.py's."""
-
-    def lines(name):
-        run = Run(committed / "runs" / name)
-        recorded = read_csv(run.folder / "steps.csv", ("step", "loss")).loss.tolist()
-        monkeypatch.setattr(replay, "first_losses", lambda *_: recorded)
-        try:
-            return replay.replay(run, CPU)
-        except InputError as error:
-            return [str(error)]
-
-    return lines
+    monkeypatch.setattr(replay, "first_losses", lambda *_: run.steps.loss.tolist())
+    return replay.replay(run, CPU).problems
 
 
-def phase(name, path):
-    """One image more right after a phase."""
-    content = json.loads(path.read_text())
-    content["phases"][name] += 1
-    write_json(path, content)
+def test_what_is_committed_passes_every_check(committed):
+    assert check.of_store("cpu") == []
 
 
-def scaled(path):
-    """Norms of the groups that are not the parent's."""
-    content = json.loads(path.read_text())
-    write_json(path, content | {"before": [[norm * 1.01 for norm in group] for group in content["before"]]})
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.what)
+def test_with_sums_report_and_notebooks_made_anew(case, sums_made_anew, committed, monkeypatch):
+    """Of the runs only the changed ones, two that the ledger tells of, their parents and other seeds are looked at."""
+    of_run, runs, touched = check.of_run, store.every("cpu"), {"/".join(name.split("/")[:2]) for name in case.changes}
+    told = touched | ({"plain/cpu-s0", "teacher/cpu-s0"} if LEDGER in case.changes else set())
+    near = {name.partition("/")[0] for name in told} | {"vanilla", "distilled"}
+    monkeypatch.setattr(
+        store,
+        "every",
+        lambda profile: [
+            Run(run.folder) for run in runs if run.folder.parent.name in near and (run.folder / "recipe.json").is_file()
+        ],
+    )
+    monkeypatch.setattr(check, "of_run", lambda run, fashion: of_run(run, fashion) if run.name in told else [])
+    sums_made_anew(case.changes)
+    lines = check.of_store("cpu")
+    assert any(case.told in line for line in lines) if case.seen == "check" else lines == [], lines
 
 
-def less(number):
-    return number - 10_000
+def test_tests_of_a_tree_that_lacks_a_run_name_it_and_end(hand, copied):
+    hand("runs/labels/cpu-s5/recipe.json", lambda path: path.unlink())
+    code = "import sys, pathlib, pytest; from hw2 import data; data.PROJECT = pathlib.Path(sys.argv[1])"
+    words = [sys.executable, "-c", f"{code}; sys.exit(pytest.main([sys.argv[2]]))", copied, __file__]
+    done = subprocess.run(words, capture_output=True, text=True, cwd=PROJECT)
+    assert done.returncode == 2 and "labels/cpu-s5" in done.stdout + done.stderr
 
 
-def copy_of(other, path):
-    shutil.copy(path.parents[2] / other, path)
+@pytest.mark.weekly
+@pytest.mark.parametrize("case", [case for case in CASES if case.seen != "check"], ids=lambda case: case.what)
+def test_replay_sees_it_or_nothing_does(case, sums_made_anew, committed, monkeypatch):
+    sums_made_anew(case.changes)
+    names = {"/".join(name.split("/")[:2]) for name in case.changes}
+    problems = [line for run in store.every("cpu") if run.name in names for line in replayed(run, monkeypatch)]
+    assert any(case.told in line for line in problems) if case.seen == "replay" else problems == [], problems
 
 
-@pytest.mark.parametrize(
-    ("name", "how", "told"),
-    [
-        ("compressed/cpu-s0/metrics.json", partial(field, "parameters", less), "85,956 parameters, metrics.json says"),
-        ("pruned/cpu-s3/metrics.json", partial(field, "parameters", less), "85,956 parameters, metrics.json says"),
-        ("teacher/cpu-s0/metrics.json", partial(field, "parameters", less), "23,528,522 parameters, metrics.json"),
-        ("teacher/cpu-s0/metrics.json", partial(field, "test_correct", more), "9034 in the ledger"),
-        ("plain/cpu-s1/metrics.json", partial(field, "val_correct", more), "not the accuracy of metrics.json"),
-        ("plain/cpu-s1/metrics.json", partial(field, "val_total", lambda total: 4999), "validation images, the recipe"),
-        ("plain/cpu-s1/metrics.json", lambda path: path.write_text("{}"), "val_correct Field required"),
-        ("plain/cpu-s1/metrics.json", partial(field, "val_correct", str), "val_correct Input should be a valid int"),
-        ("plain/cpu-s1/metrics.json", partial(field, "val_correct", lambda n: 5001), "more images are correct than"),
-        ("plain/cpu-s1/environment.json", partial(field, "threads", lambda n: 0), "threads Input should be greater"),
-        ("compressed/cpu-s1/metrics.json", partial(phase, "distilled"), "phase distilled counts"),
-        ("compressed/cpu-s1/metrics.json", partial(phase, "sparse"), "phase sparse is not"),
-        ("pruned/cpu-s3/group_norms.json", scaled, "not what the parent's weights give"),
-        ("plain/cpu-s1/history.csv", partial(copy_of, "plain/cpu-s0/history.csv"), "not the accuracy of metrics.json"),
-        ("test_ledger.csv", partial(cell, 1, 4, more), "is no count of test images"),
-        ("bench.json", partial(field, "rows", lambda rows: []), "rows List should have at least 1 item"),
-        ("delivered.json", partial(field, "run", lambda name: "../compressed/cpu-s0"), "run String should match"),
-    ],
-)
-def test_with_the_sums_made_anew_the_audit_finds(name, how, told, sums_made_anew, committed, monkeypatch):
-    names = {name.rpartition("/")[0], "distilled/cpu-s0", "distilled/cpu-s1", "vanilla/cpu-s3"}  # it, and parents
-    few = [run for run in store.every("cpu") if run.name in names]
-    monkeypatch.setattr(store, "every", lambda profile: few)  # the other runs are as they were
-    sums_made_anew(name, how)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(write, "made", lambda source: dict.fromkeys([] if source.bench and source.delivered else "?"))
-        try:
-            problems = write.stale("cpu", committed)
-        except InputError as error:
-            problems = [str(error)]
-    assert any(told in line for line in problems), problems
-
-
-def test_the_audit_finds_a_run_in_anothers_place_a_copied_seed_and_a_seed_too_many(committed, hand, tmp_path):
-    (committed / "cache").mkdir(exist_ok=True)
-    shutil.move(committed / "runs/plain/cpu-s1", tmp_path)
-    shutil.copytree(committed / "runs/plain/cpu-s0", committed / "runs/plain/cpu-s1")
-    shutil.copytree(tmp_path / "cpu-s1", committed / "runs/plain/cpu-s7")
-    told = "\n".join(audit.problems("cpu"))
-    for name in ("cpu-s1", "cpu-s7"):
-        shutil.rmtree(committed / "runs/plain" / name)
-    shutil.move(tmp_path / "cpu-s1", committed / "runs/plain")
-    assert "plain/cpu-s1: its recipe is of plain, seed 0" in told
-    assert "plain/cpu-s1: its history is that of plain/cpu-s0" in told
-    assert "plain/cpu-s7: its recipe is of plain, seed 1" in told
-
-
-@pytest.mark.parametrize(
-    ("run", "file", "how", "told"),
-    [
-        ("finalist-1/cpu-s0", "validation_logits.npy", soften, "last loss of history.csv"),
-        ("finalist-1/cpu-s0", "history.csv", partial(cell, -1, 4, better), "is not the accuracy of metrics.json"),
-        ("finalist-1/cpu-s0", "history.csv", partial(cell, -1, 3, better), "last loss of history.csv"),
-        ("finalist-1/cpu-s0", "history.csv", partial(cell, 1, 1, better), "learning rates of history.csv"),
-        ("finalist-1/cpu-s0", "metrics.json", partial(field, "val_correct", lambda n: n + 20), "validation images"),
-        ("plain/cpu-s0", "test_classes.npy", swap, "test_classes.npy is not what the weights predict"),
-        ("plain/cpu-s0", "test_classes.npy", partial(flip, -1, 0x01), "the ledger's reading says"),
-        ("teacher/cpu-s0", "soft_targets.npy", partial(flip, -1, 0x01), "soft_targets.npy: not what soft_targets.json"),
-        ("vanilla/cpu-s3", "model.safetensors", nudge, "last loss of history.csv"),
-    ],
-)
-def test_with_the_sums_made_anew_replay_finds(run, file, how, told, sums_made_anew, replayed):
-    assert replayed(run) == []
-    sums_made_anew(f"{run}/{file}", how)
-    problems = replayed(run)
-    assert any(told in problem for problem in problems), problems
-
-
-def test_the_delivered_weights_are_known_to_the_last_bit(committed, sums_made_anew):
-    name = store.delivered("cpu").name
-    sums_made_anew(f"{name}/model.safetensors", partial(flip, -4, 0x01))
-    with pytest.raises(InputError, match=rf"{name}: model\.safetensors is not the delivered one"):
-        store.delivered("cpu")
-
-
-def worst_trial(path):
-    """One image more for the worst setting: the choice stays what it was."""
-    column = path.read_text().splitlines()[0].split(",").index("val_correct")
-    counts = [int(line.split(",")[column]) for line in path.read_text().splitlines()[1:]]
-    cell(counts.index(min(counts)) + 1, column, more, path)
-
-
-def test_with_the_sums_made_anew_the_reports_check_finds_what_figures_show(stale, sums_made_anew):
-    sums_made_anew("compressed/cpu-s0/history.csv", partial(cell, 2, 4, better))
-    sums_made_anew("teacher/cpu-s0/metrics.json", partial(field, "test_correct", more))
-    sums_made_anew("tuning/cpu/trials.csv", worst_trial)
-    sums_made_anew("bench.json", partial(digit, r'"ratio": \d'))
-    figures = ("compressed_curves", "arms", "tuning", "speed")
-    told = {line.partition(": ")[0] for line in stale(*figures)}
-    assert told >= {f"figures/{figure}.json" for figure in figures}
+def test_the_page_on_trust_shows_every_case():
+    page = (PROJECT / "docs/trust.md").read_text("utf-8")
+    words = {"check": "`hw2 report --check`", "replay": "`hw2 replay`", "nothing": "nothing, git excepted"}
+    rows = [f"| {case.what} | {words[case.seen]} |" for case in CASES]
+    assert re.findall(r"^\| .* \| (?:`hw2 re.*`|nothing, .*) \|$", page, re.MULTILINE) == rows
 
 
 @pytest.mark.parametrize(
     ("name", "how"),
     [
+        ("distilled/cpu-s0/model.safetensors", partial(flip, -1, 0x40)),
         ("test_ledger.csv", partial(cell, 1, 3, more)),
+        ("plain/cpu-s2/history.csv", lambda path: path.unlink()),
+        ("plain/cpu-s2/stranger.csv", lambda path: path.write_text("")),
+    ],
+)
+def test_what_is_changed_under_runs_is_named_by_its_sum(name, how, hand, committed):
+    hand(f"runs/{name}", how)
+    assert list(check.sums("cpu")) == [f"{name}: changed, missing or new"]
+
+
+def test_missing_sums_are_told_and_stay_missing(hand, committed, monkeypatch):
+    monkeypatch.setattr(check, "of_run", lambda *_: [])
+    hand("runs/SHA256SUMS", lambda path: path.unlink())
+    assert check.of_store("cpu") == ["SHA256SUMS: missing"]
+    assert not (committed / "runs/SHA256SUMS").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "how"),
+    [
         # What no figure and no table shows: the report names the sums that it was made from.
         ("labels/cpu-s3/history.csv", partial(cell, 2, 2, better)),
         ("labels/cpu-s3/steps.csv", partial(cell, 5, 1, better)),
@@ -354,5 +408,5 @@ def test_with_the_sums_made_anew_the_report_names_others(name, how, committed, s
         return hashlib.sha256(store.sums_of("cpu").encode()).hexdigest() in (committed / "report.md").read_text("utf-8")
 
     assert named()
-    sums_made_anew(name, how)
+    sums_made_anew({name: how})
     assert not named()

@@ -24,6 +24,38 @@ LOWERING = {
 }
 
 
+#: instruction set that a run recorded -> variables with which a process computes so, where its processor knows more
+SETS = {
+    "AVX2": {"ATEN_CPU_CAPABILITY": "avx2", "ONEDNN_MAX_CPU_ISA": "AVX2"},
+    "DEFAULT": {"ATEN_CPU_CAPABILITY": "default", "ONEDNN_MAX_CPU_ISA": "SSE41"},
+}
+
+
+def lowering(told: dict) -> dict[str, str]:
+    """Variables with which a process computes as one did that recorded this environment; AVX2 where none is told."""
+    if told["device"] != "cpu":
+        return {}
+    return told.get("lowered_by") or SETS.get(told.get("instruction_set", "AVX2"), {})
+
+
+def alike(one: dict, other: dict) -> bool:
+    """Whether what two environments tell lets the same numbers be expected, with as many threads."""
+    names = ("instruction_set", "device", "packages")
+    return all(name in one and one[name] == other.get(name) for name in names)
+
+
+@contextmanager
+def variables(values: dict[str, str]):
+    """Processes that the block starts have these variables."""
+    before = {name: os.environ.get(name) for name in values}
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            os.environ.pop(name) if value is None else os.environ.update({name: value})
+
+
 @contextmanager
 def threads(count: int):
     """That many threads of PyTorch's own while the block runs."""
@@ -45,7 +77,7 @@ def pick_device(name: str = "auto") -> torch.device:
 
 
 def environment(device: torch.device) -> dict:
-    """What a run's numbers may depend on besides its recipe. Runs of before 2026-11-26 lack the last four entries."""
+    """Here and now, as a `schemas.Environment`."""
     name, flags = _processor()
     return {
         "packages": {name: importlib.metadata.version(name) for name in PACKAGES},

@@ -14,7 +14,7 @@ from hw2 import data
 from hw2.errors import InputError
 from hw2.experiments import store
 from hw2.experiments.run import Run, root
-from hw2.files import RESTORE, read_array, read_csv, sha256, write_array, write_csv, write_json
+from hw2.files import read_array, read_csv, restore, sha256, write_array, write_csv, write_json
 from hw2.training import predict
 
 ANSWERS = "test_classes.npy"  # in the run's folder, uint8 (10000,)
@@ -27,18 +27,19 @@ def ledger(profile: str) -> pd.DataFrame:
     return read_csv(path, COLUMNS, words=("when", "run", "recipe")) if path.is_file() else pd.DataFrame(columns=COLUMNS)
 
 
-def recorded(run: Run) -> int | None:
-    """The ledger's count of correct test images for the run's recipe; None where there is no reading."""
+def reading(run: Run) -> tuple[int, int] | None:
+    """The ledger's count of correct test images for the run's recipe, and of all; None where there is no reading."""
     rows = ledger(run.profile)
-    known = rows[rows.recipe == run.recipe.digest].correct
-    return int(known.iloc[0]) if len(known) else None
+    known = rows[rows.recipe == run.recipe.digest]
+    return (int(known.correct.iloc[0]), int(known.total.iloc[0])) if len(known) else None
 
 
 def checked(run: Run, classes: Tensor, fashion: data.FashionMNIST) -> int:
     """How many of these classes (n,) of the test images are right. `InputError` where the ledger says another count."""
     correct = int((classes == fashion.test_labels).sum())
-    if (told := recorded(run)) not in (None, correct):
-        raise InputError(f"{run.name}: {correct} test images correct, the ledger's reading says {told}; {RESTORE}")
+    if (told := reading(run)) not in (None, (correct, len(classes))):
+        advice = restore(root(run.profile) / "test_ledger.csv")
+        raise InputError(f"{run.name}: {correct} test images correct, the ledger's reading says {told[0]}; {advice}")
     return correct
 
 
@@ -48,7 +49,7 @@ def answers(run: Run, fashion: data.FashionMNIST) -> Tensor:
     Raises `InputError` where that was not done yet, or where the ledger says another count. Replay and grading compare
     them with what the weights predict.
     """
-    if recorded(run) is None:
+    if reading(run) is None:
         raise InputError(f"{run.name}: its test set was not read; `hw2 deliver` reads it, once for each recipe")
     kept = read_array(run.folder / ANSWERS, np.uint8, (len(fashion.test_labels),))
     classes = torch.from_numpy(kept.astype(np.int64))
@@ -58,12 +59,15 @@ def answers(run: Run, fashion: data.FashionMNIST) -> Tensor:
 
 def read_test_set(run: Run, fashion: data.FashionMNIST) -> None:
     """The one place that reads the test set for the ledger. Where the recipe has a reading, it must give the same."""
-    if recorded(run) is not None and run.test_accuracy is not None:
+    if run.test_accuracy is not None:
+        if reading(run) is None:  # it would be a second one: what is there is put back, not made anew
+            path = root(run.profile) / "test_ledger.csv"
+            raise InputError(f"{path}: has no reading of {run.name}, whose metrics.json has one; {restore(path)}")
         return
     classes = predict(run.network(), fashion.test_images)
     correct, total = checked(run, classes, fashion), len(classes)
     with store.changing(run.profile):
-        if recorded(run) is None:  # the recipe may have been trained again, or another process may have read it by now
+        if reading(run) is None:  # the recipe may have been trained again, or another process may have read it by now
             when = datetime.now(UTC).isoformat(timespec="seconds")
             new = {"when": when, "run": run.name, "recipe": run.recipe.digest, "correct": correct, "total": total}
             rows = [*ledger(run.profile).to_dict("records"), new]
@@ -72,10 +76,12 @@ def read_test_set(run: Run, fashion: data.FashionMNIST) -> None:
         write_json(run.folder / "metrics.json", run.metrics | {"test_correct": correct, "test_total": total})
 
 
-def of_weights(path: Path, profile: str) -> Run | None:
-    """The run that left these weights, or None."""
-    digest = sha256(path)
-    for found in sorted(root(profile).glob("*/*/model.safetensors")):
-        if not found.parent.name.startswith(".") and sha256(found) == digest:
-            return Run(found.parent)
-    return None
+def of_weights(path: Path) -> list[Run]:
+    """The runs of any profile that left these weights, in their folder or in the cache."""
+    size, digest = path.stat().st_size, sha256(path)
+    found = []
+    for run in (*store.every("full"), *store.every("smoke")):
+        kept = run.weights
+        if kept.is_file() and kept.stat().st_size == size and sha256(kept) == digest:
+            found.append(run)
+    return found

@@ -26,6 +26,7 @@ FIRST = frozenset({
 })  # fmt: skip
 #: fields that recipes and their `Fit` had and gave up, at the one value that every run had; another is refused
 RETIRED, RETIRED_FIT = {"iterations": 1, "growing": False}, {"ema": 0.0, "erasing": 0}
+COUNTS = ("images", "validation", "views", "batch", "recalibration")  # at least one; other numbers are at least 0
 
 
 def _counted(content: object) -> dict[str, object]:
@@ -97,6 +98,8 @@ class StudentRecipe(Recipe):
     def __post_init__(self):
         super().__post_init__()
         distillation.check(self.temperature, self.alpha, self.loss, self.targets)
+        if self.widths is not None and not (len(self.widths) == 4 and all(0 < width <= 4096 for width in self.widths)):
+            raise InputError(f"widths {self.widths}: expected four, of the stem and of the stages, from 1 to 4096")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -136,19 +139,26 @@ def _less(values: dict, retired: dict) -> dict:
 def read(kind: type[Recipe], content: dict) -> Recipe:
     """The recipe of a recipe.json. `InputError` where it is none of this kind, or its digest is not that of its fields.
 
-    A field that the file lacks has its default.
+    A field that came after `FIRST` has its default where the file lacks it.
     """
     values = {name: tuple(v) if isinstance(v, list) else v for name, v in content.items() if name != "digest"}
     try:
-        fits = {name: Fit(**_less(values[name], RETIRED_FIT)) for name in ("fit", "sparse") if name in values}
-        recipe = kind(**_less(values, RETIRED) | fits)
-        adapter(kind).validate_json(json.dumps(asdict(recipe)), strict=True)  # which holds the types as well
+        parts = {name: _less(values[name], RETIRED_FIT) for name in ("fit", "sparse") if name in values}
+        values = _less(values, RETIRED)
+        for one, given in ((kind, values), *((Fit, part) for part in parts.values())):
+            if lacking := FIRST & {field.name for field in fields(one)} - given.keys():
+                raise ValueError(f"it lacks {', '.join(sorted(lacking))}")
+        recipe = kind(**values | {name: Fit(**part) for name, part in parts.items()})
+        adapter(kind).validate_json(json.dumps(asdict(recipe), allow_nan=False), strict=True)  # the types as well
+        for name, value in _flat(recipe).items():
+            least = int(name.rpartition(".")[2] in COUNTS)
+            if isinstance(value, int | float) and value < least:
+                raise ValueError(f"{name} {value}: expected at least {least}")
         digest = recipe.digest
     except (AttributeError, TypeError, ValueError, RecursionError) as error:
-        told = textwrap.shorten(str(error), 200)
-        raise InputError(f"no recipe ({told}); restore recipe.json with `git checkout`") from None
+        raise InputError(f"no recipe ({textwrap.shorten(str(error), 200)})") from None
     if digest != content.get("digest"):
-        raise InputError("its digest is not that of its numbers; restore recipe.json with `git checkout`")
+        raise InputError("its digest is not that of its numbers")
     return recipe
 
 
@@ -158,16 +168,17 @@ def written(recipe: Recipe) -> dict:
     return content | {name: content[name] | RETIRED_FIT for name in ("fit", "sparse") if name in content}
 
 
+def _flat(recipe: Recipe) -> dict[str, object]:
+    """Field -> value; fields of a `Fit` by their path, such as fit.lr."""
+    values = {}
+    for name, value in asdict(recipe).items():
+        values |= {f"{name}.{key}": v for key, v in value.items()} if isinstance(value, dict) else {name: value}
+    return values
+
+
 def difference(old: Recipe, new: Recipe) -> str:
     """The first field in which two recipes differ, with both values, in words."""
-
-    def flat(recipe: Recipe) -> dict[str, object]:
-        values = {}
-        for name, value in asdict(recipe).items():
-            values |= {f"{name}.{key}": v for key, v in value.items()} if isinstance(value, dict) else {name: value}
-        return values
-
-    before, after = flat(old), flat(new)
+    before, after = _flat(old), _flat(new)
     for name in before | after:
         if before.get(name) != after.get(name):
             return f"its {name} is {before.get(name)}, {after.get(name)} is asked for"

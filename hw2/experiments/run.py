@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache as kept
 from functools import cached_property
 from pathlib import Path
 
@@ -11,13 +13,31 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from hw2 import data, distillation, networks
+from hw2 import data, distillation, networks, pruning
+from hw2.assignment import WIDTHS
 from hw2.errors import InputError
-from hw2.experiments import catalogue, recipes, schemas
-from hw2.experiments.recipes import Recipe
-from hw2.files import RESTORE, read_array, read_csv, read_json, sha256
+from hw2.experiments import catalogue, schemas
+from hw2.experiments.recipes import CompressedRecipe, Recipe, TeacherRecipe, TuningRecipe
+from hw2.files import read_array, read_csv, read_json, restore, sha256
 
 HISTORY = ("epoch", "lr", "train_loss", "val_loss", "val_accuracy")
+STEPS = ("step", "loss")
+
+
+#: phases of a compression in metrics.json, and those that sparse learning adds
+PHASES = {"distilled", "pruned", "recalibrated", "fine_tuned"}
+SPARSE = {"sparse", "pruned_without_sparse_learning", "recalibrated_without_sparse_learning"}
+
+
+@kept
+def _count(make: Callable[..., torch.nn.Module], *words) -> int:
+    with torch.device("meta"):
+        return networks.count_parameters(make(*words))
+
+
+@kept
+def _group_sizes(widths: tuple[int, ...]) -> list[int]:
+    return list(map(len, pruning.group_norms(networks.ResNet14(widths))))
 
 
 def home(profile: str) -> Path:
@@ -54,28 +74,70 @@ class Run:
         path = self.folder / "recipe.json"
         content = read_json(path)
         try:
-            return catalogue.read(content)
+            recipe = catalogue.read(content)
+            if isinstance(recipe, TuningRecipe):
+                raise InputError("a search's recipe, expected a run's")
         except InputError as error:
-            raise InputError(f"{self.name}/recipe.json: {error}") from None
+            raise InputError(f"{path}: {error}; {restore(path)}") from None
+        return recipe
+
+    @property
+    def sparse(self) -> bool:
+        """Whether sparse learning came before pruning."""
+        return isinstance(self.recipe, CompressedRecipe) and self.recipe.sparse.epochs > 0
 
     @property
     def metrics(self) -> schemas.Metrics:
-        """`InputError` where a count is larger than its total."""
+        """`InputError` where a count is larger than its total, or phases are not those of the recipe."""
         path = self.folder / "metrics.json"
         metrics = read_json(path, schemas.Metrics)
-        counts = [metrics["val_correct"], *metrics.get("phases", {}).values()]
-        test = metrics["test_correct"], metrics["test_total"]
+        phases, test = metrics.get("phases", {}), (metrics["test_correct"], metrics["test_total"])
+        counts = [metrics["val_correct"], *phases.values()]
         if max(counts) > metrics["val_total"] or (test.count(None) == 1) or (None not in test and test[0] > test[1]):
-            raise InputError(f"{path}: more images are correct than there are; {RESTORE}")
+            raise InputError(f"{path}: more images are correct than there are; {restore(path)}")
+        expected = PHASES if isinstance(self.recipe, CompressedRecipe) else set()
+        if phases.keys() != expected | (SPARSE if self.sparse else set()):
+            raise InputError(f"{path}: its phases are not those of its recipe; {restore(path)}")
         return metrics
 
     @property
     def environment(self) -> schemas.Environment:
         return read_json(self.folder / "environment.json", schemas.Environment)
 
+    @property
+    def widths(self) -> tuple[int, ...]:
+        """What the recipe makes of a ResNet-14."""
+        widths = self.recipe.widths or WIDTHS
+        return pruning.narrowed(widths, self.recipe.ratio) if isinstance(self.recipe, CompressedRecipe) else widths
+
+    @cached_property
+    def parameters(self) -> int:
+        """Counted: of the weights where they are committed, else of the network that the recipe makes."""
+        if (self.folder / "model.safetensors").is_file():
+            return networks.count_parameters(self.network())
+        teacher = isinstance(self.recipe, TeacherRecipe)
+        return _count(networks.teacher, self.recipe.stem) if teacher else _count(networks.ResNet14, self.widths)
+
+    @property
+    def group_norms(self) -> schemas.GroupNorms:
+        """Where the row keeps them: of as many channels as there are, `after` where sparse learning came in between."""
+        path = self.folder / "group_norms.json"
+        norms = read_json(path, schemas.GroupNorms)
+        sizes = _group_sizes(self.recipe.widths or WIDTHS)
+        if norms.keys() != {"before", *(["after"] if self.sparse else [])} or any(
+            list(map(len, groups)) != sizes for groups in norms.values()
+        ):
+            raise InputError(f"{path}: expected the norms of {sizes} channels; {restore(path)}")
+        return norms
+
     @cached_property
     def history(self) -> pd.DataFrame:
         return read_csv(self.folder / "history.csv", HISTORY)
+
+    @cached_property
+    def steps(self) -> pd.DataFrame:
+        """The losses of the first steps."""
+        return read_csv(self.folder / "steps.csv", STEPS)
 
     @property
     def weights(self) -> Path:
@@ -85,7 +147,7 @@ class Run:
 
     def network(self) -> torch.nn.Module:
         """In evaluation mode. `InputError` where the weights are not on this machine."""
-        if not isinstance(self.recipe, recipes.TeacherRecipe):
+        if not isinstance(self.recipe, TeacherRecipe):
             return networks.load(self.weights)
         if not self.weights.is_file():
             raise InputError(f"{self.name}: its weights (94 MB) are not committed; train it here: `hw2 train teacher`")
@@ -99,7 +161,7 @@ class Run:
         expected |= {name: getattr(self.recipe, name) for name in ("pad", "view_seed", "views")}
         targets = distillation.read_cache(path)
         if read_json(described) != expected | {"sha256": sha256(path)} or len(targets) != expected["views"]:
-            raise InputError(f"{path}: not what {described.name} and recipe.json say; {RESTORE}")
+            raise InputError(f"{path}: not what {described.name} and recipe.json say; {restore(path)}")
         return targets
 
     @cached_property
@@ -117,8 +179,7 @@ class Run:
 
     def __str__(self) -> str:
         test = "not read" if self.test_accuracy is None else f"{self.test_accuracy:.2%}"
-        parameters = self.metrics["parameters"]
-        return f"{self.name}: {parameters:,} parameters, validation {self.val_accuracy:.2%}, test {test}"
+        return f"{self.name}: {self.parameters:,} parameters, validation {self.val_accuracy:.2%}, test {test}"
 
     @property
     def val_accuracy(self) -> float:
@@ -135,3 +196,43 @@ class Run:
         """Validation accuracy of a pruned network after a phase of its compression; None where there was none."""
         metrics = self.metrics
         return metrics["phases"][phase] / metrics["val_total"] if phase in metrics["phases"] else None
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A trial of the search in `folder`, checked and replayed like a run."""
+
+    folder: Path
+    number: int
+    recipe: TuningRecipe
+    environment: dict
+    history: pd.DataFrame
+    steps: pd.DataFrame
+
+    @property
+    def name(self) -> str:
+        return f"tuning/{self.folder.name}/{self.number}"
+
+    @property
+    def profile(self) -> str:
+        return self.folder.name
+
+
+def trials(folder: Path) -> list[Trial]:
+    """The trials of a search that kept their histories, in order; searches of profile `cpu` kept none."""
+    if not (folder / "history.csv").is_file():
+        return []
+    recipe, told = catalogue.read(read_json(folder / "recipe.json")), folder / "environment.json"
+    machines = read_json(told, schemas.TrialsEnvironment)
+    history, steps = (
+        read_csv(folder / f"{name}.csv", ("trial", *columns))
+        for name, columns in (("history", HISTORY), ("steps", STEPS))
+    )
+    count = len(recipe.seeds) * len(recipe.temperatures) * len(recipe.alphas)
+    if len(machines["of_trials"]) != count or not max(machines["of_trials"]) < len(machines["environments"]):
+        raise InputError(f"{told}: expected the environment of each of {count} trials; {restore(told)}")
+    found = []
+    for number, which in enumerate(machines["of_trials"]):
+        rows = history[history.trial == number], steps[steps.trial == number]
+        found.append(Trial(folder, number, recipe, machines["environments"][which], *rows))
+    return found

@@ -43,6 +43,15 @@ class Environment(TypedDict):
     lowered_by: NotRequired[dict[str, str]]
 
 
+class TrialsEnvironment(TypedDict):
+    """environment.json of a search: the environments that its trials had, and for each trial the number of its own."""
+
+    environments: list[Environment]
+    of_trials: Annotated[list[Count], Field(min_length=1)]
+    wall_s: list[Amount]
+    processor_s: list[Amount]
+
+
 class Delivered(TypedDict):
     """delivered.json."""
 

@@ -9,7 +9,7 @@ import os
 import shutil
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 
 import pandas as pd
@@ -21,7 +21,7 @@ from hw2.experiments import catalogue, recipes, schemas
 from hw2.experiments.profiles import check_profile
 from hw2.experiments.recipes import Recipe
 from hw2.experiments.run import Run, cache, home, root
-from hw2.files import RESTORE, read_csv, read_json, sha256, write_json, write_text
+from hw2.files import read_csv, read_json, restore, sha256, write_json, write_text
 
 TRIALS = ("trial", "T", "alpha", "lr", "seed", "epochs", "images", "val_correct", "state")
 #: experiments without which a profile delivers nothing
@@ -35,7 +35,7 @@ def default_profile() -> str:
 
 def delivered_profile() -> str | None:
     """That of the project's delivered network; None where none is delivered."""
-    return _named("cpu")[0].profile if (root("cpu") / "delivered.json").is_file() else None
+    return named("cpu")[0].profile if (root("cpu") / "delivered.json").is_file() else None
 
 
 def place(recipe: Recipe, profile: str, own: bool = False) -> Path:
@@ -62,7 +62,7 @@ def check_replaced(folder: Path, recipe: Recipe, replace: bool) -> None:
 
 
 def every(profile: str) -> list[Run]:
-    """All finished runs in the profile's store."""
+    """All finished runs in the profile's store, which other profiles may share."""
     found = root(profile).glob("*/*-s*/recipe.json")
     return [Run(path.parent) for path in sorted(found) if not path.parent.name.startswith(".")]
 
@@ -72,7 +72,7 @@ def made_by(digest: str, profile: str) -> Run:
     for run in every(profile):
         if read_json(run.folder / "recipe.json").get("digest") == digest:
             return run
-    raise InputError(f"no run with the recipe {digest[:12]} is there; {RESTORE}")
+    raise InputError(f"no run with the recipe {digest[:12]} is there; restore runs/, or train it again")
 
 
 def require(name: str, seed: int = 0, profile: str | None = None, settings: Settings | None = None) -> Run:
@@ -146,7 +146,7 @@ def best(trials: pd.DataFrame) -> tuple[float, float]:
     Of equals, the lower temperature and then the lower alpha.
     """
     if trials.empty:
-        raise InputError(f"trials.csv has no trials; {RESTORE}")
+        raise InputError("trials.csv has no trials; restore it, or search again by `hw2 tune --replace`")
     temperature, alpha = trials.groupby(["T", "alpha"], sort=True).val_correct.mean().idxmax()
     return float(temperature), float(alpha)
 
@@ -165,25 +165,25 @@ def finalists(trials: pd.DataFrame) -> list[tuple[float, float]]:
     return [first, best(rest if first[1] == trials.alpha.min() else smallest)]
 
 
-def _named(profile: str) -> tuple[Run, str]:
+def named(profile: str) -> tuple[Run, str]:
     """The run that delivered.json names, and the SHA-256 of its weights."""
-    path = root(profile) / "delivered.json"
-    named = read_json(path, schemas.Delivered)
-    catalogue.row(named["run"].partition("/")[0])
-    return Run(root(profile) / named["run"]), named["sha256"]
+    content = read_json(root(profile) / "delivered.json", schemas.Delivered)
+    catalogue.row(content["run"].partition("/")[0])
+    return Run(root(profile) / content["run"]), content["sha256"]
 
 
 def delivered(profile: str | None = None) -> Run:
     """The run that delivered.json names; `InputError` where its weights are not the named ones."""
     profile = check_profile(profile or default_profile())
-    run, digest = _named(profile)
+    run, digest = named(profile)
     if run.profile != profile:
         raise InputError(f"profile {profile}: the delivered network is {run.name}; `hw2 deliver` names its own")
     weights = run.folder / "model.safetensors"
     if not weights.is_file():
-        raise InputError(f"{run.name}: the delivered network has no model.safetensors; {RESTORE}")
+        raise InputError(f"{run.name}: the delivered network has no model.safetensors; {restore(weights)}")
     if sha256(weights) != digest:
-        raise InputError(f"{run.name}: model.safetensors is not the delivered one (SHA-256 differs); {RESTORE}")
+        told = f"model.safetensors is not the delivered one (SHA-256 differs); {restore(weights)}"
+        raise InputError(f"{run.name}: {told}")
     return run
 
 
@@ -220,7 +220,8 @@ def lock(recipe: Recipe, wait: bool = True) -> Iterator[bool]:
 def new_folder(recipe: Recipe, profile: str, own: bool = False) -> Iterator[Path]:
     """A temporary folder that becomes the run's when the block ends well; its recipe.json is written here."""
     final = place(recipe, profile, own)
-    aside = final.with_name(f".{final.name}.{os.getpid()}.tmp")
+    # Who trains holds the recipe's lock: of its digest there is one such folder, and what a killed process left goes.
+    aside = final.with_name(f".{final.name}.{recipe.digest[:16]}.tmp")
     older = aside.with_suffix(".old")
     shutil.rmtree(aside, ignore_errors=True)
     aside.mkdir(parents=True)
@@ -257,7 +258,11 @@ def sums_of(profile: str) -> str:
 
 
 def complete_sums(profile: str) -> None:
-    """Write SHA256SUMS where a process that was killed left none."""
+    """Mend what killed processes left: folders aside whose recipe's lock nobody holds go, missing sums are written."""
+    for path in root(profile).glob("*/.*-s*.*"):
+        held = FileLock(data.PROJECT / "cache" / path.name.split(".")[-2] / "lock")
+        with suppress(Timeout, OSError), held.acquire(timeout=0):
+            shutil.rmtree(path)
     if root(profile).is_dir() and not (root(profile) / "SHA256SUMS").is_file():
         with changing(profile):
             pass

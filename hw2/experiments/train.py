@@ -48,6 +48,10 @@ class Start:
     objective: training.Objective | None = None
 
 
+def layout(recipe: TeacherRecipe) -> torch.memory_format:
+    return torch.channels_last if recipe.stem == "stride1" else torch.contiguous_format
+
+
 def objective(recipe: StudentRecipe, work: Work) -> training.Objective | None:
     """The recipe's loss; None is the cross-entropy alone."""
     if recipe.teacher is None:
@@ -70,7 +74,7 @@ def prepare(recipe: Recipe, work: Work, judge: Callable[[str, nn.Module], None] 
     torch.manual_seed(recipe.seed)
     label = f"{recipe.stage}, seed {recipe.seed}"
     if isinstance(recipe, TeacherRecipe):
-        channels_last = recipe.stem == "stride1"
+        channels_last = layout(recipe) == torch.channels_last
         return Start(networks.teacher(recipe.stem), recipe.fit, {"label": label, "channels_last": channels_last})
     loss = objective(recipe, work)
     if not isinstance(recipe, CompressedRecipe):

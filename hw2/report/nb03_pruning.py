@@ -13,7 +13,7 @@ from safetensors.torch import save
 
 from hw2 import networks, pruning
 from hw2.assignment import LIMIT
-from hw2.experiments import catalogue, schemas
+from hw2.experiments import catalogue
 from hw2.files import read_json
 from hw2.report import style
 from hw2.report.nb01_teacher import curve
@@ -100,7 +100,7 @@ def draw_norms(data: dict) -> Figure:
 def norms(source: Source) -> dict:
     """groups, a list of {name, before, after (norms in order of size), removed (channels)}; note. The first seed's."""
     run, groups = source.run("pruned"), []
-    found = read_json(run.folder / "group_norms.json", schemas.GroupNorms)
+    found = run.group_norms
     for name, before, after in zip(pruning.group_names(), found["before"], found["after"], strict=True):
         removed = len(before) - pruning.narrowed((len(before),), run.recipe.ratio)[0]
         sizes = {"before": rounded(sorted(before)), "after": rounded(sorted(after))}

@@ -35,7 +35,7 @@ def result_rows(source: Source) -> list[dict]:
     """The chain's networks side by side: parameters, seeds, accuracies over the seeds, the command that makes each."""
     rows = []
     for name, runs in source.group("chain").items():
-        row = {"network": catalogue.row(name).words, "parameters": runs[0].metrics["parameters"], "seeds": len(runs)}
+        row = {"network": catalogue.row(name).words, "parameters": runs[0].parameters, "seeds": len(runs)}
         row |= {"validation": [run.val_accuracy for run in runs], "test": tested(runs)}
         rows.append(row | {"made by": f"hw2 train {name} --profile {source.profile}"})
     return rows

@@ -16,7 +16,7 @@ import numpy as np
 from PIL import Image
 
 from hw2 import assignment, data, files, grading, report
-from hw2.experiments import audit, catalogue, ledger, store
+from hw2.experiments import catalogue, check, ledger, store
 from hw2.experiments.run import home
 from hw2.report import nb02_distillation, nb03_pruning, statistics, style
 from hw2.report.source import Source
@@ -73,7 +73,7 @@ def context(source: Source) -> dict:
     return {
         "source": source,
         "delivered": run,
-        "metrics": run.metrics,
+        "metrics": run.metrics | {"parameters": run.parameters},
         "environment": run.environment,
         "assignment": assignment,
         "summary": grading.summary_table(run.network()),
@@ -124,7 +124,7 @@ def graded(weights: Path | str | None = None, submission: Path | str | None = No
         for name, text in texts(source).items():
             files.write_text(Path(folder, name), text)
         submission, weights = Path(submission or f"{folder}/submission.csv"), Path(weights or source.delivered.weights)
-        lines, _ = grading.grade(weights, submission, Path(folder, "report.md"), source.fashion, source.profile)
+        lines, _ = grading.grade(weights, submission, Path(folder, "report.md"), source.fashion)
     return grading.table(lines)
 
 
@@ -148,11 +148,14 @@ def write_figure(name: str, profile: str, folder: Path | None = None) -> list[Pa
 
 
 def stale(profile: str, folder: Path | None = None) -> list[str]:
-    """A line for each file that is not what code and runs make now, or contradicts another; changes nothing.
+    """A line for each file that is not what code and runs make now, or for each run that contradicts another file.
 
-    Text and data are compared exactly. Pictures byte for byte on Linux x86-64, where the pins hold, elsewhere by look.
+    Changes nothing. Text and data are compared exactly. Pictures are compared byte for byte on Linux x86-64, where the
+    pins hold, elsewhere by look.
     """
-    problems, folder, content = audit.problems(profile), folder or output(profile), made(Source(profile))
+    if problems := check.of_store(profile):
+        return problems
+    folder, content = folder or output(profile), made(Source(profile))
     exact = (platform.system(), platform.machine()) == ("Linux", "x86_64")
     for name, new in content.items():
         path = folder / name

@@ -2,16 +2,20 @@
 
     python tests/torture/fuzz.py [--inputs 100000] [--keep] [READER...]
 
-Exit status 1 where a reader lets something else out; `--keep` writes what was tried into torture.json.
+What reads JSON gets well-formed JSON too, with fields dropped, of another type or out of range. Exit status 1 where a
+reader lets something else out; `--keep` writes what was tried into torture.json.
 """
 
 import argparse
+import copy
 import csv
+import dataclasses
 import gzip
 import hashlib
 import io
 import json
 import random
+import shutil
 import sys
 import tempfile
 from collections.abc import Callable
@@ -33,17 +37,21 @@ from test_networks import deflated
 
 from hw2 import data, distillation, grading, networks, pictures
 from hw2.errors import InputError
-from hw2.experiments import environment, run, store
-from hw2.files import read_csv
+from hw2.experiments import catalogue, check, environment, recipes, run, store
+from hw2.files import read_csv, read_json, write_json
+from hw2.report import source
 
 
 class Reader(NamedTuple):
-    """`read` takes a path of the name `file`; mutations start at `seeds`, and may put in one of `tokens`."""
+    """`read` takes a path of the name `file`; mutations start at `seeds`, and may put in one of `tokens`.
+
+    Without tokens the seeds are JSON, and so are their mutations.
+    """
 
     file: str
     read: Callable[[Path], object]
     seeds: list[bytes]
-    tokens: list[bytes] = [b""]  # noqa: RUF012
+    tokens: list[bytes] | None = [b""]  # noqa: RUF012
     bound: int = 256 * 2**20  # bytes that it may take for a small file
 
 
@@ -52,6 +60,8 @@ STATE = {name: value.contiguous() for name, value in tiny_network().state_dict()
 NUMBERS = [b"nan", b"inf", b"-1", b"1e999", b"9" * 400, b"0x1", b"True", b'"', b"\0", b"\xff", b"\r", b"\n", b","]
 KINDS = (torch.int8, torch.bool, torch.bfloat16, torch.float64, torch.float8_e4m3fn, torch.complex64)
 FORMATS = ["PNG", "JPEG", "BMP", "GIF", "TIFF", "WEBP", "PPM", "TGA", "ICO", "PCX", "DDS", "SGI", "ICNS", "EPS", "AVIF"]
+VALUES = [None, True, -1, 0, 1, 2.5, -0.5, 1e308, 10**30, "", "x", "3", "../x", "0" * 64, [], {}, [1], [[]], {"x": 1}]
+DIGEST = "0" * 64  # of every recipe here: its numbers are changed, and the digest with them
 packed = partial(gzip.compress, mtime=0)
 KNOWN: dict[str, Reader] = {}  # what forked processes see
 
@@ -85,22 +95,64 @@ def check_submission(path: Path) -> None:
         assert rows == [["id", "pred"], *([str(row), str(label)] for row, label in enumerate(CLASSES.tolist()))]
 
 
+def use_run(folder: Path) -> None:
+    """What report and checks ask of a run's files, of whichever kind."""
+    one = run.Run(folder)
+    str(one), one.widths, one.val_accuracy, one.test_accuracy, environment.lowering(one.environment)
+    check.of_history(one, one.metrics["val_correct"], one.metrics["val_total"])
+    if isinstance(one.recipe, recipes.CompressedRecipe):
+        assert len(one.group_norms["before"]) and one.at_phase("distilled") is not None
+
+
+def json_readers(folder: Path) -> dict[str, Reader]:
+    """Every reader of JSON, by the files of a compressed run, of a search of two trials, and of what stands beside."""
+    top, made = data.PROJECT / "runs", folder / "runs/pruned/cpu-s3"
+    shutil.copytree(top / "pruned/cpu-s3", made)
+    found, environments = {}, [environment.environment(torch.device("cpu"))]
+    trials = {"environments": environments, "of_trials": [0, 0], "wall_s": [1.5, 2], "processor_s": [1, 2]}
+    grid = catalogue.tuning("smoke", catalogue.Unknown())
+    grid = dataclasses.replace(grid, temperatures=(2.0, 4.0), alphas=(0.5,), seeds=(0,))
+    search_ = folder / "runs/tuning/smoke"
+    write_json(search_ / "recipe.json", recipes.written(grid))
+    write_json(search_ / "environment.json", trials)
+    for name, columns in (("history", run.HISTORY), ("steps", run.STEPS)):
+        (search_ / f"{name}.csv").write_bytes(table(("trial", *columns)))
+    write_json(made / "recipe.json", read_json(made / "recipe.json") | {"digest": DIGEST})
+    for name in ("metrics", "environment", "recipe", "group_norms"):
+        found[name] = (made / f"{name}.json", lambda path: use_run(path.parent))
+    for name in ("environment", "recipe"):
+        found[f"search's {name}"] = (search_ / f"{name}.json", lambda path: run.trials(path.parent))
+    for name, read in (
+        ("delivered", lambda path: store.named("cpu")),
+        ("bench", lambda path: read_json(path, source.Bench)),
+    ):
+        shutil.copy(top / f"{name}.json", folder / "runs")
+        found[name] = (folder / f"runs/{name}.json", read)
+    return {
+        f"JSON, {name}": Reader(path.relative_to(folder).as_posix(), read, [path.read_bytes()], None)
+        for name, (path, read) in found.items()
+    }
+
+
 def readers(patch: pytest.MonkeyPatch, folder: Path) -> dict[str, Reader]:
     """Every reader of files that people hand us; `patch` makes the data set and the teacher small."""
     name = "t10k-labels-idx1-ubyte"
     patch.setitem(data.FILES, name, (hashlib.sha256(LABELS).hexdigest(), (20,)))
     patch.setattr(networks, "teacher", lambda stem="imagenet": tiny_network())
+    patch.setattr(recipes.Recipe, "digest", DIGEST)
+    others = json_readers(folder)
+    patch.setattr(data, "PROJECT", folder)
     (folder / "run").mkdir()
     (folder / "run/metrics.json").write_text('{"val_total": 3}')
     resnet = {f"resnet50.{key}": value for key, value in STATE.items()}
-    made = [next((data.PROJECT / "runs" / row).glob("*/recipe.json")).read_bytes() for row in ("plain", "compressed")]
+    made = [recipe.read_bytes() for recipe in (folder / "runs").glob("*/*/recipe.json")]
     keys = [json.dumps(key).encode() for key in ("digest", "fit", "sparse", "widths", "stem", "parent", "stage")]
     submission = table(("id", "pred"), *enumerate(CLASSES.tolist()))
     trials = [(n, 2.0**n, 0.5, 0.1, n % 2, 1, 64, 30 + n, "COMPLETE") for n in range(4)]
     history = table(run.HISTORY, (1, 0.1, 2.5, 2.25, 0.5), (2, 1e-5, 1.5, 1.25, 0.75))
     zeros = [written(np.save, np.zeros(shape, np.float16)) for shape in ((3, 10), (2, 3, 10))]
     turned = bytes(Image.Exif()) + b"MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0\x06\0\0"
-    return {
+    return others | {
         "idx": Reader(name, data.read_idx, [LABELS, LABELS[:9], LABELS + b"\0"]),
         "gzip": Reader(
             f"{name}.gz", data.read_idx, [packed(LABELS), packed(LABELS, 0), packed(LABELS[:9]) + packed(LABELS[9:])],
@@ -168,8 +220,30 @@ def one(reader: Reader, path: Path, content: bytes) -> bool:
     return True
 
 
+def reshaped(draw: random.Random, content: object) -> object:
+    """JSON with one part, at any depth, dropped, doubled, wrapped, turned into text, or of another value."""
+    if not content or not isinstance(content, dict | list) or draw.random() < 0.1:
+        return copy.deepcopy(draw.choice([*VALUES, [content], str(content), draw.randint(-5, 20000), draw.random()]))
+    key = draw.choice(list(content) if isinstance(content, dict) else range(len(content)))
+    kind, part = draw.random(), content[key]
+    if kind < 0.25:
+        del content[key]
+    elif kind < 0.35:
+        content[f"{key}x" if isinstance(content, dict) else slice(key, key)] = (
+            part if isinstance(content, dict) else [part]
+        )
+    else:
+        content[key] = reshaped(draw, part)
+    return content
+
+
 def mutated(reader: Reader, draw: random.Random) -> bytes:
     """A seed with up to four places cut, repeated, flipped, or overwritten by bytes or a token."""
+    if reader.tokens is None:
+        content = json.loads(draw.choice(reader.seeds))
+        for _ in range(draw.randint(1, 3)):
+            content = reshaped(draw, content)
+        return json.dumps(content).encode()
     content = bytearray(draw.choice(reader.seeds))
     for _ in range(draw.randint(1, 4)):
         place, length = draw.randint(0, len(content)), draw.choice([0, 1, 2, 4, 8, 64, len(content)])
@@ -183,7 +257,9 @@ def mutated(reader: Reader, draw: random.Random) -> bytes:
 def drawn(reader: Reader, path: Path, inputs: int, seed: int = 0) -> int:
     """Try so many mutated files; how many the reader took."""
     draw = random.Random(seed)
-    return sum(one(reader, path, mutated(reader, draw)) for _ in range(inputs))
+    taken = sum(one(reader, path, mutated(reader, draw)) for _ in range(inputs))
+    path.write_bytes(reader.seeds[0])  # what lies beside a reader's next file is whole
+    return taken
 
 
 def apart(name: str, path: Path, tried: int | bytes) -> tuple[int, int]:

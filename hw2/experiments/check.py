@@ -1,0 +1,250 @@
+"""What the files of a store say of one another, recomputed in seconds: no training, no pass through a network.
+
+Replay adds what takes longer. docs/trust.md says which change is seen by which of them.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from datetime import datetime
+from functools import cache
+
+import numpy as np
+from torch import Tensor
+from torch.nn import functional
+
+from hw2 import data as source
+from hw2 import networks, pruning, training
+from hw2.data import FashionMNIST
+from hw2.errors import InputError
+from hw2.experiments import catalogue, ledger, search, store
+from hw2.experiments.recipes import CompressedRecipe, Recipe, TeacherRecipe
+from hw2.experiments.run import Run, Trial, root, trials
+from hw2.files import sha256
+
+#: Relative difference of the last epoch's validation loss that may be rounding, by the device that recorded it.
+#: Measured for a CPU: 1e-7 where weights are evaluated again, 2e-5 where logits were kept in float16. GPUs round more.
+LAST = {"cpu": 1e-4, "cuda": 1e-3}
+NORMS = 1e-4  # relative difference of a group's norm that may be rounding; measured between processors: 1e-6
+#: what rows keep of their networks' answers, by the word in `keep`
+KEPT = {"weights": "model.safetensors", "logits": "validation_logits.npy", "classes": "validation_classes.npy"}
+
+
+def of_store(profile: str) -> list[str]:
+    """A line for each thing that is not what the rest of the store says. Changes nothing."""
+    lines = []
+    for folder in sorted((root(profile) / "tuning").glob("[!.]*")):
+        lines += _told(f"tuning/{folder.name}", lambda folder=folder: _search(folder.name))
+    if lost := missing(profile):
+        return lines + lost  # the rest would tell of the same
+    fashion, runs = source.fashion_mnist(), store.every(profile)
+    lines += _told("SHA256SUMS", lambda: sums(profile)) + _told("delivered.json", lambda: _delivered(profile))
+    lines += [line for run in runs for line in _told(run.name, lambda run=run: of_run(run, fashion))]
+    lines += _told("runs", lambda: _copies(runs)) if not lines else []
+    lines += _told("test_ledger.csv", lambda: _ledger(profile, {run.recipe.digest: run for run in runs}))
+    return lines
+
+
+def _told(name: str, check: Callable[[], object]) -> list[str]:
+    """The lines of a check; a file that it cannot read is one."""
+    try:
+        return [f"{name}: {line}" for line in check()]
+    except InputError as error:
+        return [str(error)]
+
+
+def missing(profile: str) -> list[str]:
+    """Runs of the profile's catalogue that are not there, and runs that are none of it."""
+    settings, names, lines = store.Settings(profile), set(), []
+    for name in catalogue.names(profile):
+        for seed in catalogue.seeds(name, profile):
+            names.add(f"{name}/{profile}-s{seed}")
+            lines += _told(name, lambda name=name, seed=seed: store.require(name, seed, profile, settings) and [])
+    others = [run.name for run in store.every(profile) if run.profile == profile and run.name not in names]
+    return [*dict.fromkeys(lines), *(f"{name}: the profile trains no such seed" for name in others)]
+
+
+def sums(profile: str) -> Iterator[str]:
+    path = root(profile) / "SHA256SUMS"
+    recorded = path.read_text("utf-8").splitlines() if path.is_file() else []
+    if not recorded:
+        yield "missing"
+    elif names := {line[66:] for line in set(recorded) ^ set(store.sums(profile).splitlines())}:
+        yield f"{', '.join(sorted(names))}: changed, missing or new"
+
+
+def _delivered(profile: str) -> Iterator[str]:
+    """Which network is delivered is no choice: the first seed's."""
+    first = f"compressed/{profile}-s{catalogue.seeds('compressed', profile)[0]}"
+    if not (root(profile) / "delivered.json").is_file() or (run := store.named(profile)[0]).profile != profile:
+        return  # the profile is not delivered yet
+    if run.name != first:
+        yield f"names {run.name}, expected {first}"
+    store.delivered(profile)
+
+
+def of_run(run: Run, fashion: FashionMNIST) -> list[str]:
+    """What the run's files say of one another, of its parent and of the ledger."""
+    recipe, metrics, lines = run.recipe, run.metrics, []
+    if run.name != f"{recipe.stage}/{run.profile}-s{recipe.seed}":
+        lines.append(f"its recipe is of {recipe.stage}, seed {recipe.seed}")
+    if not isinstance(recipe, TeacherRecipe):  # whose weights are too large to commit
+        kept = [KEPT[one] for one in catalogue.row(recipe.stage).keep if one in KEPT]
+        lines += [f"{name} is missing" for name in kept if not (run.folder / name).is_file()]
+    if run.parameters != metrics["parameters"]:
+        lines.append(f"{run.parameters:,} parameters, metrics.json says {metrics['parameters']:,}")
+    if metrics["val_total"] != len(recipe.task(fashion).validation):
+        lines.append(f"metrics.json is of {metrics['val_total']} validation images")
+    lines += of_history(run, metrics["val_correct"], metrics["val_total"])
+    for right, slack, loss in of_answers(run, fashion):
+        lines += against(run, right, slack, loss)
+    if isinstance(recipe, CompressedRecipe):
+        lines += _phases(run)
+    return lines + _test(run, fashion)
+
+
+def of_history(run: Run | Trial, correct: int, total: int) -> list[str]:
+    """Epochs, steps and learning rates against the recipe; accuracies against the count."""
+    fits = [run.recipe.sparse, run.recipe.fit] if isinstance(run.recipe, CompressedRecipe) else [run.recipe.fit]
+    history, images, lines = run.history, run.recipe.images, []
+    epochs, first = sum(fit.epochs for fit in fits), next((fit for fit in fits if fit.epochs), fits[0])
+    kept = min(training.STEPS_KEPT, first.epochs * math.ceil(images / first.batch))
+    if run.steps.step.tolist() != list(range(kept)):
+        lines.append(f"steps.csv has not the {kept} steps of its recipe")
+    if len(history) != epochs or history.epoch.tolist() != list(range(1, epochs + 1)):
+        return [*lines, f"history.csv has not the {epochs} epochs of its recipe"]
+    if not all(map(math.isclose, history.lr, rates(run.recipe))):
+        lines.append("the learning rates of history.csv are not those of its recipe")
+    if not all(round(share * total) / total == share for share in history.val_accuracy):
+        lines.append(f"an accuracy of history.csv is no count of {total} images")
+    if epochs and history.val_accuracy.iloc[-1] != correct / total:
+        lines.append(f"the last epoch of history.csv is not {correct} of {total}")
+    return lines
+
+
+def rates(recipe: Recipe) -> list[float]:
+    """The learning rate at the end of each epoch."""
+    found = []
+    for fit in [recipe.sparse, recipe.fit] if isinstance(recipe, CompressedRecipe) else [recipe.fit]:
+        each = math.ceil(recipe.images / fit.batch)
+        steps = range(each - 1, fit.epochs * each, each)
+        found += [training.learning_rate(fit, step, fit.epochs * each) for step in steps]
+    return found
+
+
+def of_answers(run: Run, fashion: FashionMNIST) -> list[tuple[int, int, float | None]]:
+    """For each kept answer: validation images right, how many of them rounding may have moved, the loss."""
+    task, found = run.recipe.task(fashion), []
+    labels = fashion.train_labels[task.validation]
+    if (run.folder / KEPT["logits"]).is_file():
+        logits = run.validation_logits.double()
+        near = int((training.margins(logits) < training.NEAR).sum())  # these were settled in float64
+        found.append((right(logits.argmax(1), labels), near, _loss(logits, labels)))
+    if (run.folder / KEPT["classes"]).is_file():
+        found.append((right(run.validation_classes, labels), 0, None))
+    if isinstance(run.recipe, TeacherRecipe):
+        logits = run.soft_targets[0][task.validation].double()
+        ties = int((training.margins(logits) == 0).sum())  # float16 makes equals of near ones, changes no other order
+        found.append((right(logits.argmax(1), labels), ties, _loss(logits, labels)))
+    return found
+
+
+def against(run: Run, right: int, slack: int, loss: float | None) -> list[str]:
+    """An evaluation of the validation images against metrics.json and the last epoch of history.csv."""
+    metrics, lines = run.metrics, []
+    if abs(right - metrics["val_correct"]) > slack:
+        lines.append(f"{right} validation images are right, metrics.json says {metrics['val_correct']}")
+    if loss is not None and len(run.history):  # the course's teacher was not trained here
+        told, rounding = run.history.val_loss.iloc[-1], LAST[run.environment["device"]]
+        if not math.isclose(told, loss, rel_tol=rounding, abs_tol=1e-5):
+            lines.append(f"the last loss of history.csv is {told:.6f}, evaluated it is {loss:.6f}")
+    return lines
+
+
+def _phases(run: Run) -> list[str]:
+    """What is known of the phases before the last from the parent, from history.csv and from metrics.json."""
+    parent, phases, lines = store.made_by(run.recipe.parent, run.profile), run.metrics["phases"], []
+    known = {"distilled": parent.metrics["val_correct"], "fine_tuned": run.metrics["val_correct"]}
+    if run.sparse and len(run.history) >= run.recipe.sparse.epochs:
+        share = run.history.val_accuracy.iloc[run.recipe.sparse.epochs - 1]
+        known["sparse"] = round(share * run.metrics["val_total"])
+    for phase, count in known.items():
+        if phases[phase] != count:
+            lines.append(f"phase {phase} of metrics.json is {phases[phase]}, elsewhere it is {count}")
+    if (run.folder / "group_norms.json").is_file() and parent.weights.is_file():
+        for told, norms in zip(run.group_norms["before"], _norms(parent.weights), strict=True):
+            if not np.allclose(told, norms, rtol=NORMS, atol=1e-6):
+                lines.append(f"group_norms.json is not of the weights of {parent.name}")
+                break
+    return lines
+
+
+@cache
+def _norms(weights) -> list[list[float]]:
+    return pruning.group_norms(networks.load(weights))
+
+
+def _test(run: Run, fashion: FashionMNIST) -> list[str]:
+    """The ledger has the reading that the run claims, and no other."""
+    metrics, reading = run.metrics, ledger.reading(run)
+    if (run.folder / ledger.ANSWERS).is_file():
+        ledger.answers(run, fashion)
+    claimed = metrics["test_correct"], metrics["test_total"]
+    if claimed != (None, None) and claimed != reading:
+        told = "no reading" if reading is None else f"{reading[0]} of {reading[1]}"
+        return [f"metrics.json says that {claimed[0]} of {claimed[1]} test images are right, the ledger has {told}"]
+    return []
+
+
+def _copies(runs: list[Run]) -> Iterator[str]:
+    """A run that is another seed's: no two trainings share a loss in float64, nor their weights."""
+    seen: dict[object, Run] = {}
+    for run in runs:
+        weights = run.folder / KEPT["weights"]
+        marks = {*run.history.train_loss, *([sha256(weights)] if weights.is_file() else [])}
+        for mark in marks:
+            first = seen.setdefault(mark, run)
+            if first.recipe.seed != run.recipe.seed or (first.recipe.stage == run.recipe.stage and first != run):
+                yield f"{run.name} holds numbers or weights of {first.name}"
+                break
+
+
+def _ledger(profile: str, runs: dict[str, Run]) -> Iterator[str]:
+    """Each recipe has one reading, of a date, under the name of its run."""
+    rows = ledger.ledger(profile)
+    if rows.recipe.duplicated().any():
+        yield "a recipe has two readings"
+    for row in rows.itertuples():
+        try:
+            datetime.fromisoformat(row.when)
+        except (TypeError, ValueError):
+            yield f"{row.when!r} is no date"
+        if row.recipe in runs and runs[row.recipe].name != row.run:
+            yield f"the reading of {row.run} is of the recipe of {runs[row.recipe].name}"
+
+
+def _search(profile: str) -> Iterator[str]:
+    """The trials against the grid and, where they have them, against their own histories."""
+    recipe, table = catalogue.tuning(profile, store.Settings(profile)), store.trials(profile)
+    common = {"lr": recipe.fit.lr, "epochs": recipe.fit.epochs, "images": recipe.images, "state": "COMPLETE"}
+    grid = [{"trial": number} | one | common for number, one in enumerate(search.settings(recipe))]
+    if table.drop(columns="val_correct")[list(grid[0])].to_dict("records") != grid:
+        yield "trials.csv is not of its recipe's grid"
+        return
+    for trial in trials(root(profile) / "tuning" / profile):
+        yield from (f"trial {trial.number}: {line}" for line in of_trial(trial))
+
+
+def of_trial(trial: Trial) -> list[str]:
+    """A trial's epochs and steps against its recipe, and its count in trials.csv."""
+    correct = store.trials(trial.profile).val_correct[trial.number]
+    return of_history(trial, int(correct), trial.recipe.validation)
+
+
+def right(classes: Tensor, labels: Tensor) -> int:
+    return int((classes == labels).sum())
+
+
+def _loss(logits: Tensor, labels: Tensor) -> float:
+    return functional.cross_entropy(logits, labels).item()
