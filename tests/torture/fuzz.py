@@ -37,9 +37,8 @@ from test_networks import deflated
 
 from hw2 import data, distillation, grading, networks, pictures
 from hw2.errors import InputError
-from hw2.experiments import catalogue, check, environment, recipes, run, store
+from hw2.experiments import catalogue, check, environment, recipes, run, schemas, store
 from hw2.files import read_csv, read_json, write_json
-from hw2.report import source
 
 
 class Reader(NamedTuple):
@@ -124,7 +123,7 @@ def json_readers(folder: Path) -> dict[str, Reader]:
         found[f"search's {name}"] = (search_ / f"{name}.json", lambda path: run.trials(path.parent))
     for name, read in (
         ("delivered", lambda path: store.named("cpu")),
-        ("bench", lambda path: read_json(path, source.Bench)),
+        ("bench", lambda path: read_json(path, schemas.Bench)),
     ):
         shutil.copy(top / f"{name}.json", folder / "runs")
         found[name] = (folder / f"runs/{name}.json", read)
@@ -143,7 +142,10 @@ def readers(patch: pytest.MonkeyPatch, folder: Path) -> dict[str, Reader]:
     others = json_readers(folder)
     patch.setattr(data, "PROJECT", folder)
     (folder / "run").mkdir()
-    (folder / "run/metrics.json").write_text('{"val_total": 3}')
+    plain = recipes.written(catalogue.recipe("plain", "smoke", 0, catalogue.Unknown()))
+    counts = {"val_correct": 1, "val_total": 3, "test_correct": None, "test_total": None}
+    write_json(folder / "kept/recipe.json", plain)
+    write_json(folder / "kept/metrics.json", counts | {"parameters": 9, "wall_s": 1, "peak_memory_bytes": None})
     resnet = {f"resnet50.{key}": value for key, value in STATE.items()}
     made = [recipe.read_bytes() for recipe in (folder / "runs").glob("*/*/recipe.json")]
     keys = [json.dumps(key).encode() for key in ("digest", "fit", "sparse", "widths", "stem", "parent", "stage")]
@@ -183,7 +185,7 @@ def readers(patch: pytest.MonkeyPatch, folder: Path) -> dict[str, Reader]:
             [b"IHDR", b"IDAT", b"iCCP", b"zTXt", b"eXIf", b"\xff\xd8\xff\xe1", b"Exif\0\0", b"\x7f\xff\xff\xff"],
             1536 * 2**20),  # 14 bytes for each of the 89 million pixels that Pillow lets pass
         "logits": Reader(
-            "run/validation_logits.npy", lambda path: run.Run(path.parent).validation_logits, [zeros[0]],
+            "kept/validation_logits.npy", lambda path: run.Run(path.parent).validation_logits, [zeros[0]],
             [b"'|O'", b"'<f8'", b"99999999", b"True", b"\x03\0", b"PK\x03\x04", b"\x80\x04"]),
         "soft targets": Reader("soft_targets.npy", distillation.read_cache, [zeros[1]], [b"|O", b"9999999"]),
     }  # fmt: skip
