@@ -1,5 +1,6 @@
 """What nbval passes in silence: cells not run, pictures, standard error, disagreeing pairs, lax mode, markers."""
 
+import ast
 import base64
 import copy
 import os
@@ -84,6 +85,19 @@ def test_a_notebook_that_trained_is_run_again_and_shows_results_alone(tmp_path, 
     assert [cell.execution_count for cell in found.cells] == [1, 2]
     assert found.cells[1].outputs[0].data == {"text/plain": "2"}
     assert problems(path, found) == []
+
+
+@pytest.mark.parametrize("threads", ["abc", "0", "-1", "2"])
+def test_a_kernel_gets_of_the_users_environment_only_what_it_can_use(tmp_path, monkeypatch, threads):
+    names = "OMP_NUM_THREADS", "HW2_DATA", "HW2_OUT", "PYTHONSTARTUP", "MPLBACKEND", "COLUMNS"
+    for name, value in zip(names, (threads, "~/images", "here", "nothing.py", "nope", "7"), strict=True):
+        monkeypatch.setenv(name, value)
+    monkeypatch.chdir(tmp_path)
+    path = made(tmp_path / "sub.ipynb", f"import os; [os.environ.get(name) for name in {names}]")
+    (cell,) = notebooks.run(path).cells
+    expected = ["2" if threads == "2" else None, os.path.expanduser("~/images"), str(tmp_path / "here"), None]
+    assert ast.literal_eval(cell.outputs[0].data["text/plain"])[:4] == expected
+    assert "nope" not in cell.outputs[0].data["text/plain"]
 
 
 def test_a_notebook_that_always_warns_is_an_error(tmp_path):

@@ -30,7 +30,7 @@ SOURCES = {
 
 def output(profile: str) -> Path:
     """Where report, figures and submission go: the profile's home, unless HW2_OUT names another folder."""
-    return Path(os.environ.get("HW2_OUT") or home(profile))
+    return Path(os.environ.get("HW2_OUT") or home(profile)).expanduser()
 
 
 def _provenance(source: Source) -> list[dict]:

@@ -89,7 +89,10 @@ def run(path: Path) -> nbformat.NotebookNode:
         if hasattr(socket, "AF_UNIX"):  # sockets in a private folder; TCP's are open to the machine's other users
             manager.transport, manager.ip = "ipc", f"{private}/kernel"
         passed = {name: os.environ[name] for name in PASSED if name in os.environ}
-        passed |= {name: os.path.abspath(passed[name]) for name in ("HW2_DATA", "HW2_OUT") if passed.get(name)}
+        if not passed.get("OMP_NUM_THREADS", "1").strip("0").isdigit():  # OpenMP would complain of it in each kernel
+            del passed["OMP_NUM_THREADS"]
+        for name in {"HW2_DATA", "HW2_OUT"} & passed.keys():  # a kernel's folder is that of its notebook
+            passed[name] = passed[name] and os.path.abspath(os.path.expanduser(passed[name]))
         try:
             return client.execute(cwd=str(path.parent), env=passed | {"IPYTHONDIR": private})
         except CellExecutionError as error:
