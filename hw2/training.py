@@ -6,6 +6,7 @@ The same arguments on the same machine with the same number of threads give the 
 import copy
 import io
 import math
+import textwrap
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -110,13 +111,20 @@ class _Training:
         self.images, self.labels = task.data.train_images.to(device), task.data.train_labels.to(device)
         self.per_epoch = math.ceil(len(task.train) / numbers.batch)
         self.history, self.done = History(environment=options.environment), 0
+        self.words = f"{options.label}, seed {seed}, {numbers}, {len(task.train)} images"
         self.started, self.processor = time.monotonic(), time.process_time()
 
     def load(self, path: Path) -> None:
-        state = torch.load(path, map_location=self.images.device, weights_only=True)
-        self.network.load_state_dict(state["network"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.history, self.done = History(**state["history"]), state["done"]
+        try:
+            state = torch.load(path, map_location=self.images.device, weights_only=True)
+            if state["words"] != self.words:
+                raise ValueError(f"it is of {state['words']}")
+            self.network.load_state_dict(state["network"])
+            self.optimizer.load_state_dict(state["optimizer"])
+            self.history, self.done = History(**state["history"]), state["done"]
+        except Exception as error:  # torch raises whatever its unpickler or the shapes met
+            told = textwrap.shorten(str(error), 200)
+            raise InputError(f"{path}: no checkpoint of {self.words} ({told}); delete it to begin again") from None
 
     def save(self, path: Path) -> None:
         spent = {
@@ -127,6 +135,7 @@ class _Training:
             "network": self.network.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "done": self.done,
+            "words": self.words,
             "history": vars(self.history) | spent,
         }
         content = io.BytesIO()  # into a file torch.save raises whatever its C++ meets on a full disk

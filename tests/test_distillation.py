@@ -159,6 +159,9 @@ def test_an_interrupted_cache_goes_on_with_the_views_that_are_missing(few, tmp_p
     assert len(calls) == 4
     np.testing.assert_array_equal(again, whole)
     assert len(list(tmp_path.iterdir())) == 3
+    np.save(tmp_path / "view-2.npy", whole[2, 1:])
+    with pytest.raises(InputError, match=r"view-2\.npy: no readable array .*; delete it to compute it again"):
+        build_cache(tiny_network(), images, ROWS, 3, 2, 0, tmp_path)
     np.save(tmp_path / "soft_targets.npy", whole)
     assert read_cache(tmp_path / "soft_targets.npy").numpy().tobytes() == whole.tobytes()
 

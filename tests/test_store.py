@@ -201,7 +201,10 @@ def test_whoever_is_killed_before_the_sums_leaves_none(project):
         write_json(run.folder / "metrics.json", METRICS | {"val_correct": 0})
         raise KeyboardInterrupt
     assert not (project / "runs/SHA256SUMS").exists()
+    for folder in (project / "runs", run.folder):  # which a process that was killed while it wrote left as well
+        (folder / ".half.1.tmp").touch()
     store.complete_sums("cpu")
+    assert not [*project.rglob(".half*")]
     assert "plain/cpu-s3/metrics.json" in checked(project / "runs")
 
 

@@ -76,12 +76,25 @@ def test_sigterm_ends_training_after_the_epoch_that_it_is_in(few, tmp_path):
 
     whole, history = fit(few)
     before = signal.getsignal(signal.SIGTERM)
-    with pytest.raises(Ended, match="student"), ending_at_an_epoch():
-        fit(few, checkpoint=checkpoint, before_epoch=asked, label="student")
+    with pytest.raises(Ended, match="training"), ending_at_an_epoch():
+        fit(few, checkpoint=checkpoint, before_epoch=asked)
     with ending_at_an_epoch():  # it comes in the last epoch, and ends nothing
         resumed, continued = fit(few, network=tiny_network(5), checkpoint=checkpoint, before_epoch=asked)
     assert epochs == [0, 1] and signal.getsignal(signal.SIGTERM) == before
     assert same_bits(whole, resumed) and continued.epochs == history.epochs
+
+
+@pytest.mark.parametrize(
+    ("damage", "more", "told"),
+    [(0, {"seed": 1}, "it is of training, seed 0"), (0, {"label": "plain"}, "it is of training"),
+     (0, {"network": ResNet14((8, 8, 8, 8))}, "size mismatch"), (1000, {}, "")],
+)  # fmt: skip
+def test_a_checkpoint_of_another_training_or_cut_off_is_told(few, tmp_path, damage, more, told):
+    fit(few, checkpoint=(path := tmp_path / "training.pt"))
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) - damage])
+    with pytest.raises(InputError, match=rf"training\.pt: no checkpoint of .*{told}.*delete it to begin again"):
+        fit(few, checkpoint=path, **more)
 
 
 def test_the_first_steps_alone_are_those_of_the_whole_training(few, tmp_path):

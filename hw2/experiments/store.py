@@ -278,5 +278,7 @@ def changing(profile: str) -> Iterator[None]:
     (data.PROJECT / "cache").mkdir(parents=True, exist_ok=True)
     with FileLock(data.PROJECT / "cache" / f"{home(profile).name}.lock", is_singleton=True):
         (top / "SHA256SUMS").unlink(missing_ok=True)
+        for left in (*top.glob(".*.tmp"), *top.glob("[!.]*/[!.]*/.*.tmp")):  # by a process that was killed
+            left.unlink()
         yield
         write_text(top / "SHA256SUMS", sums(profile))
