@@ -1,7 +1,5 @@
 """The command line: parses, calls, prints. Heavy imports stand inside the commands that need them."""
 
-from __future__ import annotations
-
 import os
 import sys
 from pathlib import Path

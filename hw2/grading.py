@@ -1,7 +1,5 @@
 """The rubric of the assignment, computed from weights and data, and the submission for its competition."""
 
-from __future__ import annotations
-
 import io
 import re
 from contextlib import redirect_stdout

@@ -5,8 +5,6 @@ setting that the search chose, and from whether the course's file stands in for 
 the one that the others are compared with.
 """
 
-from __future__ import annotations
-
 import dataclasses
 from dataclasses import dataclass
 

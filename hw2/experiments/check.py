@@ -3,8 +3,6 @@
 Replay adds what takes longer. docs/trust.md says which change is seen by which of them.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Iterator
 from datetime import datetime

@@ -1,7 +1,5 @@
 """What a run records of machine and code, and what training asks of them."""
 
-from __future__ import annotations
-
 import hashlib
 import importlib.metadata
 import os

@@ -1,7 +1,5 @@
 """The test set's readings: one for each recipe, recorded when it is made."""
 
-from __future__ import annotations
-
 from datetime import UTC, datetime
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """What is to be trained, in which order, and the time that it takes."""
 
-from __future__ import annotations
-
 import sys
 
 from hw2.errors import InputError
@@ -61,7 +59,7 @@ def _all_needs(name: str, seed: int, profile: str) -> dict[Task, None]:
 
 def hours(todo: list[Task], profile: str, last: Recipe | None = None) -> list[float]:
     """Hours of one core that each task takes, from the delivered runs' seconds. `last`: recipe of the last task."""
-    rates = {name: _seconds_an_image(name) for name in ("teacher", "plain")}
+    rates = {name: _hours_an_image(name) for name in ("teacher", "plain")}
     found = []
     for name, seed in todo:
         if (name, seed) == SEARCH:
@@ -70,7 +68,7 @@ def hours(todo: list[Task], profile: str, last: Recipe | None = None) -> list[fl
         else:
             usual = catalogue.recipe(name, profile, seed, catalogue.Unknown())
             images = _images(last if last and (name, seed) == todo[-1] else usual)
-        found.append(images * rates["teacher" if name == "teacher" else "plain"] / 3600)
+        found.append(images * rates["teacher" if name == "teacher" else "plain"])
     return found
 
 
@@ -110,9 +108,6 @@ def _images(recipe: Recipe) -> int:
     return epochs * recipe.images
 
 
-def _seconds_an_image(name: str) -> float:
-    """Of a delivered run's processors, or of the clock where only that was recorded."""
+def _hours_an_image(name: str) -> float:
     run = store.require(name, 0, store.delivered_profile() or store.default_profile())
-    metrics = run.metrics
-    spent = metrics.get("processor_s") or metrics["wall_s"] * run.environment["threads"]
-    return spent / _images(run.recipe)
+    return run.core_hours / _images(run.recipe)

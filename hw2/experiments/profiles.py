@@ -4,8 +4,6 @@
 `cpu` is of the runs that are delivered until `full`'s are there.
 """
 
-from __future__ import annotations
-
 from hw2.errors import InputError
 from hw2.training import Fit
 

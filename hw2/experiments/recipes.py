@@ -4,8 +4,6 @@ A recipe names no path, device or time. Its digest names the run: a run is loade
 same recipe exists.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import textwrap

@@ -3,8 +3,6 @@
 What replay proves, what it does not, and how the tolerances were measured is told in docs/trust.md.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """A finished run's folder, and where such folders are."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache as kept
@@ -191,6 +189,12 @@ class Run:
         """None until the test set was read for this run."""
         metrics = self.metrics
         return None if metrics["test_correct"] is None else metrics["test_correct"] / metrics["test_total"]
+
+    @property
+    def core_hours(self) -> float:
+        """Of the processor that training took, or of the clock for each thread where only that was recorded."""
+        metrics = self.metrics
+        return (metrics.get("processor_s") or metrics["wall_s"] * self.environment["threads"]) / 3600
 
     def at_phase(self, phase: str) -> float | None:
         """Validation accuracy of a pruned network after a phase of its compression; None where there was none."""

@@ -4,8 +4,6 @@ Several processes, on one machine or on many, may share a study through its stor
 used: loading a network needs none of it.
 """
 
-from __future__ import annotations
-
 import itertools
 import time
 import warnings

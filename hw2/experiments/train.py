@@ -1,7 +1,5 @@
 """From a recipe to a finished run's folder: preparation (replay's too), training, and `obtain`."""
 
-from __future__ import annotations
-
 import sys
 import time
 from collections.abc import Callable, Iterator

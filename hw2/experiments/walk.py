@@ -1,7 +1,5 @@
 """All of a profile: its walk by one process or several, and its delivery."""
 
-from __future__ import annotations
-
 import multiprocessing
 import os
 import time
