@@ -36,10 +36,12 @@ def test_all_is_written_and_what_is_changed_is_named_and_made_right_again(projec
     monkeypatch.setattr(write, "made", lambda source: made)
     out = write.write("smoke", tmp_path / "out")
     assert write.stale("smoke", out) == []
-    text = (out / "report.md").read_text("utf-8")
-    for name, plot in report.FIGURES.items():
-        assert f"![{plot.alt}](figures/{name}.png)" in text
-        assert re.search(rf"^\| {name} \| 0\d_\w+, cell \d+ \|", text, re.MULTILINE)
+    text, sources = ((out / name).read_text("utf-8") for name in ("report.md", "docs/figures.md"))
+    shown = re.findall(r"!\[(.*)\]\(figures/(\w+)\.png\)\n\n\*Figure (\d+)\. (.*)\*\n", text)
+    assert [int(number) for _, _, number, _ in shown] == [*range(1, len(shown) + 1)] and 8 <= len(shown) <= 10
+    assert all(alt == caption == report.FIGURES[name].alt for alt, name, _, caption in shown)
+    for name in report.FIGURES:
+        assert re.search(rf"^\| {name} \| 0\d_\w+, cell \[\d+\] \|", sources, re.MULTILINE)
     shown = []
     with monkeypatch.context() as patch:
         patch.setattr("IPython.display.display", lambda *parts: shown.extend(part.data for part in parts))
@@ -74,6 +76,20 @@ def test_a_new_arm_is_in_table_figure_and_provenance_by_its_row_alone(project, m
     assert new.words in report.FIGURES["arm_differences"].data(Source())["rows"]
     assert "`labels`, " in write.markdown(write.PROVENANCE, Source())
     assert "`tested`" in write.markdown(write.PROVENANCE, Source())
+
+
+@pytest.mark.parametrize(
+    ("interval", "told"),
+    [((1.2, 0.2, 2.2), "+1.20 points on validation (95 % interval +0.20 to +2.20, 3 seeds). It helps."),
+     ((-1.2, -2.2, -0.2), "-1.20 points on validation (95 % interval -2.20 to -0.20, 3 seeds). It hurts."),
+     ((0.2, -0.8, 1.2), "(95 % interval -0.80 to +1.20, 3 seeds). No difference was detected."),
+     ((0.2, None, None), "+0.20 points on validation (one pair of seeds, so no interval).")],
+)  # fmt: skip
+def test_a_conclusion_says_what_its_interval_allows(project, monkeypatch, interval, told):
+    monkeypatch.setattr(write, "_difference", lambda source, *names: (interval, 3))
+    answers = write.conclusions("smoke").splitlines()
+    assert answers[0].startswith("- **Does distillation help?**") and answers[0].endswith(told)
+    assert len([line for line in answers if line.startswith("- **")]) == 6
 
 
 def test_a_missing_run_is_told_with_the_command_that_trains_it(project):

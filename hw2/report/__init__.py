@@ -1,7 +1,5 @@
 """What readers see: figures, tables, report.md. A module a notebook holds its figures and tables, data and drawing."""
 
-from __future__ import annotations
-
 import pandas as pd
 
 from hw2 import lazily

@@ -1,7 +1,5 @@
 """Notebook 01: the data, the teacher's training, where it errs, what its soft targets say."""
 
-from __future__ import annotations
-
 import numpy as np
 import pandas as pd
 import torch

@@ -1,7 +1,5 @@
 """Notebook 02: the search, its finalists, the arms, what a student takes over, with and without the teacher."""
 
-from __future__ import annotations
-
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
@@ -86,14 +84,16 @@ def at_phase(runs: list[Run], phase: str | None) -> list[float] | None:
     return [run.at_phase(phase) for run in runs] if phase and "phases" in runs[0].metrics else None
 
 
+def difference(runs: list[Run], others: list[Run]) -> tuple[np.ndarray, Interval]:
+    """Validation accuracy of `runs` minus that of `others` by seed, in percentage points; mean and interval."""
+    values = 100 * np.array([[run.val_accuracy for run in pair] for pair in by_seed(runs, others)])
+    return values[:, 0] - values[:, 1], statistics.paired(*values.T)
+
+
 def against_first(found: dict[str, list[Run]]) -> dict[str, tuple[np.ndarray, Interval]]:
-    """Other row -> validation accuracy minus the first row's by seed, in percentage points; mean and interval."""
+    """Other row -> `difference` of its runs and the first row's."""
     (_, reference), *others = found.items()
-    differences = {}
-    for name, runs in others:
-        values = 100 * np.array([[run.val_accuracy for run in pair] for pair in by_seed(runs, reference)])
-        differences[name] = values[:, 0] - values[:, 1], statistics.paired(*values.T)
-    return differences
+    return {name: difference(runs, reference) for name, runs in others}
 
 
 def differences(found: dict[str, list[Run]], note: str) -> dict:

@@ -1,7 +1,5 @@
 """Notebook 03: the accuracy on the way of a compression, what of it matters, what each share of the channels costs."""
 
-from __future__ import annotations
-
 import textwrap
 from pathlib import Path
 
@@ -17,9 +15,9 @@ from hw2.experiments import catalogue
 from hw2.files import read_json
 from hw2.report import style
 from hw2.report.nb01_teacher import curve
-from hw2.report.nb02_distillation import DIFFERENCE, against_first, at_phase, budget, differences, study_rows
+from hw2.report.nb02_distillation import DIFFERENCE, at_phase, budget, differences, study_rows
 from hw2.report.source import Source
-from hw2.report.statistics import points, rounded, verdict
+from hw2.report.statistics import rounded, verdict
 from hw2.report.style import beside, distinct, draw_curves, draw_rows, panels, percent, plot, table
 
 #: phases of compression in words; their counts in metrics.json, and those without sparse learning
@@ -30,13 +28,6 @@ PHASES = (
     ("BatchNorm recalibrated", "recalibrated", "recalibrated_without_sparse_learning"),
     ("fine-tuned", "fine_tuned", None),
 )
-#: from failure to remedy: words -> count in metrics.json
-LADDER = {
-    "pruned by norm, without sparse learning": "pruned_without_sparse_learning",
-    "pruned by norm after sparse learning": "pruned",
-    "then recalibrated": "recalibrated",
-    "then fine-tuned": "fine_tuned",
-}
 
 
 @table("phases")
@@ -127,21 +118,6 @@ def ablation_rows(source: Source) -> list[dict]:
     return [row | {"verdict": row["95 % interval"]} for row in study_rows(source.group("ablation"), **phases)]
 
 
-def scratch_verdict(source: Source) -> str | None:
-    """What the ablation says of pruning against its widths from scratch with a teacher, where it has such an arm."""
-    found = source.group("ablation")
-    scratch = [name for name in found if catalogue.row(name).teacher and not catalogue.row(name).parent]
-    if not scratch:
-        return None
-    each, difference = against_first(found)[scratch[0]]
-    words = {
-        "better": "training the same widths from scratch did better than pruning",
-        "worse": "pruning did better than training the same widths from scratch",
-    }.get(verdict(difference), "nothing shows that pruning does better than training the same widths from scratch")
-    higher = f"{sum(one > 0 for one in each)} of {len(each)} seeds"
-    return f"at this budget {words}: from scratch {higher} end higher, {points(difference)} points on average"
-
-
 def frontier_note(source: Source) -> str:
     """What was spent on each run of the frontier."""
     first = next(iter(source.group("frontier").values()))[0].recipe
@@ -163,11 +139,16 @@ def frontier_rows(source: Source) -> list[dict]:
     return rows
 
 
+def public() -> list[dict]:
+    """What others published: name, parameters, test accuracy, source, and whether the test set chose it (`best`)."""
+    return read_json(Path(__file__).with_name("public.json"))["results"]
+
+
 @table("others", **{"test accuracy": "{:.2%}".format})
 def other_rows(source: Source) -> list[dict]:
     """What others published: their own numbers, and whether the test set chose the epoch or the run."""
     rows = []
-    for one in read_json(Path(__file__).with_name("public.json"))["results"]:
+    for one in public():
         row = {"result": one["name"], "parameters": one["parameters"], "test accuracy": one["accuracy"]}
         rows.append(row | {"chosen by the test set": "yes" if one["best"] else "no", "source": one["source"]})
     return rows

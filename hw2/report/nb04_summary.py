@@ -1,7 +1,5 @@
 """Notebook 04: the networks against each other, the delivered one at work, how fast things are."""
 
-from __future__ import annotations
-
 import numpy as np
 import torch
 from matplotlib.figure import Figure
@@ -32,12 +30,11 @@ RATIOS = ("ratio", "ratio_low", "ratio_high")  # of the bench: a case's value di
 
 @table("results")
 def result_rows(source: Source) -> list[dict]:
-    """The chain's networks side by side: parameters, seeds, accuracies over the seeds, the command that makes each."""
+    """The chain's networks side by side: parameters, seeds, accuracies over the seeds."""
     rows = []
     for name, runs in source.group("chain").items():
         row = {"network": catalogue.row(name).words, "parameters": runs[0].parameters, "seeds": len(runs)}
-        row |= {"validation": [run.val_accuracy for run in runs], "test": tested(runs)}
-        rows.append(row | {"made by": f"hw2 train {name} --profile {source.profile}"})
+        rows.append(row | {"validation": [run.val_accuracy for run in runs], "test": tested(runs)})
     return rows
 
 

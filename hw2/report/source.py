@@ -1,7 +1,5 @@
 """What figures and tables are made from: a profile's runs, its search, the bench and the data set."""
 
-from __future__ import annotations
-
 from functools import cache, cached_property
 
 import pandas as pd

@@ -1,7 +1,5 @@
 """What results are summed up by: intervals, paired differences, calibration; and how these are written."""
 
-from __future__ import annotations
-
 import numpy as np
 import pandas as pd
 from scipy import stats

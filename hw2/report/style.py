@@ -1,7 +1,5 @@
 """One style for all figures, and what several of them draw alike; tables, in numbers first and in words last."""
 
-from __future__ import annotations
-
 import io
 import json
 from collections.abc import Callable

@@ -1,13 +1,12 @@
 """figures/, report.md, the model card, README's result and submission.csv from runs/, and which of them are stale."""
 
-from __future__ import annotations
-
 import hashlib
 import io
 import json
 import os
 import platform
 import re
+from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -17,10 +16,11 @@ from PIL import Image
 
 from hw2 import assignment, data, files, grading, report
 from hw2.experiments import catalogue, check, ledger, store
-from hw2.experiments.run import home
+from hw2.experiments.run import home, root
 from hw2.report import nb02_distillation, nb03_pruning, statistics, style
 from hw2.report.source import Source
 
+WRITTEN = ("report.md", "model_card.md", "docs/figures.md", "docs/ledger.md", "docs/speed.md")  # a template each
 LOOK = 2.0  # root mean square difference, of 255, from which on two pictures do not look the same
 #: what figures need that is no row or group of the catalogue: under runs/, and what makes it
 SOURCES = {
@@ -37,9 +37,9 @@ def _provenance(source: Source) -> list[dict]:
     """For each figure the cell that shows it, the runs that it is drawn from, and the commands that make these."""
     shown, rows = {}, []
     for path in sorted((data.PROJECT / "notebooks").glob("[0-9][0-9]_*.ipynb")):
-        for number, cell in enumerate(json.loads(path.read_text("utf-8"))["cells"], start=1):
+        for cell in json.loads(path.read_text("utf-8"))["cells"]:
             names = re.findall(r'report\.show\("(\w+)"\)', "".join(cell["source"]))
-            shown |= dict.fromkeys(names, f"{path.stem}, cell {number}")
+            shown |= dict.fromkeys(names, f"{path.stem}, cell [{cell.get('execution_count')}]")
     for name, plot in report.FIGURES.items():
         runs, commands = [], []
         for need in plot.needs:
@@ -65,6 +65,21 @@ def markdown(table: style.Table, source: Source, *code: str) -> str:
     return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
 
 
+def _difference(source: Source, one: str, other: str) -> tuple[statistics.Interval, int]:
+    """Of two rows' validation accuracies, and the number of seeds."""
+    each, interval = nb02_distillation.difference(source.runs(one), source.runs(other))
+    return interval, len(each)
+
+
+def _hours(source: Source) -> dict[str, float]:
+    """Processor hours of the search, where it recorded them, of its finalists and of each row of the chain."""
+    told = root(source.profile) / "tuning" / source.profile / "environment.json"
+    search = sum(files.read_json(told).get("processor_s", [])) / 3600 if told.is_file() else 0
+    groups = source.group("chain") | {"finalists": [run for runs in source.group("finalists").values() for run in runs]}
+    hours = {name: sum(run.core_hours for run in runs) for name, runs in groups.items()}
+    return hours | ({"search": search} if search else {})
+
+
 def context(source: Source) -> dict:
     """What the templates may name: the source, and what is computed from it."""
     run, chain = source.delivered, source.group("chain")
@@ -85,24 +100,40 @@ def context(source: Source) -> dict:
         "calibration": statistics.calibration(*source.confidences("compressed")),
         "readings": [row | {"current": row["recipe"] in current} for row in readings],
         "store": hashlib.sha256(store.sums_of(run.profile).encode()).hexdigest(),
+        "hours": _hours(source),
+        "others": nb03_pruning.public(),
         "other_threads": sorted({one.environment["threads"] for runs in chain.values() for one in runs[1:]}),
         "nb02": nb02_distillation,
         "nb03": nb03_pruning,
+        "difference": lambda one, other: _difference(source, one, other),
+        "points": statistics.points,
+        "bounds": statistics.bounds,
+        "verdict": statistics.verdict,
         "table": lambda name, *code: markdown(report.TABLES[name], source, *code),
         "provenance": markdown(PROVENANCE, source),
-        "figure": lambda name: f"![{report.FIGURES[name].alt}](figures/{name}.png)",
+        "alt": lambda name: report.FIGURES[name].alt,
     }
 
 
-def texts(source: Source) -> dict[str, str]:
-    """Path relative to the output folder -> content, of all that is written but the figures."""
+@cache
+def _templates() -> jinja2.Environment:
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("hw2.report"), undefined=jinja2.StrictUndefined,
         trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True,
     )  # fmt: skip
     environment.filters |= {"percent": lambda value, digits=2: f"{value:.{digits}%}", "count": "{:,}".format}
-    values = context(source)
-    found = {name: environment.get_template(f"{name}.j2").render(values) for name in ("report.md", "model_card.md")}
+    return environment
+
+
+def conclusions(profile: str) -> str:
+    """What the report concludes, in Markdown: each answer with its number, computed from the runs."""
+    return _templates().get_template("conclusions.md.j2").render(context(Source(profile)))
+
+
+def texts(source: Source) -> dict[str, str]:
+    """Path relative to the output folder -> content, of all that is written but the figures."""
+    values, environment = context(source), _templates()
+    found = {name: environment.get_template(f"{Path(name).name}.j2").render(values) for name in WRITTEN}
     before, mark, rest = (data.PROJECT / "README.md").read_text("utf-8").partition("<!-- result -->\n")
     result, after = environment.get_template("result.md.j2").render(values), rest[rest.index("<!-- /result -->") :]
     found["README.md"] = before + mark + result + after
