@@ -8,8 +8,15 @@
 #
 # $$L = (1 - \alpha)\,\mathrm{CE}(z_s, y) + \alpha\,T^2\,\mathrm{KL}(\mathrm{softmax}(z_t / T)\,\|\,\mathrm{softmax}(z_s / T))$$
 #
-# with the divergence summed over classes and averaged over the batch. The soft targets are the teacher's answers to exactly
-# the augmented image that the student sees; notebook 1 shows some of them as pictures.
+# with the divergence summed over classes and averaged over the batch.
+#
+# **You will see** the loss step by step, and what T squared is for. Then come the search of T and alpha, controls for the loss, and
+# what the student takes over.
+#
+# **Time.** The notebook loads finished runs: half a minute. Where `runs/` is empty it trains, and says before for how long.
+#
+# **Read on:** `hw2/distillation.py`; Hinton et al. 2015 (arXiv:1503.02531). Before: [1. The teacher](01_teacher.ipynb). Next:
+# [3. Pruning](03_pruning.ipynb).
 
 # %%
 try:
@@ -37,7 +44,7 @@ print(f"teacher: ResNet-50, {teacher.metrics['parameters']:,} parameters, valida
 # %% [markdown]
 # ## The loss, step by step
 #
-# Eight validation images, the delivered setting: the loss in five lines, and the same number from `distillation.kd_loss`.
+# Four lines give the same number as `distillation.kd_loss`, here for eight validation images at the delivered setting.
 
 # %%
 rows = fashion.split[1][:8]
@@ -51,8 +58,8 @@ loss = (1 - alpha) * functional.cross_entropy(z_s, labels) + alpha * T**2 * kl
 torch.testing.assert_close(loss, distillation.kd_loss(z_s, z_t, labels, T, alpha))
 
 # %% [markdown]
-# PyTorch computes the same divergence by `kl_div`, where `reduction="batchmean"` is asked for. Its default, `"mean"`,
-# divides by the ten classes as well: the soft part of the loss is then ten times too small. It is a common bug.
+# PyTorch's `kl_div` computes the same divergence with `reduction="batchmean"`. Its default, `"mean"`, divides by the ten classes as
+# well. The soft part of the loss is then ten times too small: a common bug.
 
 # %%
 each = functional.kl_div(log_student, log_teacher, reduction="none", log_target=True)
@@ -62,8 +69,8 @@ for reduction, theirs in {"batchmean": each.sum() / len(each), "mean": each.mean
 # %% [markdown]
 # ## Why T squared?
 #
-# A higher temperature flattens both distributions and shrinks the gradient about as 1 / T squared. The factor T squared keeps
-# the soft part's gradient near the size of the label's, so that alpha means the same at every temperature. On random logits:
+# A higher temperature flattens both distributions and shrinks the gradient about as 1 / T squared. The factor T squared makes up
+# for that, so alpha means nearly the same at every temperature. On random logits:
 
 # %%
 generator, rows = torch.Generator().manual_seed(0), []
@@ -78,8 +85,7 @@ pd.DataFrame(rows).set_index("T")
 # %% [markdown]
 # ## What a temperature shows
 #
-# The validation image of which the teacher is least sure, and its five likeliest classes. At T = 1 two classes share nearly
-# everything; higher temperatures bring out the others.
+# The classes further down the list. The table holds the five likeliest classes of the image of which the teacher is least sure.
 
 # %%
 logits = teacher.soft_targets[0][fashion.split[1]].double()
@@ -89,12 +95,10 @@ table = pd.DataFrame(shares, index=data.CLASSES).sort_values("T = 1", ascending=
 table.head(5).map("{:.1%}".format)
 
 # %% [markdown]
-# Keep the teacher's accuracy in mind: a teacher can be larger than its student and know less.
+# ## Which temperature and weight?
 #
-# ## Temperature and weight
-#
-# Every temperature is tried with every alpha and every seed, on Optuna, and judged on the validation split. At alpha = 1 the
-# labels are not used at all.
+# We try every temperature with every alpha and every seed, on Optuna, and judge on the validation split. At alpha = 1 the labels are not
+# used at all.
 
 # %%
 trials = store.trials()
@@ -110,14 +114,19 @@ print(f"standard deviation between seeds, pooled: {deviation:.2f} points")
 print(f"standard error of the difference of two cells: {deviation * (2 / seeds) ** 0.5:.2f} points")
 
 # %% [markdown]
-# Cells that differ by less than twice that standard error cannot be told apart, and the largest of many cells is there
-# partly by luck. At the highest temperature accuracy falls, the more the higher the weight; at low ones it is flat.
-#
+# Between cells that differ by less than twice the standard error no difference was detected. The largest of many cells is the
+# largest partly by luck. So the search is screening: it picks finalists and decides nothing.
+
+# %%
+best = store.best(trials)
+edges = [name for name, value in zip(("T", "alpha"), best) if value in (trials[name].min(), trials[name].max())]
+print("best: T = {:g}, alpha = {:g}".format(*best) + "".join(f"; {name} lies at the grid's edge" for name in edges))
+
+# %% [markdown]
 # ## Does the ranking hold?
 #
-# A short trial may flatter a weak teacher, which knows more than a student that has only begun. So two finalists are trained
-# longer, on all images: the map's best setting, and the best other one of the smallest weight, where such a teacher can do
-# the least harm. (Where the best has the smallest weight itself, the runner-up.) The better of the two is used from here on.
+# We train two finalists longer, on all images: the map's best setting, and the best other setting of the smallest alpha. Early in
+# training even a weak teacher beats the student, so short trials favour a large alpha. The better finalist is used from here on.
 
 # %%
 report.table("finalists")
@@ -130,14 +139,9 @@ print(f"first minus second: {statistics.points(difference)} points, 95 % interva
 print("chosen: T = {:g}, alpha = {:g}".format(*store.Settings(teacher.profile).setting("chosen")))
 
 # %% [markdown]
-# In the committed runs the order turns round: trained longer, the smaller weight is better with every seed. The map alone
-# would have picked the other setting.
+# ## What does the teacher add, and does the loss have to be just so?
 #
-# ## Controls
-#
-# What does the teacher add, and does the loss have to be just so? Each arm has the budget and the views of a trial and
-# differs from vanilla KD, at the map's best setting, in one thing. Its seeds are not the search's, on which the best setting
-# is best partly by luck.
+# Each arm differs from vanilla KD in one thing. The seeds are not the search's, on which the best setting is best partly by luck.
 
 # %%
 report.table("arms")
@@ -146,20 +150,25 @@ report.table("arms")
 report.show("arm_differences")
 
 # %% [markdown]
-# Differences are paired by seed. An interval that holds zero says that the arm cannot be told from vanilla KD with so few
-# seeds, not that both are equal; and these are six comparisons, each at 95 %, so one in four such figures would show a
-# difference beyond its interval where there is none. In the committed runs only decoupled KD, untuned as it is, stands apart.
-# The others cannot be told from vanilla KD, the labels alone among them: nothing here shows that this teacher helps.
-#
-# Two things to know before reading more into it. The teacher learnt from all 55,000 images, the arms see fewer: soft
-# targets carry over something of labels that the arms without a teacher never see. The setting was tuned for vanilla KD;
-# decoupled KD and standardised logits are run at it, untuned.
+# Differences are paired by seed, with 95 % paired t-intervals. Where an interval includes 0, no difference was detected, which does
+# not prove that the arms are equal. The intervals are not corrected for their number: of twenty true nulls one is expected outside.
+
+# %%
+different = nb02_distillation.against_first(report.Source().group("arms"))
+verdicts = {"better": "better than vanilla KD", "worse": "worse", "not told apart": "no difference detected"}
+for verdict, words in verdicts.items():
+    found = [name for name, (_, interval) in different.items() if statistics.verdict(interval) == verdict]
+    print(f"{words}: {', '.join(found) or 'none'}")
 
 # %% [markdown]
-# ## What the student takes over
+# The setting was tuned for vanilla KD alone: other losses are run at it, untuned. Where arms see fewer images than the teacher saw,
+# soft targets carry over something of labels that an arm without a teacher never sees.
+
+# %% [markdown]
+# ## What does the student take over?
 #
-# Does a distilled student give its teacher's answers more often than one that never met it? The last row asks it where the
-# teacher is wrong.
+# The figure asks whether a distilled student gives its teacher's answers more often than a student without a teacher. Its last row
+# counts only images on which the teacher is wrong.
 
 # %%
 report.show("agreement")
@@ -167,8 +176,8 @@ report.show("agreement")
 # %% [markdown]
 # ## With and without the teacher, on all images
 #
-# The student with the chosen setting, from which notebook 3 goes on, and its control: the same network, images, views,
-# epochs and seed, with the cross-entropy alone.
+# Notebook 3 goes on from the student at the chosen setting. Its control has the same network, images, views, epochs and seed, and the
+# cross-entropy alone.
 
 # %%
 for name, run in (("distilled", distilled), ("alone", plain)):
@@ -180,4 +189,42 @@ print(f"difference: {difference:+d} of {total:,} images")
 report.show("student_curves")
 
 # %% [markdown]
-# These are the curves of seed 0; the summary compares the means over all seeds.
+# These are the curves of seed 0.
+#
+# ## What we learned
+
+# %%
+source = report.Source()
+each, gain = nb02_distillation.difference(source.runs("distilled"), source.runs("plain"))
+words = {"better": "distillation helps", "worse": "distillation hurts"}.get(statistics.verdict(gain), "no difference detected")
+print("Chosen by longer training: T = {:g}, alpha = {:g}.".format(*store.Settings(teacher.profile).setting("chosen")))
+print(f"Distilled minus alone, {len(each)} seeds: {statistics.points(gain)} points ({statistics.bounds(gain)}): {words}.")
+
+# %% [markdown]
+# ## Try it yourself
+#
+# Predict first, then compute. Each task takes a minute at most.
+#
+# 1. **No teacher at all.** Which known loss is `kd_loss` at alpha = 0?
+# 2. **A very high temperature.** What do soft targets look like at T = 1000?
+# 3. **The `mean` bug.** By which factor is the soft part of `kl_mean` smaller than that of `kl`?
+# 4. **Your own setting.** Train the student in profile smoke at T = 3. Does the run replace the committed one?
+#
+# <details><summary>Solutions</summary>
+#
+# ```python
+# z_s, z_t = torch.randn(2, 64, 10, generator=torch.Generator().manual_seed(0))
+# labels = torch.arange(64) % 10
+# hard = functional.cross_entropy(z_s, labels)
+# torch.testing.assert_close(distillation.kd_loss(z_s, z_t, labels, 4.0, 0.0), hard)
+#
+# assert (distillation.soft_targets(z_t, 1000.0) - 0.1).abs().max() < 0.001  # all classes alike
+#
+# whole, bug = (distillation.kd_loss(z_s, z_t, labels, 4.0, 1.0, loss=name) for name in ("kl", "kl_mean"))
+# torch.testing.assert_close(whole, 10 * bug)
+#
+# run = obtain("distilled", profile="smoke", temperature=3.0)
+# assert run.recipe.temperature == 3.0 and "own" in run.folder.parts  # own/ is ignored by git
+# ```
+#
+# </details>

@@ -3,8 +3,17 @@
 #
 # **Question.** Is the compressed network small enough, and is it good enough?
 #
-# The networks side by side. Settings were chosen on the validation split; the test set was read once for each
-# recipe, after the delivered run had been named, and `runs/test_ledger.csv` records it.
+# **You will see** the networks side by side, the claims of the original report held against our intervals, the delivered network at work,
+# and its grade.
+#
+# **Time.** The notebook loads finished runs: half a minute. It trains nothing.
+#
+# **Read on:** `hw2/grading.py`, [report.md](../report.md). Before: [3. Pruning](03_pruning.ipynb).
+#
+# ## Which network is how good?
+#
+# Settings were chosen on the validation split. The test set was read once for each recipe, after the delivered run had been named.
+# `runs/test_ledger.csv` records every reading.
 
 # %%
 try:
@@ -14,7 +23,9 @@ except ImportError as error:
     raise
 
 # %%
-from hw2 import grading, report
+from IPython.display import Markdown, display
+
+from hw2 import data, grading, report
 from hw2.experiments import store, walk
 from hw2.report import write
 
@@ -26,30 +37,40 @@ report.table("results")
 report.show("arms")
 
 # %% [markdown]
-# Is one network better than another? Differences in percentage points, paired by seed, with 95 % intervals that tell of
-# other seeds. `only one right`: test images that only the first, and only the second network gets right, for seed 0; `p` is
-# McNemar's, which tells of other images. The pruned network goes on from the distilled one and has trained for longer
-# than it or the ResNet-14 alone: a lead over these may tell of that as much as of anything else. Against the last two, trained
-# from random weights for as long as the whole chain, at the pruned widths and at ResNet-14's own, it has no such advantage.
+# ## Is one network better than another?
+#
+# The table holds differences in percentage points, paired by seed, with 95 % paired t-intervals. Where an interval includes 0, no
+# difference was detected. `only one right` counts the test images that only the first and only the second network of seed 0 gets right. `p` is
+# McNemar's exact test on these counts.
+#
+# The pruned network has trained for longer than the distilled ResNet-14 and than ResNet-14 alone. Only the controls from scratch and
+# without pruning trained for as long.
 
 # %%
 report.table("pairs")
 
 # %% [markdown]
+# ## Do the original report's claims hold?
+#
+# The original report says that distillation helps, that pruning costs little accuracy, and that the small network beats the course's teacher. Our
+# intervals, and the comparisons with others, answer:
+
+# %%
+display(Markdown(write.conclusions(profile)))
+
+# %% [markdown]
 # ## The network
 #
-# The delivered network in torchsummary's words. The count that torchsummary prints is checked against the parameters that
-# PyTorch knows.
+# torchsummary prints the delivered network. Its count is checked against the parameters that PyTorch knows.
 
 # %%
 print(grading.summary_table(delivered.network()))
 
 # %% [markdown]
-# ## How fast
+# ## How fast is it?
 #
-# What `hw2 bench` measured, on the machine that the report names; nothing is timed here, so that this notebook gives the
-# same everywhere. The classmates' loop is how public answers to this assignment train: pictures one by
-# one, the teacher in every step.
+# `hw2 bench` measured these speeds, on the machine that docs/speed.md names. Nothing is timed here, so the notebook gives the same everywhere. The
+# classmates' loop is how public answers train: pictures one by one, the teacher in every step.
 
 # %%
 report.show("speed")
@@ -57,11 +78,26 @@ report.show("speed")
 # %% [markdown]
 # ## Demo
 #
-# The first test image of each class with the three likeliest classes: green is the true one. Own pictures:
-# `hw2 predict IMAGE`.
+# The figure shows the first test image of each class with the three likeliest classes. Green is the true one.
 
 # %%
 report.show("demo")
+
+# %% [markdown]
+# `hw2.predict` takes a file's path, a PIL image or an array, of any size. Here a test image, enlarged by two, as a photograph on white:
+
+# %%
+picture = 255 - data.fashion_mnist().test_images[0].repeat_interleave(2, 0).repeat_interleave(2, 1).numpy()
+found = hw2.predict(picture)
+print(next(iter(found)), "is the likeliest class")
+
+# %% [markdown]
+# Your own picture: put its path here.
+
+# %%
+own = None  # "boot.jpg"
+if own:
+    print({name: f"{value:.1%}" for name, value in hw2.predict(own).items()})
 
 # %% [markdown]
 # Class by class:
@@ -70,13 +106,15 @@ report.show("demo")
 report.table("classes")
 
 # %% [markdown]
-# How sure it may be believed to be, on the validation split:
+# ## Is it calibrated?
+#
+# Points below the diagonal are overconfident predictions, here on the validation split.
 
 # %%
 report.show("reliability")
 
 # %% [markdown]
-# The ten mistakes with the lowest probability for the true class. Would you have labelled them as the data set does?
+# These are the ten mistakes with the lowest probability for the true class. Would you have labelled them as the data set does?
 
 # %%
 report.show("mistakes")
@@ -84,8 +122,8 @@ report.show("mistakes")
 # %% [markdown]
 # ## Grading
 #
-# The rubric line by line. Parameters, accuracy and submission are recomputed from weights and data now; the reading of the
-# test set must agree with the ledger's.
+# The cell grades line by line. It recomputes parameters, accuracy and submission from weights and data. The reading of the test set must
+# agree with the ledger's.
 #
 # `hw2.grade(weights=..., submission=...)` grades files of your own.
 
@@ -95,8 +133,27 @@ print(hw2.grade())
 # %% [markdown]
 # ## Figures, report, submission
 #
-# Everything that the report shows is written here, from the runs.
+# The cell writes everything that the report shows, from the runs.
 
 # %%
 folder = write.write(profile)
-print(len(report.FIGURES), "figures, report.md, model_card.md and submission.csv written")
+print(len(report.FIGURES), "figures, report.md, model_card.md, docs/ and submission.csv written")
+
+# %% [markdown]
+# ## Try it yourself
+#
+# Predict first, then compute. Each task takes a minute at most.
+#
+# 1. **Mirrored.** Is a mirrored boot still a boot? Compare `hw2.predict` of both.
+# 2. **Black on white.** Do the probabilities change when a picture is inverted?
+#
+# <details><summary>Solutions</summary>
+#
+# ```python
+# boot = data.fashion_mnist().test_images[0].numpy()
+# assert next(iter(hw2.predict(boot))) == next(iter(hw2.predict(boot[:, ::-1].copy())))
+#
+# assert hw2.predict(boot) == hw2.predict(255 - boot)  # a bright border is taken for paper
+# ```
+#
+# </details>
