@@ -7,12 +7,13 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 WANTED := -c requirements.txt -e '.[test]'
 
 .DELETE_ON_ERROR:
-.PHONY: help setup report test lab smoke reproduce replay weekly clean
+.PHONY: help setup report test lab pdf smoke reproduce replay weekly clean
 
 help:
 	@echo "make report     run the four notebooks; write figures/, report.md, submission.csv; print the grade"
 	@echo "make test       lint, unit tests, and the notebooks under nbval"
 	@echo "make lab        open the notebooks in JupyterLab"
+	@echo "make pdf        set report.md as report.pdf"
 	@echo "make smoke      everything on a tiny subset, from nothing, in build/smoke"
 	@echo "make reproduce  train the delivered profile where runs are missing (HW2_PROFILE=full: another), then report"
 	@echo "make replay     train the first steps of every run again, evaluate its weights: are they as recorded?"
@@ -33,6 +34,10 @@ setup: $(READY)
 report: setup
 	$(BIN)/python -m hw2.tools.notebooks
 	$(BIN)/hw2 grade
+
+pdf: setup
+	@$(PIP) -c requirements.txt -e '.[pdf]'
+	$(BIN)/python -m hw2.tools.pdf
 
 # Each file of tests, and each notebook, runs whole in one of two processes.
 # Threads that wait leave the cores to the other process.
@@ -71,7 +76,7 @@ replay: setup
 	$(BIN)/hw2 replay --all
 
 weekly: replay
-	@$(PIP) --no-build-isolation -e '.[weekly]'
+	@$(PIP) --no-build-isolation -e '.[weekly,pdf]'
 	$(BIN)/python -m pytest --cov --cov-report=term-missing:skip-covered --cov-fail-under=95 tests
 	$(BIN)/python -m pytest tests/lab.py
 	$(BIN)/python tests/torture/mutants.py

@@ -4,7 +4,7 @@
     >>> hw2.predict("boot.jpg")     # a picture's classes and their probabilities, likeliest first
     {'Ankle boot': 0.998, 'Sneaker': 0.002, ...
     >>> network = hw2.load()        # the delivered network, in evaluation mode
-    >>> print(hw2.grade())          # the rubric, line by line
+    >>> hw2.grade()                 # the rubric, line by line
 
 The method is read in this order: data, views, networks, training, distillation, pruning. `experiments` trains and keeps
 runs, from the rows of `experiments.catalogue`; `report` shows them. Modules are imported when they are first named.
@@ -55,8 +55,8 @@ def predict(picture):
     return pictures.predict(load(), picture)
 
 
-def grade(weights=None, submission=None) -> str:
-    """The rubric's table (`hw2.report.write.graded`) of these files, or of what the runs give now. Writes nothing."""
+def grade(weights=None, submission=None):
+    """The rubric as a table (`hw2.report.write.graded`), of these files or of what the runs give. Writes nothing."""
     from hw2.report import write
 
     return write.graded(weights, submission)

@@ -113,15 +113,19 @@ def grade(weights: Path, submission: Path, report: Path, data: FashionMNIST) -> 
     return lines, classes
 
 
-def table(lines: list[Line]) -> str:
-    """The lines as an aligned text table with a closing count."""
-    verdicts = [VERDICTS[line.ok] for line in lines]
-    found = [(*line[:3], line.evidence, VERDICTS[line.ok]) for line in lines]
-    rows = [("part", "share", "checked", "evidence", "verdict"), *found]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    rows.insert(1, tuple("-" * width for width in widths))
-    text = ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
-    return "\n".join([*text, "", ", ".join(f"{verdicts.count(verdict)} {verdict}" for verdict in VERDICTS.values())])
+def table(lines: list[Line]) -> pd.DataFrame:
+    """The lines as a table for notebooks, by part."""
+    rows = [(line.part, line.share, line.checked, VERDICTS[line.ok], line.evidence) for line in lines]
+    return pd.DataFrame(rows, columns=["part", "share", "checked", "verdict", "evidence"]).set_index("part")
+
+
+def text(lines: list[Line]) -> str:
+    """The lines for a terminal, under the parts of the rubric, with a closing count; 100 columns hold them."""
+    told, verdicts = [], [VERDICTS[line.ok] for line in lines]
+    for line, verdict in zip(lines, verdicts, strict=True):
+        told += [f"{line.part}, {line.share}"] if line.share else []
+        told.append(f"  {verdict:13}  {line.checked}: {line.evidence}")
+    return "\n".join([*told, "", ", ".join(f"{verdicts.count(one)} {one}" for one in VERDICTS.values())])
 
 
 def failed(lines: list[Line]) -> bool:

@@ -3,8 +3,8 @@
 #
 # **Question.** Is the compressed network small enough, and is it good enough?
 #
-# **You will see** the networks side by side, the claims of the original report held against our intervals, the delivered network at work,
-# and its grade.
+# **You will see** the networks side by side, and the claims of the original report held against our intervals. Then you see the
+# delivered network at work, and its grade.
 #
 # **Time.** The notebook loads finished runs: half a minute. It trains nothing.
 #
@@ -62,6 +62,9 @@ display(Markdown(write.conclusions(profile)))
 # ## The network
 #
 # torchsummary prints the delivered network. Its count is checked against the parameters that PyTorch knows.
+
+# %%
+delivered
 
 # %%
 print(grading.summary_table(delivered.network()))
@@ -128,7 +131,7 @@ report.show("mistakes")
 # `hw2.grade(weights=..., submission=...)` grades files of your own.
 
 # %%
-print(hw2.grade())
+hw2.grade()
 
 # %% [markdown]
 # ## Figures, report, submission

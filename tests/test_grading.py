@@ -70,13 +70,19 @@ def test_the_methods_are_the_text_under_their_heading():
     assert (grading.methods_section("## Methods \nlast"), grading.methods_section("Methods\nnone")) == ("last", "")
 
 
-def test_the_table_is_aligned_and_counts_the_verdicts():
-    words = ("one", "5%", "a", True, "long evidence"), ("part two", "", "bb", False, "e"), ("x", "30%", "c", None, "d")
+def test_table_and_text_hold_every_line_and_the_text_counts_the_verdicts():
+    words = ("one", "5%", "a", True, "long evidence"), ("one", "", "bb", False, "e"), ("x", "30%", "c", None, "d")
     lines = [grading.Line(*line) for line in words]
-    text = grading.table(lines).splitlines()
-    assert len({line.find(end) for line, end in zip(text[2:5], ("pass", "fail", "not"), strict=True)}) == 1
-    assert text[-1] == "1 pass, 1 fail, 1 not checkable"
+    told = ["one, 5%", "  pass           a: long evidence", "  fail           bb: e", "x, 30%", "  not checkable  c: d"]
+    assert grading.text(lines).splitlines() == [*told, "", "1 pass, 1 fail, 1 not checkable"]
+    table = grading.table(lines)
+    assert table.index.tolist() == ["one", "one", "x"]
+    assert table.loc["x"].to_dict() == {"share": "30%", "checked": "c", "verdict": "not checkable", "evidence": "d"}
     assert grading.failed(lines) and not grading.failed(lines[::2])
+
+
+def test_a_terminal_of_100_columns_holds_the_grade():
+    assert max(map(len, grading.text(graded()[1]).splitlines())) <= 100
 
 
 def test_a_layer_that_torchsummary_does_not_see_is_an_error():

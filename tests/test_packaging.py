@@ -26,7 +26,9 @@ def version(requirement):
     return specifier.version
 
 
-@pytest.mark.parametrize("requirement", DIRECT, ids=lambda requirement: requirement.name)
+@pytest.mark.parametrize(
+    "requirement", [*DIRECT, *map(Requirement, EXTRAS["pdf"])], ids=lambda requirement: requirement.name
+)
 def test_a_dependency_is_pinned_within_its_bound(requirement):
     assert version(PINS[name_of(requirement.name)]) in requirement.specifier
 
@@ -55,7 +57,7 @@ def test_what_is_imported_is_declared():
     source = "".join(path.read_text("utf-8") for top in ("hw2", "tests") for path in (PROJECT / top).rglob("*.py"))
     owners, found = packages_distributions(), set(re.findall(r"^ *(?:import|from) (\w+)", source, re.MULTILINE))
     needed = {name_of(owners[name][0]) for name in found - sys.stdlib_module_names if name in owners}
-    declared = [*DIRECT, *map(Requirement, EXTRAS["weekly"])]
+    declared = [*DIRECT, *map(Requirement, EXTRAS["weekly"] + EXTRAS["pdf"])]
     assert needed - {name_of(one.name) for one in declared} <= {"hw2-compression"}
 
 

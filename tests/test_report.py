@@ -18,6 +18,7 @@ from hw2.experiments import catalogue, store
 from hw2.experiments.run import root
 from hw2.report import style, write
 from hw2.report.source import Source
+from hw2.tools import pdf
 
 
 @pytest.fixture
@@ -83,7 +84,7 @@ def test_a_new_arm_is_in_table_figure_and_provenance_by_its_row_alone(project, m
     [((1.2, 0.2, 2.2), "+1.20 points on validation (95 % interval +0.20 to +2.20, 3 seeds). It helps."),
      ((-1.2, -2.2, -0.2), "-1.20 points on validation (95 % interval -2.20 to -0.20, 3 seeds). It hurts."),
      ((0.2, -0.8, 1.2), "(95 % interval -0.80 to +1.20, 3 seeds). No difference was detected."),
-     ((0.2, None, None), "+0.20 points on validation (one pair of seeds, so no interval).")],
+     ((0.2, None, None), "+0.20 points on validation (one seed, no interval).")],
 )  # fmt: skip
 def test_a_conclusion_says_what_its_interval_allows(project, monkeypatch, interval, told):
     monkeypatch.setattr(write, "_difference", lambda source, *names: (interval, 3))
@@ -136,3 +137,15 @@ def test_the_look_of_pictures_differs_by_a_block_and_not_by_a_pixel(tmp_path):
 def test_the_methods_are_brief():
     methods = grading.methods_section((PROJECT / "report.md").read_text("utf-8"))
     assert 100 < len(methods.split()) <= assignment.WORDS
+
+
+@pytest.mark.weekly
+def test_the_pdf_is_the_same_each_time_and_what_it_lacks_is_told(tmp_path):
+    first, second = pdf.pdf(PROJECT), pdf.pdf(PROJECT)
+    assert first == second and first.startswith(b"%PDF-")
+    assert first.count(b"NotoSerifCJK") > 0  # the name's characters are embedded
+    with pytest.raises(InputError, match=r"report\.md: cannot be set .*; `hw2 report` writes it"):
+        pdf.pdf(tmp_path)
+    (tmp_path / "report.md").write_text("![none](figures/none.png)")
+    with pytest.raises(InputError, match=r"report\.md: cannot be set .*none\.svg"):
+        pdf.pdf(tmp_path)

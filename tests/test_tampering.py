@@ -141,7 +141,7 @@ def test_a_changed_number_of_a_notebook_is_named_by_its_cell(tmp_path):
     """With the flags of `make test`, on the first cells that print."""
     notebook = nbformat.read(PROJECT / "notebooks/01_teacher.ipynb", as_version=4)
     printing = [one for one in notebook.cells if one.cell_type == "code" and "report.show" not in one.source]
-    (accurate,) = [one for one in printing if any("%" in output.get("text", "") for output in one.outputs)]
+    accurate = next(one for one in printing if any("%" in output.get("text", "") for output in one.outputs))
     notebook.cells = [*printing[:2], accurate]
     output = accurate.outputs[-1]
     output.text, count = re.subn(r"\d(?=%)", lambda found: str((int(found[0]) + 1) % 10), output.text)

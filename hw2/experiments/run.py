@@ -179,6 +179,12 @@ class Run:
         test = "not read" if self.test_accuracy is None else f"{self.test_accuracy:.2%}"
         return f"{self.name}: {self.parameters:,} parameters, validation {self.val_accuracy:.2%}, test {test}"
 
+    def _repr_html_(self) -> str:
+        """What a notebook shows of it."""
+        test = "not read" if self.test_accuracy is None else f"{self.test_accuracy:.2%}"
+        row = {"parameters": f"{self.parameters:,}", "validation": f"{self.val_accuracy:.2%}", "test": test}
+        return pd.DataFrame(row, index=[self.name]).to_html()
+
     @property
     def val_accuracy(self) -> float:
         metrics = self.metrics

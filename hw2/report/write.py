@@ -12,6 +12,7 @@ from tempfile import TemporaryDirectory
 
 import jinja2
 import numpy as np
+import pandas as pd
 from PIL import Image
 
 from hw2 import assignment, data, files, grading, report
@@ -37,9 +38,10 @@ def _provenance(source: Source) -> list[dict]:
     """For each figure the cell that shows it, the runs that it is drawn from, and the commands that make these."""
     shown, rows = {}, []
     for path in sorted((data.PROJECT / "notebooks").glob("[0-9][0-9]_*.ipynb")):
-        for cell in json.loads(path.read_text("utf-8"))["cells"]:
+        cells = [cell for cell in json.loads(path.read_text("utf-8"))["cells"] if cell["cell_type"] == "code"]
+        for number, cell in enumerate(cells, start=1):  # as Jupyter counts them in a run from top to bottom
             names = re.findall(r'report\.show\("(\w+)"\)', "".join(cell["source"]))
-            shown |= dict.fromkeys(names, f"{path.stem}, cell [{cell.get('execution_count')}]")
+            shown |= dict.fromkeys(names, f"{path.stem}, cell [{number}]")
     for name, plot in report.FIGURES.items():
         runs, commands = [], []
         for need in plot.needs:
@@ -148,7 +150,7 @@ def made(source: Source) -> dict[str, bytes]:
     return content | {name: text.encode() for name, text in texts(source).items()}
 
 
-def graded(weights: Path | str | None = None, submission: Path | str | None = None) -> str:
+def graded(weights: Path | str | None = None, submission: Path | str | None = None) -> pd.DataFrame:
     """The rubric's table, of what the runs give now where no other file is given. Writes nothing into the project."""
     source = Source()
     with TemporaryDirectory() as folder:

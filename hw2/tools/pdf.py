@@ -1,0 +1,48 @@
+"""report.md as report.pdf: `python -m hw2.tools.pdf [FILE]`. Pandoc makes Typst's markup, Typst sets the pages."""
+
+import re
+import sys
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from hw2.errors import InputError, told_in_a_line
+from hw2.experiments.store import default_profile
+from hw2.files import write_bytes
+from hw2.report.write import output
+
+STYLE = Path(__file__).parents[1] / "report/templates/report.typ"
+
+
+def pdf(folder: Path) -> bytes:
+    """The report in `folder`, with its figures as vector graphics. The same input gives the same bytes.
+
+    Raises `InputError` where the report or a figure is missing, or the extra `pdf` is not installed.
+    """
+    try:
+        import pypandoc
+        import typst
+    except ImportError as error:
+        raise InputError(f"{error.name} is not installed; `make pdf` or `pip install '.[pdf]'` brings it") from None
+    try:
+        text = (folder / "report.md").read_text("utf-8")
+        with TemporaryDirectory(dir=folder, prefix=".pdf-") as made:  # Typst reads what lies under its root alone
+            text = re.sub(r"\]\(figures/(\w+)\.png\)", r"](../figures/\1.svg)", text)
+            body = pypandoc.convert_text(text, "typst", format="gfm", extra_args=["--wrap=none"])
+            page = Path(made, "report.typ")
+            page.write_text(STYLE.read_text("utf-8") + body, "utf-8")
+            fonts = [STYLE.parent / "fonts"]
+            return typst.compile(page, root=folder, font_paths=fonts, ignore_system_fonts=True, timestamp=0)
+    except (OSError, typst.TypstError) as error:
+        raise InputError(f"{folder}/report.md: cannot be set ({error}); `hw2 report` writes it") from None
+
+
+def main() -> None:
+    folder = output(default_profile())
+    path = Path(sys.argv[1]) if len(sys.argv) > 1 else folder / "report.pdf"
+    write_bytes(path, pdf(folder))
+    print(path)
+
+
+if __name__ == "__main__":
+    with told_in_a_line():
+        main()
