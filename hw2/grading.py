@@ -124,7 +124,7 @@ def text(lines: list[Line]) -> str:
     told, verdicts = [], [VERDICTS[line.ok] for line in lines]
     for line, verdict in zip(lines, verdicts, strict=True):
         told += [f"{line.part}, {line.share}"] if line.share else []
-        told.append(f"  {verdict:13}  {line.checked}: {line.evidence}")
+        told.append(f"{verdict:>13}  {line.checked}: {line.evidence}")
     return "\n".join([*told, "", ", ".join(f"{verdicts.count(one)} {one}" for one in VERDICTS.values())])
 
 

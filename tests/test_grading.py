@@ -73,7 +73,7 @@ def test_the_methods_are_the_text_under_their_heading():
 def test_table_and_text_hold_every_line_and_the_text_counts_the_verdicts():
     words = ("one", "5%", "a", True, "long evidence"), ("one", "", "bb", False, "e"), ("x", "30%", "c", None, "d")
     lines = [grading.Line(*line) for line in words]
-    told = ["one, 5%", "  pass           a: long evidence", "  fail           bb: e", "x, 30%", "  not checkable  c: d"]
+    told = ["one, 5%", "         pass  a: long evidence", "         fail  bb: e", "x, 30%", "not checkable  c: d"]
     assert grading.text(lines).splitlines() == [*told, "", "1 pass, 1 fail, 1 not checkable"]
     table = grading.table(lines)
     assert table.index.tolist() == ["one", "one", "x"]
