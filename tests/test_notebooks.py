@@ -54,6 +54,8 @@ def problems(path, notebook) -> list[str]:
                 found.append(f"{cell.id}: {output.output_type} {output.get('ename', 'stderr')}")
             if other := set(output.get("data", {})) - {"text/plain", "text/html", "text/markdown", "image/png"}:
                 found.append(f"{cell.id}: an output that may not be compared, {', '.join(sorted(other))}")
+        if str(PROJECT) in str(cell.outputs):
+            found.append(f"{cell.id}: an output names a folder of this machine")
         shown, expected = pictures(cell)
         if shown != expected:
             found.append(f"{cell.id}: its pictures are not those of figures/ that it names")
@@ -208,6 +210,7 @@ def mark(text):
         (output("error", ename="ValueError", evalue="", traceback=[]), "error ValueError"),
         (output("stream", name="stderr", text="warning"), "stream stderr"),
         (output("display_data", data={WIDGET: {}}), "may not be compared, application/vnd.jupyter.widget"),
+        (output("stream", name="stdout", text=f"{PROJECT}/runs"), "a folder of this machine"),
         (lambda book: picture(book).data.update(picture(read(PATHS[0])).data), "its pictures"),
         (lambda book: picture(book).data.pop("image/png"), "its pictures"),
         (lambda book: caption(book).data.update({"text/markdown": "*All is well.*"}), "its pictures"),

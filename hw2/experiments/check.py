@@ -104,8 +104,7 @@ def of_run(run: Run, fashion: FashionMNIST) -> list[str]:
 
 def of_history(run: Run | Trial, correct: int, total: int) -> list[str]:
     """Epochs, steps and learning rates against the recipe; accuracies against the count."""
-    fits = [run.recipe.sparse, run.recipe.fit] if isinstance(run.recipe, CompressedRecipe) else [run.recipe.fit]
-    history, images, lines = run.history, run.recipe.images, []
+    fits, history, images, lines = run.recipe.fits, run.history, run.recipe.images, []
     epochs, first = sum(fit.epochs for fit in fits), next((fit for fit in fits if fit.epochs), fits[0])
     kept = min(training.STEPS_KEPT, first.epochs * math.ceil(images / first.batch))
     if run.steps.step.tolist() != list(range(kept)):
@@ -124,7 +123,7 @@ def of_history(run: Run | Trial, correct: int, total: int) -> list[str]:
 def rates(recipe: Recipe) -> list[float]:
     """The learning rate at the end of each epoch."""
     found = []
-    for fit in [recipe.sparse, recipe.fit] if isinstance(recipe, CompressedRecipe) else [recipe.fit]:
+    for fit in recipe.fits:
         each = math.ceil(recipe.images / fit.batch)
         steps = range(each - 1, fit.epochs * each, each)
         found += [training.learning_rate(fit, step, fit.epochs * each) for step in steps]
@@ -231,7 +230,8 @@ def _search(profile: str) -> Iterator[str]:
         yield "trials.csv is not of its recipe's grid"
         return
     for trial in trials(root(profile) / "tuning" / profile):
-        yield from (f"trial {trial.number}: {line}" for line in of_trial(trial))
+        correct = int(table.val_correct[trial.number])
+        yield from (f"trial {trial.number}: {line}" for line in of_history(trial, correct, recipe.validation))
 
 
 def of_trial(trial: Trial) -> list[str]:

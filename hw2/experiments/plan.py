@@ -4,7 +4,7 @@ import sys
 
 from hw2.errors import InputError
 from hw2.experiments import catalogue, search, store
-from hw2.experiments.recipes import CompressedRecipe, Recipe
+from hw2.experiments.recipes import Recipe
 
 SEARCH = ("search", 0)
 Task = tuple[str, int]  # an experiment and a seed, or SEARCH
@@ -104,8 +104,7 @@ def consequence(profile: str) -> str:
 
 def _images(recipe: Recipe) -> int:
     """How many images the recipe's training sees."""
-    epochs = recipe.fit.epochs + (recipe.sparse.epochs if isinstance(recipe, CompressedRecipe) else 0)
-    return epochs * recipe.images
+    return sum(fit.epochs for fit in recipe.fits) * recipe.images
 
 
 def _hours_an_image(name: str) -> float:

@@ -56,6 +56,11 @@ class Recipe:
         """SHA-256 over the canonical JSON of all fields, less later ones (not in `FIRST`) at their defaults."""
         return hashlib.sha256(json.dumps(_counted(self), sort_keys=True).encode()).hexdigest()
 
+    @property
+    def fits(self) -> list[Fit]:
+        """Its trainings, in order."""
+        return [self.fit]
+
     def task(self, data: FashionMNIST) -> Task:
         """The rows and views that the recipe's network is trained and validated on."""
         train, validation = data.split
@@ -116,6 +121,10 @@ class CompressedRecipe(StudentRecipe):
     def __post_init__(self):
         super().__post_init__()
         check_ratio(self.ratio)
+
+    @property
+    def fits(self) -> list[Fit]:
+        return [self.sparse, self.fit]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -52,7 +52,7 @@ def cache(recipe: Recipe) -> Path:
     return data.PROJECT / "cache" / recipe.digest[:16]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Run:
     """A finished run's folder, `<root>/<stage>/<profile>-s<seed>`."""
 
@@ -178,6 +178,9 @@ class Run:
     def __str__(self) -> str:
         test = "not read" if self.test_accuracy is None else f"{self.test_accuracy:.2%}"
         return f"{self.name}: {self.parameters:,} parameters, validation {self.val_accuracy:.2%}, test {test}"
+
+    def __repr__(self) -> str:
+        return f"Run({self.name})"  # notebooks keep it: no path of a machine, no file that may be damaged
 
     def _repr_html_(self) -> str:
         """What a notebook shows of it."""

@@ -20,7 +20,7 @@ from hw2.distillation import cached_objective
 from hw2.errors import Bar, InputError
 from hw2.experiments import catalogue, environment, store
 from hw2.experiments.recipes import TuningRecipe, written
-from hw2.experiments.run import HISTORY, cache, root
+from hw2.experiments.run import HISTORY, STEPS, cache, root
 from hw2.files import read_json, write_csv, write_json
 from hw2.networks import ResNet14
 from hw2.training import Options
@@ -183,7 +183,7 @@ def write(folder: Path, recipe: TuningRecipe, found: list[dict]) -> None:
         for number, (one, record) in enumerate(zip(settings(recipe), found, strict=True))
     ]
     write_csv(folder / "trials.csv", store.TRIALS, rows)
-    for name, key, columns in (("history.csv", "epochs", HISTORY), ("steps.csv", "steps", ("step", "loss"))):
+    for name, key, columns in (("history.csv", "epochs", HISTORY), ("steps.csv", "steps", STEPS)):
         rows = [{"trial": number} | row for number, record in enumerate(found) for row in record[key]]
         write_csv(folder / name, ("trial", *columns), rows)
     environments = []

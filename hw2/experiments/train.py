@@ -18,7 +18,7 @@ from hw2.errors import Bar, InputError
 from hw2.experiments import catalogue, environment, plan, search, store
 from hw2.experiments.profiles import check_profile
 from hw2.experiments.recipes import CompressedRecipe, Recipe, StudentRecipe, TeacherRecipe
-from hw2.experiments.run import HISTORY, Run, cache
+from hw2.experiments.run import HISTORY, STEPS, Run, cache
 from hw2.files import sha256, write_array, write_csv, write_json
 from hw2.training import Fit, History, Options
 
@@ -121,7 +121,7 @@ def leaving(recipe: Recipe, work: Work, network: nn.Module, histories: list[Hist
     }
     with store.new_folder(recipe, work.profile, work.own) as folder:
         write_csv(folder / "history.csv", HISTORY, [row | {"epoch": number} for number, row in enumerate(rows, 1)])
-        write_csv(folder / "steps.csv", ("step", "loss"), first.steps)
+        write_csv(folder / "steps.csv", STEPS, first.steps)
         write_json(folder / "metrics.json", metrics | more)
         write_json(folder / "environment.json", first.environment or environment.environment(work.device))
         yield folder
