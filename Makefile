@@ -78,7 +78,7 @@ replay: setup
 weekly: replay
 	@$(PIP) --no-build-isolation -e '.[weekly,pdf]'
 	$(BIN)/python -m pytest --cov --cov-report=term-missing:skip-covered --cov-fail-under=95 tests
-	$(BIN)/python -m pytest tests/lab.py
+	$(BIN)/python -m pytest tests/lab.py tests/torture/faults.py tests/torture/fuzz.py
 	$(BIN)/python tests/torture/mutants.py
 
 clean:

@@ -35,13 +35,13 @@ __getattr__ = lazily(__name__)
 
 
 def load():
-    """The delivered network (`hw2.experiments.store.delivered`), a `torch.nn.Module` in evaluation mode.
+    """The delivered network (`hw2.experiments.store.Store.delivered`), a `torch.nn.Module` in evaluation mode.
 
     It maps float32 images of shape (n, 3, 28, 28), normalised as in `hw2.views.normalise`, to logits of shape (n, 10).
     """
     from hw2.experiments import store
 
-    return store.delivered().network()
+    return store.Store().delivered.network()
 
 
 def predict(picture):

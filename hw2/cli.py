@@ -26,18 +26,16 @@ Name = Annotated[str, typer.Argument(help="a figure's name, as in figures/")]
 Replace = Annotated[bool, typer.Option("--replace", help="overwrite a run of another recipe; discard its checkpoints")]
 
 
-def _profile(name: str | None) -> str:
-    from hw2.experiments.profiles import check_profile
-    from hw2.experiments.store import default_profile
+def _store(profile: str | None):
+    from hw2.experiments.store import Store
 
-    return check_profile(name or default_profile())
+    return Store(profile)
 
 
 def _network(weights: Path | None, profile: str | None):
     from hw2 import networks
-    from hw2.experiments import store
 
-    return networks.load(weights) if weights else store.delivered(_profile(profile)).network()
+    return networks.load(weights) if weights else _store(profile).delivered.network()
 
 
 @app.command()
@@ -66,30 +64,26 @@ def train(
 ) -> None:
     """Train experiments and what they need, or load them where finished runs are there. Evaluates no test image."""
     from hw2.errors import ending_at_an_epoch
-    from hw2.experiments import catalogue, plan, store, train, walk
+    from hw2.experiments import plan, store, train, walk
 
-    chosen = _profile(profile)
-    if show:
-        print(catalogue.listing(chosen))
-        return
-    if estimate:
-        print(plan.estimate(chosen))
+    known = _store(profile)
+    if show or estimate:
+        print(known.listing() if show else plan.estimate(known.profile))
         return
     if weights and name != "teacher":
         raise InputError(f"--weights: `hw2 train {name}` takes none")
-    if weights and not yes:
-        typer.confirm(plan.consequence(chosen), abort=True)
+    if weights and not yes and known.every():
+        typer.echo(plan.estimate(known.profile))
+        typer.confirm("Runs that learn from the old teacher become stale, as many of these hours. Go on?", abort=True)
     with ending_at_an_epoch():
         if name == "all":
-            walk.train_all(chosen, jobs, device, replace)
+            walk.train_all(known.profile, jobs, device, replace)
             return
-        for one in catalogue.members(name, chosen):
-            for number in catalogue.seeds(one, chosen) if seed is None else [seed]:
-                run = train.obtain(
-                    one, number, profile=chosen, device=device, replace=replace or bool(weights), weights=weights
-                )
-                print(run, flush=True)
-        store.complete_sums(chosen)
+        for one in known.members(name):
+            for number in known.seeds(one) if seed is None else [seed]:
+                again, told = replace or bool(weights), {"profile": known.profile, "device": device}
+                print(train.obtain(one, number, replace=again, weights=weights, **told), flush=True)
+        store.complete_sums(known.profile)
 
 
 @app.command()
@@ -103,15 +97,14 @@ def tune(
     from hw2.errors import ending_at_an_epoch
     from hw2.experiments import environment, search, store, train
 
-    chosen = _profile(profile)
-    where = environment.pick_device(device)
+    chosen, where = _store(profile).profile, environment.pick_device(device)
     if storage is not None:
         search.database(storage)  # one that cannot be used is told before anything trains
     with ending_at_an_epoch(), environment.threads(1 if where.type == "cpu" else os.cpu_count()):
         train.obtain("teacher", profile=chosen, device=device)
         search.obtain_trials(chosen, device, storage, replace)
         store.complete_sums(chosen)
-    temperature, alpha = store.Settings(chosen).setting("best")
+    temperature, alpha = store.Store(chosen).setting("best")
     print(f"T = {temperature:g}, alpha = {alpha:g} has the highest mean validation accuracy")
 
 
@@ -120,7 +113,7 @@ def deliver(profile: Profile = None) -> None:
     """Name the delivered network; read the test set once for each recipe of the chain."""
     from hw2.experiments import walk
 
-    print(walk.deliver(_profile(profile)))
+    print(walk.deliver(_store(profile).profile))
 
 
 @app.command()
@@ -132,7 +125,7 @@ def report(
     """Write figures/, report.md, model_card.md, README's result and submission.csv from the runs."""
     from hw2.report import write
 
-    chosen = _profile(profile)
+    chosen = _store(profile).profile
     if not check:
         print(write.write(chosen, out))
         return
@@ -146,7 +139,7 @@ def figure(name: Name, out: Out = None, profile: Profile = None) -> None:
     """Draw one figure from the runs."""
     from hw2.report import write
 
-    for path in write.write_figure(name, _profile(profile), out):
+    for path in write.write_figure(name, _store(profile).profile, out):
         print(path)
 
 
@@ -158,19 +151,18 @@ def grade(
 ) -> None:
     """The rubric, line by line; exit status 1 when something fails. Records nothing."""
     from hw2 import data, grading
-    from hw2.experiments import store
     from hw2.report import write
 
-    chosen = _profile(profile)
-    folder = write.output(chosen)
+    known = _store(profile)
+    folder = write.output(known.profile)
     lines, _ = grading.grade(
-        weights or store.delivered(chosen).weights,
+        weights or known.delivered.weights,
         submission or folder / "submission.csv",
         folder / "report.md",
         data.fashion_mnist(),
     )
     print(grading.text(lines))
-    raise typer.Exit(grading.failed(lines) and chosen != "smoke")  # smoke networks know little
+    raise typer.Exit(grading.failed(lines) and known.profile != "smoke")  # smoke networks know little
 
 
 @app.command()
@@ -179,7 +171,7 @@ def submit(weights: Weights = None, out: Out = None, profile: Profile = None) ->
     from hw2 import data, grading, training
     from hw2.report import write
 
-    out = out or write.output(_profile(profile)) / "submission.csv"
+    out = out or write.output(_store(profile).profile) / "submission.csv"
     grading.write_submission(out, training.predict(_network(weights, profile), data.fashion_mnist().test_images))
     print(out)
 
@@ -215,8 +207,8 @@ def replay(
     """Train the first steps of runs again and evaluate their weights: are they as recorded?"""
     from hw2.experiments import environment, replay
 
-    chosen, where, found = _profile(profile), environment.pick_device(device), []
-    asked = replay.every(chosen) if every else replay.named(runs, chosen) if runs else replay.chain(chosen)
+    known, where, found = _store(profile), environment.pick_device(device), []
+    asked = replay.every(known) if every else replay.named(runs, known) if runs else replay.chain(known)
     for one in replay.all_of(asked, where):
         found.append(one)
         print(one, flush=True)

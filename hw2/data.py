@@ -20,6 +20,7 @@ import pandas as pd
 import torch
 
 from hw2.errors import InputError
+from hw2.files import reading
 
 CLASSES = ("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot")
 #: name -> (SHA-256 of the uncompressed file, shape)
@@ -58,16 +59,13 @@ def read_idx(path: Path) -> np.ndarray:
     digest, shape = FILES[path.name.removesuffix(".gz")]
     offset = 4 + 4 * len(shape)
     size = offset + int(np.prod(shape))
-    remedy = "delete it and run `hw2 data` to fetch it again"
-    try:
-        # One byte more than expected tells a longer file apart without ever unpacking all of a gzip bomb.
+    # One byte more than expected tells a longer file apart without ever unpacking all of a gzip bomb.
+    errors = (OSError, EOFError, zlib.error, ValueError)
+    with reading(path, "part of Fashion-MNIST", "delete it and run `hw2 data`", errors):
         with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
             content = file.read(size + 1)
-    except (OSError, EOFError, zlib.error) as error:
-        raise InputError(f"{path}: cannot be read ({error}); {remedy}") from None
-    if hashlib.sha256(content).hexdigest() != digest:
-        told = f"{len(content):,} bytes read, expected {size:,} of another SHA-256"
-        raise InputError(f"{path}: the content is not Fashion-MNIST's ({told}); {remedy}")
+        if hashlib.sha256(content).hexdigest() != digest:
+            raise ValueError(f"{len(content):,} bytes, expected {size:,} of another SHA-256")
     return np.frombuffer(content, np.uint8, offset=offset).reshape(shape)
 
 

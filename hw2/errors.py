@@ -18,6 +18,17 @@ class InputError(Exception):
         return [f"hw2: {self}"]
 
 
+class Named(dict):
+    """What is known by a name; `InputError` for another name."""
+
+    def __init__(self, kind: str, *content, **more):
+        super().__init__(*content, **more)
+        self.kind = kind
+
+    def __missing__(self, name: object):
+        raise InputError(f"{self.kind} {name!r}: expected one of {', '.join(self)}")
+
+
 class Ended(Exception):
     """Training was asked to end (SIGTERM) and did so after an epoch. The exit status is 143."""
 

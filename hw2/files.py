@@ -5,7 +5,10 @@ import io
 import json
 import os
 import subprocess
+import textwrap
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
 
@@ -18,15 +21,32 @@ from hw2.errors import InputError
 adapter = cache(TypeAdapter)  # of a type: what pydantic takes for it
 
 
-@cache
-def restore(path: Path) -> str:
-    """What to do about a file that is not what it should be: `git checkout` helps only where git has the file."""
+def broken(path: Path | str, told: str, remedy: str | None = None) -> InputError:
+    """What is wrong with a file and what to do about it: `git checkout` helps only where git has the file."""
+    if remedy is None:
+        path, remedy = Path(path), "make it again"
+        with suppress(OSError, ValueError):  # no git here, no such folder, or no name of a file
+            asked = ["git", "ls-files", "--error-unmatch", path.name]
+            if not subprocess.run(asked, cwd=path.parent, capture_output=True, check=False).returncode:
+                remedy = "restore it with `git checkout`"
+    return InputError(f"{path}: {told}; {remedy}")
+
+
+@contextmanager
+def reading(path: Path | str, what: str, remedy: str | None = None, errors=(OSError, ValueError)) -> Iterator[None]:
+    """What goes wrong with the file in the block is an `InputError` of one line: no readable `what`, and why."""
     try:
-        asked = ["git", "ls-files", "--error-unmatch", path.name]
-        known = subprocess.run(asked, cwd=path.parent, capture_output=True, check=False).returncode == 0
-    except (OSError, ValueError):  # no git here, no such folder, or no name of a file
-        known = False
-    return "restore it with `git checkout`" if known else "make it again"
+        yield
+    except InputError:
+        raise
+    except errors as error:
+        told = getattr(error, "strerror", None) or (
+            str(error) if isinstance(error, ValueError | OSError) else repr(error)
+        )
+        if isinstance(error, ValidationError):
+            first = error.errors(include_url=False, include_input=False)[0]
+            told = f"{'.'.join(map(str, first['loc']))} {first['msg']}"
+        raise broken(path, f"no readable {what} ({textwrap.shorten(told, 300)})", remedy) from None
 
 
 def write_bytes(path: Path, content: bytes | memoryview) -> None:
@@ -76,14 +96,8 @@ def write_csv(path: Path, columns: tuple[str, ...], rows: list[dict]) -> None:
 
 def read_json(path: Path, kind: type = dict) -> dict:
     """A JSON object, or what pydantic takes for `kind` (`experiments.schemas`); `InputError` for anything else."""
-    try:
+    with reading(path, "JSON of its kind"):
         return adapter(kind).validate_json(path.read_bytes(), strict=True)
-    except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        told = f"{'.'.join(map(str, first['loc']))} {first['msg']}".strip()
-        raise InputError(f"{path}: not the JSON that it should be ({told}); {restore(path)}") from None
-    except OSError as error:
-        raise InputError(f"{path}: not readable ({error.strerror}); {restore(path)}") from None
 
 
 def parse_csv(path: Path, **more) -> pd.DataFrame:
@@ -102,18 +116,15 @@ def parse_csv(path: Path, **more) -> pd.DataFrame:
 
 def read_csv(path: Path, columns: tuple[str, ...], words: tuple[str, ...] = ()) -> pd.DataFrame:
     """A table of exactly these columns without gaps; all but `words` hold numbers. `InputError` for anything else."""
-    try:
+    with reading(path, "CSV"):
         table = parse_csv(path)
         if tuple(table.columns) != columns:
             raise ValueError(f"columns {','.join(map(str, table.columns))}, expected {','.join(columns)}")
         if table.isna().any(axis=None):
             raise ValueError("a row lacks a value")
-        kinds = table.dtypes.drop(list(words))
-        if len(table) and not all(kind.kind in "iuf" for kind in kinds):
+        if len(table) and not all(kind.kind in "iuf" for kind in table.dtypes.drop(list(words))):
             raise ValueError("a column of numbers holds something else")
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path}: no readable CSV ({str(error).strip()}); {restore(path)}") from None
-    return table
+        return table
 
 
 def read_array(path: Path, kind: type, shape: tuple[int | None, ...], remedy: str | None = None) -> np.ndarray:
@@ -121,16 +132,12 @@ def read_array(path: Path, kind: type, shape: tuple[int | None, ...], remedy: st
 
     A header that claims more than the file holds makes room for nothing. What a reader writes stays in its own memory.
     """
-    try:
+    with reading(path, "array", remedy, Exception):  # NumPy parses the header as Python and raises whatever that met
         array = np.lib.format.open_memmap(path, mode="c")
         fixed = tuple(None if want is None else has for want, has in zip(shape, array.shape, strict=False))
         if array.dtype != kind or array.ndim != len(shape) or fixed != shape:
             raise ValueError(f"{array.dtype} {array.shape}, expected {np.dtype(kind)} {shape}, None: any")
-    except Exception as error:  # NumPy parses the header as Python and raises whatever that met
-        raise InputError(
-            f"{path}: no readable array ({' '.join(str(error).split())}); {remedy or restore(path)}"
-        ) from None
-    return array
+        return array
 
 
 def sha256(path: Path) -> str:

@@ -16,7 +16,7 @@ from hw2.assignment import AUTHOR, BASELINE, LIMIT, REFERENCES, STUDENT_ID, WORD
 from hw2.data import CLASSES, FashionMNIST
 from hw2.errors import InputError
 from hw2.experiments import ledger
-from hw2.files import csv_text, parse_csv, write_text
+from hw2.files import csv_text, parse_csv, reading, write_text
 
 VERDICTS = {True: "pass", False: "fail", None: "not checkable"}
 
@@ -55,12 +55,10 @@ def write_submission(path: Path, classes: Tensor) -> None:
 
 def check_submission(path: Path, classes: Tensor) -> tuple[bool, str]:
     """Whether the file holds exactly `classes` (n,), and what was found. `InputError` for what is no submission."""
-    try:
+    with reading(path, "submission", "`hw2 submit` writes one"):
         table = parse_csv(path, dtype=str, keep_default_na=False)
         if list(table.columns) != ["id", "pred"]:
             raise ValueError(f"header {','.join(map(str, table.columns))[:80]!r}, expected id,pred")
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path}: no submission ({str(error).splitlines()[0]}); `hw2 submit` writes one") from None
     if len(table) != len(classes):
         return False, f"{len(table):,} rows, expected {len(classes):,}"
     expected = pd.DataFrame({"id": range(len(classes)), "pred": classes.tolist()}).astype(str)
@@ -81,10 +79,8 @@ def grade(weights: Path, submission: Path, report: Path, data: FashionMNIST) -> 
 
     `InputError` where a file cannot be read, or the ledger has another count for a run of these weights.
     """
-    try:
+    with reading(report, "report", "`hw2 report` writes one"):
         text = report.read_text("utf-8")
-    except (OSError, ValueError) as error:
-        raise InputError(f"{report}: no readable report ({error}); `hw2 report` writes one") from None
     network, runs = networks.load(weights), ledger.of_weights(weights)
     classes = training.predict(network, data.test_images)
     for run in runs:

@@ -4,7 +4,6 @@ ResNet-14 is the small-image ResNet of He et al. (2016) with two basic blocks a 
 """
 
 import re
-import textwrap
 import warnings
 import zipfile
 from collections.abc import Callable
@@ -14,12 +13,11 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from torchvision.models import resnet50
 
 from hw2.assignment import WIDTHS
 from hw2.data import CLASSES
 from hw2.errors import InputError
-from hw2.files import write_bytes
+from hw2.files import reading, write_bytes
 
 #: where a checkpoint may keep the weights, the first that is there; what wrappers put before the layers' names
 KEYS, WRAPPERS = ("model_state_dict", "state_dict"), r"^((module|_orig_mod|resnet50)\.)+"
@@ -89,6 +87,8 @@ def teacher(stem: str = "imagenet") -> nn.Module:
     """
     if stem not in ("imagenet", "stride1"):
         raise InputError(f"stem {stem!r}: expected 'imagenet' or 'stride1'")
+    from torchvision.models import resnet50  # slow to import, and only the teacher needs it
+
     network = resnet50(num_classes=len(CLASSES), zero_init_residual=True)
     if stem == "stride1":
         network.conv1.stride = (1, 1)
@@ -153,12 +153,10 @@ def load_course_teacher(path: Path | str) -> nn.Module:
 
 def _read(path: Path | str) -> tuple[dict[str, str], dict[str, Tensor]]:
     """Metadata and tensors of a safetensors file."""
-    try:
-        with safetensors.safe_open(path, "pt") as file:
-            return file.metadata() or {}, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (OSError, safetensors.SafetensorError) as error:
-        told = f"no readable weights ({error}); expected a safetensors file written by `hw2 train`"
-        raise InputError(f"{path}: {told}") from None
+    errors = (OSError, safetensors.SafetensorError)
+    told = reading(path, "weights", "expected a safetensors file by `hw2 train`", errors)
+    with told, safetensors.safe_open(path, "pt") as file:
+        return file.metadata() or {}, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
 
 
 def _filled(make: Callable[[], nn.Module], state: dict[str, Tensor], path: Path | str) -> nn.Module:
@@ -166,13 +164,12 @@ def _filled(make: Callable[[], nn.Module], state: dict[str, Tensor], path: Path 
     for name, value in state.items():
         if not isinstance(value, Tensor) or value.layout != torch.strided or value.is_complex() or value.is_quantized:
             raise InputError(f"{path}: {name} is no dense tensor of real numbers; convert it before saving")
-    try:
+    # torch raises whatever the widths, the shapes or the kinds of numbers met.
+    with reading(path, "weights", "they are of another network", Exception):
         with torch.device("meta"):  # without memory: the network may be larger than the file
             make().load_state_dict(state, assign=True)
         network = make()
         network.load_state_dict(state)
-    except Exception as error:  # torch raises whatever the widths, the shapes or the kinds of numbers met
-        raise InputError(f"{path}: weights of another network: {textwrap.shorten(repr(error), 300)}") from None
     if not all(value.isfinite().all() for value in network.state_dict().values()):
         raise InputError(f"{path}: the weights hold values that are not finite")
     if any(name.endswith("running_var") and (value < 0).any() for name, value in state.items()):

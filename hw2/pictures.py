@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from hw2.data import CLASSES
 from hw2.errors import InputError
+from hw2.files import reading
 from hw2.training import exact_logits
 
 SIDE = 28  # pixels
@@ -25,14 +26,11 @@ def read(picture: Picture) -> Tensor:
     picture or shows nothing.
     """
     name = picture if isinstance(picture, str | os.PathLike) else f"this {type(picture).__name__}"
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            grey = _grey(_opened(picture))
-    except Exception as error:  # Pillow's readers, one a format, raise whatever they met
-        told = " ".join(str(error).split())
-        raise InputError(f"{name}: no readable picture ({told}); give a PNG, JPEG or the like") from None
+    # Pillow's readers, one a format, raise whatever they met.
+    with reading(name, "picture", "give a PNG, JPEG or the like", Exception), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        warnings.simplefilter("error", Image.DecompressionBombWarning)
+        grey = _grey(_opened(picture))
     pixels = np.asarray(grey)
     if max(grey.size) > SIDE * min(grey.size):
         raise InputError(f"{name}: {grey.width} x {grey.height} pixels are too narrow to show a garment; crop it")

@@ -86,6 +86,17 @@ def prune(network: ResNet14, ratio: float, importance: tp.importance.Importance 
     return fresh.eval()
 
 
+def prune_group(network: ResNet14, number: int, ratio: float) -> nn.Module:
+    """A copy that lost `ratio` of the channels, the weakest, of one group alone: of that place in `Pruner.groups`."""
+    copied = ResNet14(network.widths)
+    copied.load_state_dict(network.state_dict())
+    norms = pruner(copied.eval(), 0.0)
+    group = norms.groups()[number]
+    order = norms.estimate_importance(group).argsort()
+    group.prune(order[: int(len(order) * ratio)].tolist())
+    return copied
+
+
 def group_norms(network: ResNet14) -> list[list[float]]:
     """L2 norm of every channel of every prunable group, in the order of `Pruner.groups`.
 

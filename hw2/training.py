@@ -6,7 +6,6 @@ The same arguments on the same machine with the same number of threads give the 
 import copy
 import io
 import math
-import textwrap
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -19,11 +18,12 @@ from torch.nn import functional
 from hw2 import views
 from hw2.data import FashionMNIST, permutation
 from hw2.errors import Bar, InputError, end_if_asked
-from hw2.files import write_bytes
+from hw2.files import reading, write_bytes
 from hw2.kernels import quick, tiled
 
 STEPS_KEPT = 20  # losses of the first steps, for replay
 NEAR = 1e-3  # the two largest logits of an image: closer than rounding should decide
+FORBID = {"extra": "forbid"}  # of pydantic, which reads recipe files: no field that is not there
 #: (logits (n, 10), labels (n,), rows (n,), view) -> loss, a scalar. `rows` are places in the file of 60,000.
 Objective = Callable[[Tensor, Tensor, Tensor, int], Tensor]
 
@@ -40,6 +40,7 @@ class Fit:
     weight_decay: float = 5e-4
     label_smoothing: float = 0.0
     precision: str = "float32"  # or "bfloat16": autocast
+    __pydantic_config__ = FORBID
 
 
 @dataclass(frozen=True)
@@ -115,16 +116,14 @@ class _Training:
         self.started, self.processor = time.monotonic(), time.process_time()
 
     def load(self, path: Path) -> None:
-        try:
+        # torch raises whatever its unpickler or the shapes met.
+        with reading(path, f"checkpoint of {self.words}", "delete it to begin again", Exception):
             state = torch.load(path, map_location=self.images.device, weights_only=True)
             if state["words"] != self.words:
                 raise ValueError(f"it is of {state['words']}")
             self.network.load_state_dict(state["network"])
             self.optimizer.load_state_dict(state["optimizer"])
             self.history, self.done = History(**state["history"]), state["done"]
-        except Exception as error:  # torch raises whatever its unpickler or the shapes met
-            told = textwrap.shorten(str(error), 200)
-            raise InputError(f"{path}: no checkpoint of {self.words} ({told}); delete it to begin again") from None
 
     def save(self, path: Path) -> None:
         spent = {

@@ -1,15 +1,11 @@
 """A network that trains in no time, and what tests ask of networks and files."""
 
-import re
-import shlex
-import tomllib
+import json
 
 import torch
 from PIL import Image, ImageDraw
 
-from hw2.data import PROJECT
-from hw2.experiments import environment
-from hw2.files import read_json, write_json
+from hw2.files import write_json
 from hw2.networks import ResNet14
 
 TINY = (4, 4, 4, 4)  # widths
@@ -33,24 +29,25 @@ def contents(folder):
     return {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
-def pytest_words():
-    """Flags and folders of `make test`'s call of pytest; the flags that pyproject.toml adds to every call."""
-    makefile, options = (PROJECT / "Makefile").read_text(), (PROJECT / "pyproject.toml").read_text()
-    (recipe,) = re.findall(r"^test:.*\n((?:\t.*\n)+)", makefile, re.MULTILINE)
-    (called,) = re.findall(r"-m pytest (.*)", recipe)
-    return shlex.split(called), tomllib.loads(options)["tool"]["pytest"]["ini_options"]["addopts"].split()
-
-
-def keep_torture(row):
-    """Put what a campaign of torture told into torture.json, in the place of what it told before."""
-    path = PROJECT / "tests/torture/torture.json"
-    known = read_json(path)["rows"] if path.is_file() else []
-    found = {(row["kind"], row["of"]): row for row in [*known, row | {"code": environment.code()}]}
-    write_json(path, {"rows": [found[key] for key in sorted(found)]})
-
-
 def blacken(path):
     """A picture with a block of another colour."""
     picture = Image.open(path).convert("RGB")
     ImageDraw.Draw(picture).rectangle((200, 100, 211, 111), fill=(255, 0, 0))
     picture.save(path)
+
+
+def cell(line, column, value, path):
+    """One number of a CSV file, lines counted with the header."""
+    lines = [text.split(",") for text in path.read_text().splitlines()]
+    lines[line][column] = repr(value(json.loads(lines[line][column])))
+    path.write_text("".join(",".join(row) + "\n" for row in lines))
+
+
+def field(name, value, path):
+    """One number of a JSON file, by its place such as `phases.sparse` or `before.0.0`."""
+    content = part = json.loads(path.read_text())
+    *outer, last = (int(key) if key.isdigit() else key for key in name.split("."))
+    for key in outer:
+        part = part[key]
+    part[last] = value(part[last])
+    write_json(path, content)

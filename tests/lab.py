@@ -52,8 +52,7 @@ def folder(tmp_path_factory):
 @pytest.fixture(scope="module")
 def opened(folder):
     """A function that opens one of the notebooks in JupyterLab and gives its page."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
+    with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     flags = f"--no-browser --port={port} --IdentityProvider.token= --LabApp.expose_app_in_browser=True"
     command = ["make", "lab", f"LAB={folder}", f"FLAGS={flags}"]

@@ -53,15 +53,11 @@ def test_elsewhere_batch_norm_is_pytorchs_own():
 
 
 def test_a_network_has_the_tiled_layers_only_while_the_block_runs():
-    class Own(nn.BatchNorm2d):
-        pass
-
-    network, own = ResNet14(NARROW), Own(11)
-    network.add_module("own", own)
+    network = ResNet14(NARROW)
     with pytest.raises(ZeroDivisionError), kernels.tiled(network):
-        assert type(network.bn1) is type(network.layer3[1].bn2) is TiledBatchNorm2d and type(own) is Own
+        assert type(network.bn1) is type(network.layer3[1].bn2) is TiledBatchNorm2d
         raise ZeroDivisionError
-    assert type(network.bn1) is type(network.layer3[1].bn2) is nn.BatchNorm2d and type(own) is Own
+    assert type(network.bn1) is type(network.layer3[1].bn2) is nn.BatchNorm2d
 
 
 @pytest.mark.parametrize("make", [lambda: ResNet14(NARROW), networks.teacher], ids=["student", "teacher"])

@@ -5,14 +5,13 @@ import base64
 import copy
 import os
 import re
+import shutil
 import subprocess
 import sys
 
 import nbclient
 import nbformat
 import pytest
-from helpers import pytest_words
-from nbclient.exceptions import CellExecutionError
 from nbval.plugin import find_comment_markers
 
 from hw2 import report
@@ -72,72 +71,67 @@ def made(path, *cells):
 
 
 ONCE = """
-import pathlib, sys
+import os, pathlib, sys
 if not pathlib.Path("done").exists():
     pathlib.Path("done").touch()
     print("as if something were trained", file=sys.stderr)
 """
+GIVEN = {"OMP_NUM_THREADS": "abc", "HW2_DATA": "~/images", "HW2_OUT": "here", "MPLBACKEND": "nope"}
 
 
-def test_a_notebook_that_trained_is_run_again_and_shows_results_alone(tmp_path, monkeypatch):
-    path = made(tmp_path / "01_first.ipynb", ONCE, "1 + 1")
+def test_a_notebook_that_trained_is_run_again_with_what_it_can_use_of_the_users_environment(tmp_path, monkeypatch):
+    path = made(tmp_path / "01_first.ipynb", ONCE, f"[os.environ.get(name) for name in {list(GIVEN)}]")
+    for name, value in GIVEN.items():
+        monkeypatch.setenv(name, value)
     monkeypatch.setattr(notebooks, "FOLDER", tmp_path)
+    monkeypatch.chdir(tmp_path)
     notebooks.main()
     found = read(path)
     assert [cell.execution_count for cell in found.cells] == [1, 2]
-    assert found.cells[1].outputs[0].data == {"text/plain": "2"}
-    assert problems(path, found) == []
+    threads, images, out, backend = ast.literal_eval(found.cells[1].outputs[0].data["text/plain"])
+    assert (threads, images, out) == (None, os.path.expanduser("~/images"), str(tmp_path / "here"))
+    assert backend != "nope" and problems(path, found) == []
 
 
-@pytest.mark.parametrize("threads", ["abc", "0", "-1", "2"])
-def test_a_kernel_gets_of_the_users_environment_only_what_it_can_use(tmp_path, monkeypatch, threads):
-    names = "OMP_NUM_THREADS", "HW2_DATA", "HW2_OUT", "PYTHONSTARTUP", "MPLBACKEND", "COLUMNS"
-    for name, value in zip(names, (threads, "~/images", "here", "nothing.py", "nope", "7"), strict=True):
-        monkeypatch.setenv(name, value)
-    monkeypatch.chdir(tmp_path)
-    path = made(tmp_path / "sub.ipynb", f"import os; [os.environ.get(name) for name in {names}]")
-    (cell,) = notebooks.run(path).cells
-    expected = ["2" if threads == "2" else None, os.path.expanduser("~/images"), str(tmp_path / "here"), None]
-    assert ast.literal_eval(cell.outputs[0].data["text/plain"])[:4] == expected
-    assert "nope" not in cell.outputs[0].data["text/plain"]
+@pytest.mark.parametrize("threads", ["0", "-1", "2"])
+def test_a_number_of_threads_that_openmp_takes_is_passed_on(tmp_path, monkeypatch, threads):
+    passed = {}
+    monkeypatch.setenv("OMP_NUM_THREADS", threads)
+    monkeypatch.setattr(notebooks.NotebookClient, "execute", lambda self, cwd, env: passed.update(env))
+    notebooks.run(made(tmp_path / "sub.ipynb"))
+    assert passed.get("OMP_NUM_THREADS") == (threads if threads == "2" else None)
 
 
-def test_a_notebook_that_always_warns_is_an_error(tmp_path):
-    path = made(tmp_path / "01_first.ipynb", "import sys\nprint('one', 'two', file=sys.stderr, sep='\\n')")
-    with pytest.raises(InputError, match=r"01_first\.ipynb: a cell shows more than its result: two"):
-        notebooks.execute(path)
+def test_a_notebook_that_always_warns_is_an_error(monkeypatch):
+    cell = nbformat.v4.new_code_cell(outputs=[nbformat.v4.new_output("stream", name="stderr", text="one\ntwo\n")])
+    monkeypatch.setattr(notebooks, "run", lambda path: nbformat.v4.new_notebook(cells=[cell]))
+    with pytest.raises(InputError, match=r"^01: a cell shows more than its result: two"):
+        notebooks.execute("01")
 
 
 CELLS = (
-    """import hw2
-hw2.experiments.store.delivered, hw2.report.write.made, hw2.tools.bench
-try:
-    hw2.nothing
-except AttributeError as error:
-    print(error)""",
+    """import os, hw2
+hw2.experiments.store.Store, hw2.report.write.made, hw2.tools.bench
+print(os.environ["OMP_WAIT_POLICY"])
+hw2.nothing""",
     """from hw2.errors import Bar
 with Bar(total=1, desc="runs") as runs, Bar([1, 2], desc="plain, seed 0") as steps:
     print(len(list(steps)))""",
     "hw2.report.show('nope')",
+    "hw2.training.fit()",
 )
 
 
-def test_a_kernel_finds_modules_by_name_bars_leave_nothing_and_an_error_is_a_line(tmp_path):
+def test_a_kernel_finds_modules_by_name_bars_leave_nothing_an_error_is_a_line_and_nothing_is_trained(monkeypatch):
+    monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
     book = nbformat.v4.new_notebook(cells=[*map(nbformat.v4.new_code_cell, CELLS)])
-    names, bars, wrong = notebooks.normal(nbclient.execute(book, allow_errors=True)).cells
-    assert names.outputs[0].text == "module 'hw2' has no attribute 'nothing'\n"
+    names, bars, wrong, trains = notebooks.normal(nbclient.execute(book, allow_errors=True)).cells
+    assert names.outputs[0].text == "passive\n"
+    assert names.outputs[1].evalue == "module 'hw2' has no attribute 'nothing'"
     assert [output.get("text") for output in bars.outputs] == ["2\n"]
     (error,) = wrong.outputs
     assert len(error.traceback) == 1 and error.traceback[0].startswith("hw2: figure 'nope': expected one of ")
-
-
-def test_a_kernels_threads_wait_passively():
-    code = "import sys; sys.modules['ipykernel'] = sys; import hw2, torch"
-    shown = {name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY"} | {
-        "OMP_DISPLAY_ENV": "true"
-    }
-    done = subprocess.run([sys.executable, "-c", code], env=shown, capture_output=True, text=True, check=True)
-    assert re.search(r"OMP_WAIT_POLICY\s*=\s*'PASSIVE'", done.stderr)
+    assert trains.outputs[0].evalue == "a notebook trained something under test"
 
 
 @pytest.mark.parametrize("path", PATHS, ids=lambda path: path.stem)
@@ -149,6 +143,7 @@ def test_a_python_without_the_package_is_told_what_to_do(path, monkeypatch):
     assert "choose the kernel of .venv" in line
 
 
+@pytest.mark.weekly
 def test_a_script_of_a_notebook_is_python(tmp_path):
     words = [sys.executable, "-m", "jupyter", "nbconvert", "--to=script", f"--output-dir={tmp_path}", PATHS[0]]
     subprocess.run(words, capture_output=True, check=True)
@@ -165,33 +160,23 @@ def test_the_solutions_of_its_tasks_hold(path, request):
     exec("import hw2\n" + imports, names)
     if "obtain" in names:
         names |= {"fashion": names["data"].fashion_mnist(), "distilled": names["obtain"]("distilled")}
-    (solutions,) = re.findall(
-        r"<summary>Solutions</summary>\n\n```python\n(.*?)```", notebook.cells[-1].source, re.DOTALL
-    )
+    solutions = notebook.cells[-1].source.split("<summary>Solutions</summary>\n\n```python\n")[1].split("```")[0]
     exec(solutions, names)
-
-
-def test_there_are_four_notebooks_and_nothing_that_nbval_runs_beside_them():
-    assert [path.stem for path in PATHS] == ["01_teacher", "02_distillation", "03_pruning", "04_summary"]
-    assert sorted(notebooks.FOLDER.glob("*.ipynb")) == PATHS
 
 
 @pytest.mark.parametrize("path", PATHS, ids=lambda path: path.stem)
 def test_every_cell_was_run_in_order_and_shows_what_it_and_the_script_should(path):
     assert problems(path, read(path)) == []
     assert max(len(cell.source.splitlines()) for cell in code(read(path))) <= 12
+    assert len(PATHS) == 4 and sorted(notebooks.FOLDER.glob("*.ipynb")) == PATHS  # nbval runs whatever lies there
 
 
 WIDGET = "application/vnd.jupyter.widget-view+json"
 
 
-def picture(notebook, kind="image/png"):
-    return next(out for cell in code(notebook) for out in cell.outputs if kind in out.get("data", {}))
-
-
-def caption(notebook):
-    """That of the first picture."""
-    return next(cell for cell in code(notebook) if "report.show" in cell.source).outputs[1]
+def shown(notebook, place):
+    """The data of the first picture (place 0) or of its caption (place 1)."""
+    return next(cell for cell in code(notebook) if "report.show" in cell.source).outputs[place].data
 
 
 def output(kind, **more):
@@ -202,30 +187,29 @@ def mark(text):
     return lambda book: code(book)[0].update(source=f"{text}\n{code(book)[0].source}")
 
 
-@pytest.mark.parametrize(
-    ("change", "told"),
-    [
-        (lambda book: code(book)[1].update(execution_count=None), "execution count None"),
-        (lambda book: book.cells.remove(code(book)[1]), "execution count 3, expected 2"),
-        (output("error", ename="ValueError", evalue="", traceback=[]), "error ValueError"),
-        (output("stream", name="stderr", text="warning"), "stream stderr"),
-        (output("display_data", data={WIDGET: {}}), "may not be compared, application/vnd.jupyter.widget"),
-        (output("stream", name="stdout", text=f"{PROJECT}/runs"), "a folder of this machine"),
-        (lambda book: picture(book).data.update(picture(read(PATHS[0])).data), "its pictures"),
-        (lambda book: picture(book).data.pop("image/png"), "its pictures"),
-        (lambda book: caption(book).data.update({"text/markdown": "*All is well.*"}), "its pictures"),
-        (lambda book: caption(book).data.pop("text/markdown"), "its pictures"),
-        (mark("# NBVAL_IGNORE_OUTPUT"), "a marker"),
-        (mark("#PYTEST_VALIDATE_IGNORE_OUTPUT"), "a marker"),
-        (mark("# NBVAL_SKIP: takes long"), "a marker"),
-        (lambda book: code(book)[0].metadata.update(tags=["nbval-skip"]), "a marker"),
-        (lambda book: code(book)[0].metadata.update(tags=["raises-exception"]), "a marker"),
-        (lambda book: book.metadata.kernelspec.update(name="ir"), "metadata"),
-        (lambda book: book.metadata.kernelspec.update(language="R"), "metadata"),
-        (lambda book: book.metadata.pop("language_info"), "metadata"),
-        (mark("1 + 1"), "the script beside it"),
-    ],
+#: a change of a notebook -> what the gate says of it
+CHANGES = (
+    (lambda book: code(book)[1].update(execution_count=None), "execution count None"),
+    (lambda book: book.cells.remove(code(book)[1]), "execution count 3, expected 2"),
+    (output("error", ename="ValueError", evalue="", traceback=[]), "error ValueError"),
+    (output("stream", name="stderr", text="warning"), "stream stderr"),
+    (output("display_data", data={WIDGET: {}}), "may not be compared, application/vnd.jupyter.widget"),
+    (output("stream", name="stdout", text=f"{PROJECT}/runs"), "a folder of this machine"),
+    (lambda book: shown(book, 0).update(shown(read(PATHS[0]), 0)), "its pictures"),
+    (lambda book: shown(book, 0).pop("image/png"), "its pictures"),
+    (lambda book: shown(book, 1).update({"text/markdown": "*All is well.*"}), "its pictures"),
+    (lambda book: shown(book, 1).pop("text/markdown"), "its pictures"),
+    (mark("# NBVAL_IGNORE_OUTPUT"), "a marker"),
+    (mark("#PYTEST_VALIDATE_IGNORE_OUTPUT"), "a marker"),
+    (lambda book: code(book)[0].metadata.update(tags=["raises-exception"]), "a marker"),
+    (lambda book: book.metadata.kernelspec.update(name="ir"), "metadata"),
+    (lambda book: book.metadata.kernelspec.update(language="R"), "metadata"),
+    (lambda book: book.metadata.pop("language_info"), "metadata"),
+    (mark("1 + 1"), "the script beside it"),
 )
+
+
+@pytest.mark.parametrize(("change", "told"), CHANGES)
 def test_the_gate_sees(change, told):
     broken = copy.deepcopy(read(PATHS[3]))
     assert problems(PATHS[3], broken) == []
@@ -247,15 +231,15 @@ def test_the_gate_accepts_what_a_front_end_rewrites():
     assert notebooks.normal(rewritten) == read(PATHS[3])
 
 
-STRICT = ["-m=not weekly", "--numprocesses=2", "--dist=loadfile", "--nbval", "--nbval-current-env"]
-STRICT += ["--nbval-cell-timeout=600", "tests", "notebooks"]
-
-
-def test_make_test_compares_every_cell():
-    assert pytest_words() == (STRICT, ["-q", "--strict-markers", "-p", "no:cacheprovider"])
-
-
-def test_a_notebook_that_trains_fails_under_test(tmp_path):
-    path = made(tmp_path / "01_first.ipynb", "from hw2 import training\ntraining.fit()")
-    with pytest.raises(CellExecutionError, match="a notebook trained something under test"):
-        nbclient.execute(nbformat.read(path, as_version=4))
+def test_nbval_names_the_cell_whose_output_is_another(tmp_path):
+    """With the settings of the project's conftest.py, which let pictures and standard error pass."""
+    cells = []
+    for count, kept in enumerate(("93.25%\n", "94.51%\n"), start=1):
+        cells.append(nbformat.v4.new_code_cell("print('93.25%')", execution_count=count))
+        cells[-1].outputs = [nbformat.v4.new_output("stream", text=kept)]
+    nbformat.write(nbformat.v4.new_notebook(cells=cells), tmp_path / "changed.ipynb")
+    shutil.copy(PROJECT / "conftest.py", tmp_path)
+    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "--nbval", "--nbval-current-env", tmp_path]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert "1 failed, 1 passed" in done.stdout
+    assert re.findall(r"^FAILED .*::(Cell \d+)", done.stdout, re.MULTILINE) == ["Cell 1"]

@@ -1,17 +1,18 @@
-"""What installs: pins agree with one another, imports are declared, and the README's commands exist."""
+"""What installs and what is read: pins agree, imports are declared, README's commands exist, sentences are short."""
 
 import re
 import sys
 import tomllib
 from importlib.metadata import packages_distributions
 
-import pytest
+import nbformat
 import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name as name_of
 
 from hw2 import cli
 from hw2.data import PROJECT
+from hw2.tools import notebooks
 
 LINES = [line for line in (PROJECT / "requirements.txt").read_text().splitlines() if line and line[0] != "#"]
 PINS = {name_of(requirement.name): requirement for requirement in map(Requirement, LINES)}
@@ -26,14 +27,9 @@ def version(requirement):
     return specifier.version
 
 
-@pytest.mark.parametrize(
-    "requirement", [*DIRECT, *map(Requirement, EXTRAS["pdf"])], ids=lambda requirement: requirement.name
-)
-def test_a_dependency_is_pinned_within_its_bound(requirement):
-    assert version(PINS[name_of(requirement.name)]) in requirement.specifier
-
-
-def test_every_pin_is_exact_and_what_exists_for_linux_alone_carries_a_marker():
+def test_every_pin_is_exact_and_within_its_bound_and_what_exists_for_linux_alone_carries_a_marker():
+    for requirement in (*DIRECT, *map(Requirement, EXTRAS["pdf"])):
+        assert version(PINS[name_of(requirement.name)]) in requirement.specifier, requirement
     assert len(PINS) > 100
     for name, pin in PINS.items():
         assert version(pin)
@@ -66,3 +62,28 @@ def test_the_readmes_commands_exist():
     assert set(re.findall(r"\bmake ([a-z]+)[`\n]", readme)) <= set(re.findall(r"^([a-z]+):", makefile, re.MULTILINE))
     commands = {command.name or command.callback.__name__ for command in cli.app.registered_commands}
     assert set(re.findall(r"`hw2 ([a-z]+)", readme)) <= commands
+
+
+LONGEST = 25  # words of a sentence
+
+
+def prose(path):
+    """The text of a page or notebook, less code, tables, headings, formulas and addresses of links."""
+    text = path.read_text("utf-8")
+    if path.suffix == ".ipynb":
+        cells = nbformat.reads(text, as_version=4).cells
+        text = "\n\n".join(cell.source for cell in cells if cell.cell_type == "markdown")
+    text = re.sub(r"```.*?```|<!--.*?-->|\$\$.*?\$\$|<[^>]+>|^[#|].*$", "", text, flags=re.DOTALL | re.MULTILINE)
+    return re.sub(r"`[^`]*`|\$[^$]*\$", "X", re.sub(r"!?\[([^\]]*)\]\([^)]*\)", r"\1", text))
+
+
+def sentences(text):
+    blocks = re.split(r"\n\s*\n|\n\s*(?:[-*]|\d+\.)\s", text)
+    return [one for block in blocks for one in re.split(r"(?<=[.!?])\s+(?=[A-Z\"(])", " ".join(block.split()))]
+
+
+def test_sentences_are_short():
+    assert [len(one.split()) for one in sentences("One two. " + "Word " * 31 + "end.\n\n- A B `c d` e.")] == [2, 32, 6]
+    for path in (*PROJECT.glob("*.md"), *PROJECT.glob("docs/*.md"), *notebooks.paths()):
+        long = [one for one in sentences(prose(path)) if len(re.findall(r"[\w%'’.,+-]*\w", one)) > LONGEST]
+        assert long == [], path.name

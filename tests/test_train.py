@@ -1,6 +1,5 @@
 """`obtain` trains what is missing and loads what is there; the walk does so for all; one command reads the test set."""
 
-import json
 import re
 import shutil
 import time
@@ -9,92 +8,50 @@ from dataclasses import replace
 
 import pytest
 import torch
-from helpers import contents, tiny_network
+from helpers import contents, field, tiny_network
 
 from conftest import SHRUNKEN
-from hw2 import networks, training
-from hw2.assignment import NARROW
-from hw2.errors import Ended, InputError
+from hw2 import training
+from hw2.data import PROJECT
+from hw2.errors import InputError
 from hw2.experiments import catalogue, environment, ledger, plan, profiles, store, train, walk
-from hw2.experiments.run import HISTORY, cache, root
-from hw2.files import read_csv, read_json, sha256, write_json
+from hw2.experiments.catalogue import Recipes
+from hw2.experiments.run import cache, root
+from hw2.experiments.store import Store
+from hw2.files import read_json, sha256, write_json
 from hw2.training import Fit
-
-CHAIN = ("teacher", "distilled", "plain", "compressed", "scratch", "unpruned")
 
 
 def runs():
-    return [store.require(*task) for task in plan.tasks("smoke") if task != plan.SEARCH]
+    return [Store().require(*task) for task in plan.tasks(Recipes("smoke")) if task != plan.SEARCH]
 
 
 def test_the_second_walk_and_delivery_load_everything_and_change_nothing(walk_done, no_training):
     before = contents(root("smoke"))
     walk.train_all("smoke", jobs=1)
-    assert walk.deliver("smoke") == store.delivered("smoke") == store.require("compressed")
+    assert walk.deliver("smoke") == Store("smoke").delivered == Store().require("compressed")
     assert [train.obtain(run.recipe.stage, run.recipe.seed).recipe for run in runs()] == [r.recipe for r in runs()]
     assert contents(root("smoke")) == before
-    assert {run.recipe.stage for run in runs()} == set(catalogue.names("smoke"))
+    assert {run.recipe.stage for run in runs()} == set(Recipes("smoke").names())
+    counts = {name: Store().require(name).metrics["parameters"] for name in ("plain", "compressed", "scratch")}
+    assert counts == {"plain": 175_258, "compressed": 85_956, "scratch": 85_956}
 
 
-def test_only_delivery_reads_the_test_set_and_once_for_each_recipe(walk_done, few, no_training, monkeypatch):
+def test_only_delivery_reads_the_test_set_and_once_for_each_recipe(walk_done, no_training):
     table = ledger.ledger("smoke")
-    assert table.recipe.tolist() == [store.require(name).recipe.digest for name in catalogue.names("smoke", "chain")]
+    assert table.recipe.tolist() == [Store().require(name).recipe.digest for name in Recipes("smoke").names("chain")]
     for run in runs():
-        assert (run.test_accuracy is not None) == (run.recipe.stage in CHAIN)
-    for name in CHAIN:
-        run = store.require(name)
-        correct = int((training.predict(run.network(), few.test_images) == few.test_labels).sum())
-        assert (run.metrics["test_correct"], run.metrics["test_total"]) == (correct, 100)
-    shutil.rmtree(store.require("scratch").folder)
+        assert (run.test_accuracy is not None) == (catalogue.EXPERIMENTS[run.recipe.stage].group == "chain")
+    shutil.rmtree(Store().require("scratch").folder)
     with pytest.raises(InputError, match="scratch/smoke-s0 is not there; train it by `hw2 train scratch"):
         walk.deliver("smoke")
 
 
-def test_the_runs_hang_together(walk_done, no_training):
-    teacher, distilled, plain, compressed, scratch, unpruned = map(store.require, CHAIN)
-    assert distilled.recipe.teacher == compressed.recipe.teacher == teacher.recipe.digest
-    assert compressed.recipe.parent == distilled.recipe.digest
-    chosen = store.Settings("smoke").setting("chosen")
-    for run in (distilled, compressed, scratch, unpruned):
-        assert (run.recipe.temperature, run.recipe.alpha) == chosen
-    assert [run.network().widths for run in (distilled, compressed, scratch)] == [(16, 16, 32, 64), NARROW, NARROW]
-    assert [run.metrics["parameters"] for run in (plain, compressed)] == [175258, 85956]
-    assert compressed.history["epoch"].tolist() == [1, 2, 3]  # of sparse learning and fine-tuning
-    assert len(scratch.history) == len(unpruned.history) == len(distilled.history) + 3
-    for seed in catalogue.seeds("pruned", "smoke"):
-        assert store.require("pruned", seed).recipe.parent == store.require("vanilla", seed).recipe.digest
-
-
-def test_metrics_and_what_is_kept_are_those_of_the_weights(walk_done, few, no_training):
-    images, labels = few.train_images[few.split[1][:32]], few.train_labels[few.split[1][:32]]
-    for run in runs()[1:]:
-        classes = training.predict(run.network(), images)
-        correct = int((classes == labels).sum())
-        assert (run.metrics["val_correct"], run.metrics["val_total"]) == (correct, 32)
-        assert run.history.val_accuracy.iloc[-1] == correct / 32
-        keep = catalogue.row(run.recipe.stage).keep
-        files = {"weights": "model.safetensors", "logits": "validation_logits.npy", "classes": "validation_classes.npy",
-                 "group_norms": "group_norms.json"}  # fmt: skip
-        assert {one for one in files if (run.folder / files[one]).is_file()} == set(keep), run.name
-        if "logits" in keep:
-            logits = training.logits_of(run.network(), images)
-            assert torch.allclose(logits.softmax(1), run.validation_logits.float().softmax(1), atol=1e-3)
-        if "classes" in keep:
-            assert run.validation_classes.tolist() == classes.tolist()
-
-
-def test_every_phase_of_compression_is_judged(walk_done, no_training):
-    run, direct = store.require("compressed"), store.require("pruned_directly", 2)
-    phases = ("distilled", "pruned_without_sparse_learning", "recalibrated_without_sparse_learning", "sparse", "pruned",
-              "recalibrated", "fine_tuned")  # fmt: skip
-    assert tuple(run.metrics["phases"]) == phases
-    assert run.at_phase("fine_tuned") == run.val_accuracy and run.at_phase("nonsense") is None
-    assert run.at_phase("distilled") == store.require("distilled").val_accuracy
-    assert tuple(direct.metrics["phases"]) == ("distilled", "pruned", "recalibrated", "fine_tuned")
-
-
 def test_soft_targets_cover_training_and_validation_rows_and_no_others(walk_done, few, no_training):
-    run = store.require("teacher")
+    run = Store().require("teacher")
+    run.weights.unlink()  # which are not committed
+    with pytest.raises(InputError, match=r"teacher/smoke-s0: its weights .* `hw2 train teacher`"):
+        run.network()
     targets = run.soft_targets
     rows = torch.cat([few.split[0][:64], few.split[1][:32]])
     assert targets.shape == (2, 576, 10) and targets[:, rows].isfinite().all()
@@ -104,11 +61,11 @@ def test_soft_targets_cover_training_and_validation_rows_and_no_others(walk_done
     assert note["sha256"] == sha256(run.folder / "soft_targets.npy")
     write_json(run.folder / "soft_targets.json", note | {"views": 3})
     with pytest.raises(InputError, match=r"soft_targets\.npy: not what soft_targets\.json"):
-        _ = store.require("teacher").soft_targets
+        _ = Store().require("teacher").soft_targets
 
 
 def test_arms_differ_in_what_they_learn(walk_done, no_training):
-    losses = {name: tuple(store.require(name, 2).history.train_loss) for name in catalogue.names("smoke", "arms")}
+    losses = {name: tuple(Store().require(name, 2).history.train_loss) for name in Recipes("smoke").names("arms")}
     # The first epoch sees the image as it is, and one epoch is all there is here.
     assert losses.pop("same_view") == losses["fixed_teacher"]
     assert len(set(losses.values())) == len(losses)
@@ -119,58 +76,46 @@ def untested(folder):
     return {path: content for path, content in contents(folder).items() if path.name != ledger.ANSWERS}
 
 
-@pytest.fixture
-def one_thread():
-    """As the walk trains: sums are of another order with more."""
-    with environment.threads(1):
-        yield
-
-
-def interrupted(monkeypatch, label, **told):
-    """Training that is interrupted after its first epoch of what has `label`; `told` is recorded of the machine."""
+def interrupted(monkeypatch, recipe, **told):
+    """Training that is interrupted after its first epoch of fine-tuning; `told` is recorded of the machine."""
     fit, recorded = training.fit, environment.environment
+    shutil.rmtree(Store().require("compressed").folder)
+
+    def stop(epoch, accuracy):
+        raise KeyboardInterrupt
 
     def stopped(*arguments, options, **more):
-        def stop(epoch, accuracy):
-            raise KeyboardInterrupt
+        options = replace(options, after_epoch=stop) if "fine-tuning" in options.label else options
+        return fit(*arguments, options=options, **more)
 
-        return fit(
-            *arguments, options=replace(options, after_epoch=stop) if label in options.label else options, **more
-        )
-
-    with monkeypatch.context() as one:
+    with monkeypatch.context() as one, environment.threads(1), pytest.raises(KeyboardInterrupt):
         one.setattr(training, "fit", stopped)
         one.setattr(environment, "environment", lambda device: recorded(device) | told)
-        with pytest.raises(KeyboardInterrupt):
-            train.obtain("compressed")
-    return sorted(cache(catalogue.recipe("compressed", "smoke", 0, store.Settings("smoke"))).glob("*.pt"))
+        train.obtain("compressed")
+    return sorted(cache(recipe).glob("*.pt"))
 
 
-def test_an_interrupted_run_goes_on_to_the_same_bits_and_records_where_it_began(walk_done, one_thread, monkeypatch):
-    run = store.require("compressed")
-    before = untested(run.folder)
-    shutil.rmtree(run.folder)
-    assert [path.name for path in interrupted(monkeypatch, "fine-tuning", cores=77)] == [
-        "fine-tuning.pt", "sparse-learning.pt"
-    ]  # fmt: skip
-    assert not run.folder.exists()
-    again = train.obtain("compressed")
+def test_an_interrupted_run_goes_on_to_the_same_bits_and_records_where_it_began(walk_done, monkeypatch):
+    run = Store().require("compressed")
+    before, metrics = untested(run.folder), run.metrics
+    left = interrupted(monkeypatch, run.recipe, cores=77)
+    assert [path.name for path in left] == ["fine-tuning.pt", "sparse-learning.pt"] and not run.folder.exists()
+    with environment.threads(1):  # as the walk trains: sums are of another order with more
+        again = train.obtain("compressed")
     after = untested(again.folder)
     different = {path.name for path in before if before[path] != after[path]}
     assert different <= {"environment.json", "metrics.json"} and before.keys() == after.keys()
     assert again.environment["cores"] == 77
     times = {"wall_s", "processor_s", "peak_memory_bytes", "test_correct", "test_total"}
-    assert {key for key, value in run.metrics.items() if again.metrics[key] != value} <= times
-    assert again.metrics["wall_s"] > 0 and again.metrics["processor_s"] > 0
-    left = {path.name for path in (walk_done / "cache").rglob("*") if path.is_file()}
-    assert {name.partition(".")[0] for name in left} <= {"lock", "model", "study", "smoke"}
+    assert {key for key, value in metrics.items() if again.metrics[key] != value} <= times
+    left = {path.name.partition(".")[0] for path in (walk_done / "cache").rglob("*") if path.is_file()}
+    assert left <= {"lock", "model", "study", "smoke"}
 
 
 def test_checkpoints_of_other_code_and_damaged_ones_are_told(walk_done, monkeypatch):
     monkeypatch.setitem(profiles.PROFILES, "full", SHRUNKEN)  # smoke begins afresh without a question
-    recipe = store.require("compressed").recipe
-    shutil.rmtree(store.require("compressed").folder)
-    (path, _) = interrupted(monkeypatch, "fine-tuning", code="another", commit="abcdef")
+    recipe = Store().require("compressed").recipe
+    (path, _) = interrupted(monkeypatch, recipe, code="another", commit="abcdef")
     for damage, told in ((False, "from commit abcdef"), (True, "damaged, or older")):
         if damage:
             path.write_bytes(path.read_bytes()[:-1000])
@@ -180,170 +125,117 @@ def test_checkpoints_of_other_code_and_damaged_ones_are_told(walk_done, monkeypa
     assert not path.exists()
 
 
-def test_what_is_missing_is_counted_and_its_time_told_before(walk_done, monkeypatch, capsys):
-    for name in ("compressed", "finalist-1"):
-        shutil.rmtree(store.require(name).folder)
+def missing(*task):
+    return [one for one in plan.before(*task, Store()) if not plan.finished(*one, Store())]
+
+
+def test_what_is_missing_is_told_before_and_trained_in_order(walk_done, monkeypatch):
+    assert missing("compressed", 0) == []
     shutil.rmtree(root("smoke") / "tuning")
-    finalists = [(name, seed) for name in ("finalist-1", "finalist-2") for seed in catalogue.seeds(name, "smoke")]
+    finalists = [(name, seed) for name in ("finalist-1", "finalist-2") for seed in Recipes("smoke").seeds(name)]
     todo = [plan.SEARCH, *finalists, ("distilled", 0)]  # as far as can be known while there is no search
-    assert plan.missing("compressed", 0, "smoke") == todo
-    told = []
+    told, trained = [], []
     monkeypatch.setattr(plan, "announce", lambda todo, *more: told.append(todo))
+    monkeypatch.setattr(train.search, "obtain_trials", lambda *_: trained.append(plan.SEARCH))
+    monkeypatch.setattr(train, "_obtain", lambda name, seed, *_, **more: trained.append((name, seed)))
     train.obtain("compressed")
-    assert told == [[*todo, ("compressed", 0)]]
-    bars = capsys.readouterr().err
-    assert "runs for compressed, seed 0:" in bars and "compressed, seed 0, fine-tuning:" in bars
-    assert "trials of the search:" in bars
-    assert plan.missing("compressed", 0, "smoke") == []
+    assert told == [trained] == [[*todo, ("compressed", 0)]]
 
 
 def test_hours_are_told_and_minutes_are_not(capsys):
-    unknown = catalogue.Unknown()
-    recipe = catalogue.recipe("plain", "full", 3, unknown)
-    plan.announce([("teacher", 0), plan.SEARCH, ("plain", 3)], "full", recipe)
-    words, hours = re.fullmatch(
-        r"hw2: trains (.*): about ([\d.]+) hours of one core\n", capsys.readouterr().err
-    ).groups()
-    assert words == "plain, seed 3, and 2 before it"
-    assert float(hours) == pytest.approx(sum(plan.hours([("teacher", 0), plan.SEARCH, ("plain", 3)], "full")), abs=0.1)
-    plan.announce([("plain", 0)], "smoke", catalogue.recipe("plain", "smoke", 0, unknown))
+    recipe = Recipes("full").recipe("plain", 3)
+    todo = [("teacher", 0), plan.SEARCH, ("plain", 3)]
+    plan.announce(todo, "full", recipe)
+    told = r"hw2: trains plain, seed 3, and 2 before it: about ([\d.]+) hours of one core\n"
+    (hours,) = re.fullmatch(told, capsys.readouterr().err).groups()
+    assert float(hours) == pytest.approx(sum(plan.hours(todo, Recipes("full"))), abs=0.1)
+    plan.announce([("plain", 0)], "smoke", Recipes("smoke").recipe("plain", 0))
     assert capsys.readouterr().err == ""
 
 
-def test_sigterm_ends_training_after_an_epoch(walk_done, monkeypatch):
-    shutil.rmtree(store.require("plain").folder)
-
-    def ended(label):
-        raise Ended(f"{label}: ended")
-
-    with monkeypatch.context() as patch, pytest.raises(Ended, match="plain, seed 0"):
-        patch.setattr("hw2.training.end_if_asked", ended)
-        train.obtain("plain")
-    assert train.obtain("plain").name == "plain/smoke-s0"
-
-
-@pytest.mark.parametrize(
-    ("call", "part", "values", "told"),
-    [
-        (lambda **more: train.obtain("plain", **more), "student", {"fit": Fit(epochs=2, lr=0.05, batch=64)},
-         "plain/smoke-s0 holds another recipe's run: its fit.epochs is 1, 2 is asked for"),
-        (lambda **more: train.obtain("compressed", **more), "compressed", {"reg": 0.5},
-         "compressed/smoke-s0 holds another recipe's run: its reg is 0.01, 0.5 is asked for"),
-    ],
-)  # fmt: skip
-def test_another_recipes_run_is_replaced_only_when_asked(walk_done, monkeypatch, call, part, values, told):
+def test_another_recipes_run_is_replaced_only_when_asked(walk_done, monkeypatch):
     before = contents(root("smoke"))
-    monkeypatch.setitem(profiles.PROFILES, "smoke", SHRUNKEN | {part: SHRUNKEN[part] | values})
-    with monkeypatch.context() as patch:
-        patch.setattr(training, "fit", lambda *_, **__: pytest.fail("something was trained"))
-        for one in (call, lambda: store.require(part.replace("student", "plain"))):
-            with pytest.raises(InputError, match=told):
-                one()
+    longer = {"fit": Fit(epochs=2, lr=0.05, batch=64)}
+    monkeypatch.setitem(profiles.PROFILES, "smoke", SHRUNKEN | {"student": longer})
+    told = "plain/smoke-s0 holds another recipe's run: its fit.epochs is 1, 2 is asked for"
+    for call in (train.obtain, Store().require):
+        with pytest.raises(InputError, match=told):
+            call("plain")
     assert contents(root("smoke")) == before
-    call(replace=True)
-    monkeypatch.setattr(training, "fit", lambda *_, **__: pytest.fail("something was trained"))
-    call()
+    assert train.obtain("plain", replace=True) == Store().require("plain")
 
 
 def test_own_settings_leave_the_committed_runs_alone(walk_done):
-    before = contents(root("smoke"))
+    before, usual = contents(root("smoke")), Store().require("distilled")
     run = train.obtain("distilled", temperature=3.0)
     assert run.recipe.temperature == 3 and run.folder.parent == walk_done / "build/smoke/own/distilled"
     assert train.obtain("distilled", temperature=3.0) == run
-    assert train.obtain("distilled", temperature=store.require("distilled").recipe.temperature).name == (
-        "distilled/smoke-s0"
-    )
+    assert train.obtain("distilled", temperature=usual.recipe.temperature) == usual
     assert contents(root("smoke")) == before
 
 
 @pytest.mark.parametrize(
     ("name", "change", "told"),
-    [
-        ("distilled", {"temperature": 0.0}, "temperature 0.0: expected"),
-        ("distilled", {"temperature": "4"}, "temperature '4': expected"),
-        ("compressed", {"ratio": 1.0}, "ratio 1.0: expected"),
-        ("compressed", {"ratio": 0.95}, "ratio 0.95: leaves no channel"),
-        ("distilled", {"colour": 1}, "distilled takes no colour"),
-        ("plain", {"device": "gpu"}, "device 'gpu': expected"),
-        ("plain", {"seed": -1}, "seed -1: expected"),
-        ("plain", {"profile": "huge"}, "profile 'huge': expected"),
-        ("unplain", {}, "experiment 'unplain': expected"),
-        ("teacher", {"weights": "nowhere.pth"}, r"nowhere\.pth: no such file"),
-    ],
-)
-def test_wrong_values_are_told_before_anything_is_trained(walk_done, no_training, name, change, told):
-    for folder in root("smoke").glob("*/smoke-s*"):
-        shutil.rmtree(folder)
+    [("distilled", {"temperature": 0.0}, "temperature 0.0: expected"),
+     ("distilled", {"temperature": "4"}, "temperature '4': expected"),
+     ("compressed", {"ratio": 1.0}, "ratio 1.0: expected"),
+     ("compressed", {"ratio": 0.95}, "ratio 0.95: leaves no channel"),
+     ("distilled", {"colour": 1}, "distilled takes no colour"),
+     ("plain", {"device": "gpu"}, "device 'gpu': expected"),
+     ("plain", {"device": "cuda"}, "device 'cuda': torch finds none"),
+     ("plain", {"seed": -1}, "seed -1: expected"),
+     ("plain", {"profile": "huge"}, "profile 'huge': expected"),
+     ("unplain", {}, "experiment 'unplain': expected"),
+     ("teacher", {"weights": "nowhere.pth"}, r"nowhere\.pth: not loaded"),
+     ("teacher", {"weights": PROJECT / "README.md"}, r"README\.md: not loaded")],
+)  # fmt: skip
+def test_wrong_values_are_told_before_anything_is_trained(project, no_training, monkeypatch, name, change, told):
+    monkeypatch.setenv("HW2_PROFILE", "smoke")  # in an empty project
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(InputError, match=told):
         train.obtain(name, **change)
 
 
-def test_the_courses_teacher_takes_no_runs_place_unasked(walk_done, no_training):
-    path, given = walk_done / "resnet-50.pth", tiny_network(7)
-    before = contents(root("smoke"))
-    path.write_bytes(b"garbage")
-    with pytest.raises(InputError, match=r"resnet-50\.pth: not loaded"):
-        train.obtain("teacher", weights=path)
-    torch.save({"model_state_dict": {f"resnet50.{k}": v for k, v in given.state_dict().items()}}, path)
+def test_the_courses_teacher_takes_a_runs_place_when_asked_and_stays_the_teacher(walk_done, monkeypatch):
+    path, given, before = walk_done / "resnet-50.pth", tiny_network(7), contents(root("smoke"))
+    torch.save({"model_state_dict": given.state_dict()}, path)
+    monkeypatch.setattr(training, "fit", lambda *_, **__: pytest.fail("something was trained"))
     with pytest.raises(InputError, match=r"its fit\.epochs is 1, 0 is asked for"):
         train.obtain("teacher", weights=path)
     assert contents(root("smoke")) == before
-
-
-def test_the_courses_teacher_stays_the_teacher(walk_done, monkeypatch):
-    path, given = walk_done / "resnet-50.pth", tiny_network(7)
-    torch.save({"model_state_dict": {f"resnet50.{k}": v for k, v in given.state_dict().items()}}, path)
-    monkeypatch.setattr(training, "fit", lambda *_, **__: pytest.fail("something was trained"))
     run = train.obtain("teacher", weights=path, replace=True)
     assert run.recipe.weights == sha256(path) and run.network().fc.weight.equal(given.fc.weight)
     path.unlink()
-    assert store.require("teacher") == run == train.obtain("teacher")
+    assert Store().require("teacher") == run == train.obtain("teacher")
 
 
-def test_a_teacher_without_its_weights_still_has_soft_targets(walk_done, no_training):
-    run = store.require("teacher")
+def test_the_delivered_network_is_of_the_profile_and_has_its_weights(walk_done, no_training):
+    run = Store("smoke").delivered
     run.weights.unlink()
-    assert store.require("teacher").soft_targets.shape == (2, 576, 10)
-    with pytest.raises(InputError, match=r"teacher/smoke-s0: its weights .* `hw2 train teacher`"):
-        run.network()
-
-
-def test_the_delivered_network_is_the_named_one_and_no_other(walk_done, no_training):
-    run, path = store.delivered("smoke"), root("smoke") / "delivered.json"
-    write_json(path, {"run": "compressed/cpu-s0", "sha256": "0" * 64})
-    with pytest.raises(InputError, match="profile smoke: the delivered network is compressed/cpu-s0"):
-        store.delivered("smoke")
-    walk.deliver("smoke")
-    networks.save(tiny_network(), run.weights)
-    with pytest.raises(InputError, match=r"compressed/smoke-s0: model\.safetensors is not the delivered one"):
-        store.delivered("smoke")
-    run.weights.unlink()
-    with pytest.raises(InputError, match=r"compressed/smoke-s0: .*no model\.safetensors"):
-        store.delivered("smoke")
-
-
-def score(name, count):
-    for seed in catalogue.seeds(name, "smoke"):
-        run = store.require(name, seed)
-        write_json(run.folder / "metrics.json", run.metrics | {"val_correct": count})
+    with pytest.raises(InputError, match=r"model\.safetensors: missing, or not the delivered"):
+        Store("smoke").delivered.network()
+    field("run", lambda _: "compressed/cpu-s0", root("smoke") / "delivered.json")
+    with pytest.raises(InputError, match="profile smoke: compressed/cpu-s0 is delivered"):
+        Store("smoke").delivered.network()
 
 
 def test_the_finalist_that_is_better_when_trained_longer_is_chosen(walk_done, no_training):
-    found = store.finalists(store.trials("smoke"))
+    found = store.finalists(Store("smoke").trials)
     for counts, chosen in (((10, 10), 0), ((10, 11), 1), ((11, 10), 0)):
-        for number, count in enumerate(counts, start=1):
-            score(f"finalist-{number}", count)
-        assert store.Settings("smoke").setting("chosen") == found[chosen]
-    assert catalogue.recipe("distilled", "smoke", 0, store.Settings("smoke")).temperature == found[0][0]
-    shutil.rmtree(store.require("finalist-2", 1).folder)
+        for name, count in zip(("finalist-1", "finalist-2"), counts, strict=True):
+            for seed in Recipes("smoke").seeds(name):
+                field("val_correct", lambda _, count=count: count, Store().require(name, seed).folder / "metrics.json")
+        assert Store("smoke").setting("chosen") == found[chosen]
+    assert Store("smoke").recipe("distilled", 0).temperature == found[0][0]
+    shutil.rmtree(Store().require("finalist-2", 1).folder)
     with pytest.raises(InputError, match="finalist-2/smoke-s1 is not there"):
-        store.Settings("smoke").setting("chosen")
+        Store("smoke").setting("chosen")
 
 
 def test_of_two_processes_that_want_a_run_one_waits_and_finds_it(walk_done, monkeypatch, capsys):
     fits, fit = [], training.fit
     monkeypatch.setattr(training, "fit", lambda *a, options, **m: fits.append(1) or fit(*a, options=options, **m))
-    recipe = catalogue.recipe("plain", "smoke", 5, store.Settings("smoke"))
+    recipe = Store("smoke").recipe("plain", 5)
     with ThreadPoolExecutor(1) as pool:
         with store.lock(recipe) as mine:
             assert mine
@@ -360,7 +252,7 @@ def test_two_processes_share_the_walk(walk_done, few):
     before = untested(root("smoke"))
     for name in ("plain", "kl_mean", "compressed"):
         shutil.rmtree(root("smoke") / name)
-    held = catalogue.recipe("plain", "smoke", 0, store.Settings("smoke"))
+    held = Store("smoke").recipe("plain", 0)
     with ThreadPoolExecutor(1) as pool:
         with store.lock(held):
             other = pool.submit(walk.work, "smoke", "cpu", False)
@@ -372,11 +264,3 @@ def test_two_processes_share_the_walk(walk_done, few):
     assert before.keys() == after.keys()
     changed = {path.name for path in before if before[path] != after[path]}
     assert changed <= {"metrics.json", "environment.json", "SHA256SUMS"}
-
-
-def test_history_and_steps_are_whole(walk_done):
-    run = store.require("distilled")
-    assert len(read_csv(run.folder / "history.csv", HISTORY)) == 1
-    steps = read_csv(run.folder / "steps.csv", ("step", "loss"))
-    assert steps.step.tolist() == [0] and steps.loss.gt(0).all()  # one batch of 64
-    assert json.loads((run.folder / "recipe.json").read_text())["digest"] == run.recipe.digest

@@ -1,17 +1,14 @@
 """What is trained: EXPERIMENTS, one row each. From it come recipes, help, walk, tables, estimate and provenance.
 
-A variant is a row with a change. `recipe` builds an experiment's recipe from its row, profile and seed, from the
-setting that the search chose, and from whether the course's file stands in for the teacher. The first row of a group is
-the one that the others are compared with.
+A variant is a row with a change. The first row of a group is the one that the others are compared with.
 """
 
-import dataclasses
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from hw2.assignment import NARROW, RATIO
-from hw2.errors import InputError
+from hw2.errors import InputError, Named
 from hw2.experiments import recipes
-from hw2.experiments.profiles import PROFILES, check_profile
+from hw2.experiments.profiles import PROFILES
 from hw2.experiments.recipes import CompressedRecipe, Recipe, StudentRecipe, TeacherRecipe, TuningRecipe
 from hw2.training import Fit
 
@@ -28,7 +25,7 @@ class Experiment:
     setting: str | None = None  # temperature and alpha: chosen, study, finalist-1, finalist-2
     parent: str | None = None  # row whose network is pruned, of the same seed
     seeds: str = "walk"  # key of the profile's seeds
-    epochs: str | None = None  # None: the numbers' own; chain: as long as compressed; direct: no sparse learning
+    longer: str | None = None  # in one schedule, as its own and that row's in all; `itself`: without sparse learning
     widths: tuple[int, ...] | None = None
     ratio: float | None = None
     change: tuple[tuple[str, object], ...] = ()  # fields of the recipe, or of its `fit` as fit.NAME
@@ -42,18 +39,6 @@ class Experiment:
         return CompressedRecipe if self.parent else StudentRecipe
 
 
-class Unknown:
-    """What a recipe asks of a profile's runs, answered without any: `store.Settings` knows."""
-
-    def setting(self, which: str) -> tuple[float, float]:
-        """Temperature and alpha: `best` of the search, those of `finalist-1` or `-2`, or `chosen`."""
-        return 1.0, 0.5
-
-    def course_file(self, seed: int) -> str | None:
-        """SHA-256 of the file that stands in for the teacher's training, or None."""
-        return None
-
-
 _CHOSEN = {"teacher": "teacher", "setting": "chosen"}
 _PRUNED = {"numbers": "compressed", "parent": "distilled", "ratio": RATIO, "keep": ("weights", "group_norms")}
 _ARM = {"group": "arms", "numbers": "study", "seeds": "arms", "keep": ("logits",)}
@@ -63,18 +48,18 @@ _CUT = _ABLATION | {"numbers": "study pruning", "parent": "vanilla", "ratio": RA
 _FRONTIER = _CHOSEN | {"group": "frontier", "numbers": "frontier", "parent": "distilled", "seeds": "frontier"}
 _OLD = ("smoke", "cpu")  # what full does not train
 
-EXPERIMENTS = {
+EXPERIMENTS = Named("experiment", {
     "teacher": Experiment("ResNet-50, the teacher", "what can be learnt from?", "chain", "teacher", seeds="first"),
     "plain": Experiment("ResNet-14 alone", "what do labels alone reach?", "chain", "student"),
     "distilled": Experiment("ResNet-14, distilled", "what do soft targets add?", "chain", "student", **_CHOSEN),
     "compressed": Experiment("pruned and fine-tuned", "what is left at half the size?", "chain", **_PRUNED, **_CHOSEN),
     "scratch": Experiment(
         "the same widths from scratch", "does pruning beat training its widths at once?", "chain", "student",
-        seeds="scratch", epochs="chain", widths=NARROW, **_CHOSEN,
+        seeds="scratch", longer="compressed", widths=NARROW, **_CHOSEN,
     ),
     "unpruned": Experiment(
         "ResNet-14, trained as long", "what are the removed channels worth?", "chain", "student",
-        seeds="first", epochs="chain", **_CHOSEN,
+        seeds="first", longer="compressed", **_CHOSEN,
     ),
     **{
         f"finalist-{number}": Experiment(
@@ -92,7 +77,7 @@ EXPERIMENTS = {
         change=(("fit.label_smoothing", 0.1),),
     ),
     "kl_mean": Experiment(
-        "KD with the `mean` reduction", "what does the common bug cost?", **_ARM | _KD, change=(("loss", "kl_mean"),)
+        "KD with the mean reduction", "what does the common bug cost?", **_ARM | _KD, change=(("loss", "kl_mean"),)
     ),
     "same_view": Experiment(
         "KD, targets of the view that the student sees", "do student and teacher need the same view?", **_ARM | _KD,
@@ -111,16 +96,16 @@ EXPERIMENTS = {
     ),
     "pruned": Experiment("the whole recipe", "the arm that the others are held against", **_CUT | _KD),
     "pruned_directly": Experiment(
-        "without sparse learning", "what does sparse learning add?", **_CUT | _KD, epochs="direct"
+        "without sparse learning", "what does sparse learning add?", **_CUT | _KD, longer="itself"
     ),
     "pruned_labels": Experiment("labels alone from sparse learning on", "does KD help after pruning?", **_CUT),
     "scratch_distilled": Experiment(
         "the same widths from scratch, KD", "does pruning beat training its widths at once?",
-        **_ABLATION | _KD | {"keep": ("classes",)}, numbers="study", epochs="chain", widths=NARROW, profiles=_OLD,
+        **_ABLATION | _KD | {"keep": ("classes",)}, numbers="study", longer="pruned", widths=NARROW, profiles=_OLD,
     ),
     "scratch_labels": Experiment(
         "from scratch, labels alone", "the same without a teacher", **_ABLATION | {"keep": ("classes",)},
-        numbers="study", epochs="chain", widths=NARROW, profiles=_OLD,
+        numbers="study", longer="pruned", widths=NARROW, profiles=_OLD,
     ),
     **{
         f"frontier-{ratio:g}": Experiment(
@@ -132,101 +117,85 @@ EXPERIMENTS = {
             (0.4, ("cpu",)), (0.5, ("smoke", "cpu", "full")), (0.6, ("cpu",)), (0.7, ("cpu", "full")),
         )
     },
-}  # fmt: skip
+})  # fmt: skip
 
 
-def row(name: str) -> Experiment:
-    """The row of that name, or `InputError`."""
-    if not isinstance(name, str) or name not in EXPERIMENTS:
-        raise InputError(f"experiment {name!r}: expected one of {', '.join(EXPERIMENTS)}")
-    return EXPERIMENTS[name]
+class Recipes:
+    """A profile's recipes. What they ask of its runs, `store.Store` answers; here the answers are made up."""
 
+    def __init__(self, profile: str):
+        self.profile, self.numbers = profile, PROFILES[profile]
 
-def names(profile: str, group: str | None = None) -> list[str]:
-    """The rows that a profile trains, of one group or of all, in the catalogue's order."""
-    check_profile(profile)
-    return [name for name, one in EXPERIMENTS.items() if profile in one.profiles and group in (None, one.group)]
+    def setting(self, which: str) -> tuple[float, float]:
+        """Temperature and alpha: `best` of the search, those of `finalist-1` or `-2`, or `chosen`."""
+        return 1.0, 0.5
 
+    def course_file(self) -> str | None:
+        """SHA-256 of the file that stands in for the teacher's training, or None."""
+        return None
 
-def members(name: str, profile: str) -> list[str]:
-    """The rows that a name stands for: a row's own, or a group's."""
-    groups = dict.fromkeys(one.group for one in EXPERIMENTS.values())
-    if name not in EXPERIMENTS and name not in groups:
-        raise InputError(f"experiment {name!r}: expected all, one of {', '.join([*groups, *EXPERIMENTS])}")
-    return names(profile, name) if name in groups else [name]
+    def names(self, group: str | None = None) -> list[str]:
+        """The rows that the profile trains, of one group or of all, in the catalogue's order."""
+        rows = EXPERIMENTS.items()
+        return [name for name, row in rows if self.profile in row.profiles and group in (None, row.group)]
 
+    def members(self, name: str) -> list[str]:
+        """The rows that a name stands for: a row's own, or a group's."""
+        groups = {row.group: self.names(row.group) for row in EXPERIMENTS.values()}
+        return Named("experiment", groups | {one: [one] for one in EXPERIMENTS})[name]
 
-def listing(profile: str) -> str:
-    """The rows that a profile trains, a line each: group, name, seeds and what is asked."""
-    lines = []
-    for name in names(profile):
-        one = row(name)
-        numbers = ",".join(map(str, seeds(name, profile)))
-        lines.append(f"{one.group:10} {name:18} seeds {numbers:6} {one.words}: {one.question}")
-    return "\n".join(lines)
+    def seeds(self, name: str) -> tuple[int, ...]:
+        """The seeds with which a row is trained, its first one first."""
+        return self.numbers["seeds"][EXPERIMENTS[name].seeds]
 
+    def which(self, name: str) -> str | None:
+        """Which temperature and alpha a row is trained at (see `setting`); None for labels alone."""
+        which = EXPERIMENTS[name].setting
+        return self.numbers["setting of studies"] if which == "study" else which
 
-def setting(name: str, profile: str) -> str | None:
-    """Which temperature and alpha a row is trained at: `best`, `chosen`, a finalist's; None for labels alone."""
-    which = row(name).setting
-    return PROFILES[check_profile(profile)]["setting of studies"] if which == "study" else which
+    def listing(self) -> str:
+        """The rows, a line each: group, name, seeds and what is asked."""
+        lines = []
+        for name in self.names():
+            row, seeds = EXPERIMENTS[name], ",".join(map(str, self.seeds(name)))
+            lines.append(f"{row.group:10} {name:18} seeds {seeds:6} {row.words}: {row.question}")
+        return "\n".join(lines)
 
+    def tuning(self) -> TuningRecipe:
+        """The recipe of the search."""
+        values = self.numbers["common"] | self.numbers["tuning"] | {"targets": self.numbers["targets"]}
+        return TuningRecipe(stage="tuning", seed=0, teacher=self.recipe("teacher").digest, **values)
 
-def seeds(name: str, profile: str) -> tuple[int, ...]:
-    """The seeds with which the profile trains a row, its first one first."""
-    return PROFILES[check_profile(profile)]["seeds"][row(name).seeds]
-
-
-def tuning(profile: str, settings: Unknown) -> TuningRecipe:
-    """The recipe of the profile's search."""
-    numbers = PROFILES[check_profile(profile)]
-    teacher = recipe("teacher", profile, 0, settings).digest
-    return TuningRecipe(
-        stage="tuning", seed=0, teacher=teacher, targets=numbers["targets"], **numbers["common"] | numbers["tuning"]
-    )
-
-
-def recipe(name: str, profile: str, seed: int, settings: Unknown) -> Recipe:
-    """The recipe of a row's run."""
-    one, numbers = row(name), PROFILES[check_profile(profile)]
-    if profile not in one.profiles:
-        raise InputError(f"profile {profile} does not train {name}: expected one of {', '.join(one.profiles)}")
-    values = {"stage": name, "seed": seed} | numbers["common"] | numbers[one.numbers]
-    if one.kind is TeacherRecipe and (file := settings.course_file(seed)):
-        # The course's file was trained elsewhere: none of our training's numbers describe it.
-        values |= {"weights": file, "stem": "imagenet", "fit": Fit(epochs=0, lr=0.0)}
-    if one.teacher:
-        temperature, alpha = settings.setting(setting(name, profile))
-        teacher = recipe(one.teacher, profile, 0, settings).digest
-        values |= {"temperature": temperature, "alpha": alpha, "teacher": teacher, "targets": numbers["targets"]}
-    if one.parent:
-        values |= {"parent": recipe(one.parent, profile, seed, settings).digest, "ratio": one.ratio}
-    if one.widths:
-        values["widths"] = one.widths
-    values |= _lengths(one, profile, values)
-    return changed(one.kind(**values), dict(one.change))
-
-
-def _lengths(one: Experiment, profile: str, values: dict) -> dict:
-    """`fit` and `sparse` where the row's `epochs` are not its numbers' own."""
-    if one.epochs == "chain":  # as many in one schedule as the pruned network has in all
-        pruned = EXPERIMENTS["compressed" if one.group == "chain" else "pruned"]
-        numbers = PROFILES[profile]
-        total = values["fit"].epochs + numbers[pruned.numbers]["sparse"].epochs + numbers[pruned.numbers]["fit"].epochs
-        return {"fit": dataclasses.replace(values["fit"], epochs=total)}
-    if one.epochs == "direct":  # fine-tuned for as long as others are made sparse and fine-tuned
-        total = values["sparse"].epochs + values["fit"].epochs
-        return {
-            "sparse": dataclasses.replace(values["sparse"], epochs=0),
-            "fit": dataclasses.replace(values["fit"], epochs=total),
-        }
-    return {}
+    def recipe(self, name: str, seed: int = 0) -> Recipe:
+        """The recipe of a row's run."""
+        row, numbers = EXPERIMENTS[name], self.numbers
+        if self.profile not in row.profiles:
+            raise InputError(f"profile {self.profile} does not train {name}; those that do: {', '.join(row.profiles)}")
+        values = {"stage": name, "seed": seed} | numbers["common"] | numbers[row.numbers]
+        if row.kind is TeacherRecipe and (file := self.course_file()):
+            # The course's file was trained elsewhere: none of our training's numbers describe it.
+            values |= {"weights": file, "stem": "imagenet", "fit": Fit(epochs=0, lr=0.0)}
+        if row.teacher:
+            temperature, alpha = self.setting(self.which(name))
+            learnt = {"teacher": self.recipe(row.teacher).digest, "targets": numbers["targets"]}
+            values |= {"temperature": temperature, "alpha": alpha, **learnt}
+        if row.parent:
+            values |= {"parent": self.recipe(row.parent, seed).digest, "ratio": row.ratio}
+        if row.widths:
+            values["widths"] = row.widths
+        if row.longer:
+            other = numbers[EXPERIMENTS[row.longer].numbers] if row.longer != "itself" else {"sparse": values["sparse"]}
+            fits = [values["fit"], *(other[part] for part in ("sparse", "fit") if part in other)]
+            values["fit"] = replace(values["fit"], epochs=sum(fit.epochs for fit in fits))
+        if row.longer == "itself":
+            values["sparse"] = replace(values["sparse"], epochs=0)
+        return changed(row.kind(**values), dict(row.change))
 
 
 def read(content: dict) -> Recipe:
     """The recipe of a recipe.json, by its stage: a row's name, or `tuning`."""
-    stage = content.get("stage")
-    return recipes.read(TuningRecipe if stage == "tuning" else row(stage).kind, content)
+    stage = str(content.get("stage"))
+    return recipes.read(TuningRecipe if stage == "tuning" else EXPERIMENTS[stage].kind, content)
 
 
 def changed(recipe: Recipe, change: dict[str, object]) -> Recipe:
@@ -237,8 +206,7 @@ def changed(recipe: Recipe, change: dict[str, object]) -> Recipe:
             raise InputError(f"{recipe.stage} takes no {name}: expected one of {', '.join(known)}")
         if isinstance(known[name], int | float) and not isinstance(value, int | float):
             raise InputError(f"{name} {value!r}: expected a number, such as {known[name]}")
-    fits = {name.partition(".")[2]: value for name, value in change.items() if name.startswith("fit.")}
-    values = {name: value for name, value in change.items() if not name.startswith("fit.")}
-    if fits:
-        values["fit"] = dataclasses.replace(recipe.fit, **fits)
-    return dataclasses.replace(recipe, **values)
+    own, of_fit = {}, {}
+    for name, value in change.items():
+        (of_fit if name.startswith("fit.") else own)[name.removeprefix("fit.")] = value
+    return replace(recipe, **{"fit": replace(recipe.fit, **of_fit)} | own)

@@ -16,9 +16,11 @@ from hw2 import data as source
 from hw2 import networks, pruning, training
 from hw2.data import FashionMNIST
 from hw2.errors import InputError
-from hw2.experiments import catalogue, ledger, search, store
+from hw2.experiments import ledger, search, store
+from hw2.experiments.catalogue import EXPERIMENTS
 from hw2.experiments.recipes import CompressedRecipe, Recipe, TeacherRecipe
 from hw2.experiments.run import Run, Trial, root, trials
+from hw2.experiments.store import Store
 from hw2.files import sha256
 
 #: Relative difference of the last epoch's validation loss that may be rounding, by the device that recorded it.
@@ -29,18 +31,18 @@ NORMS = 1e-4  # relative difference of a group's norm that may be rounding; meas
 KEPT = {"weights": "model.safetensors", "logits": "validation_logits.npy", "classes": "validation_classes.npy"}
 
 
-def of_store(profile: str) -> list[str]:
+def of_store(known: Store) -> list[str]:
     """A line for each thing that is not what the rest of the store says. Changes nothing."""
     lines = []
-    for folder in sorted((root(profile) / "tuning").glob("[!.]*")):
-        lines += _told(f"tuning/{folder.name}", lambda folder=folder: _search(folder.name))
-    if lost := missing(profile):
+    for folder in sorted((known.root / "tuning").glob("[!.]*")):
+        lines += _told(f"tuning/{folder.name}", lambda folder=folder: _search(Store(folder.name)))
+    if lost := missing(known):
         return lines + lost  # the rest would tell of the same
-    fashion, runs = source.fashion_mnist(), store.every(profile)
-    lines += _told("SHA256SUMS", lambda: sums(profile)) + _told("delivered.json", lambda: _delivered(profile))
+    fashion, runs = source.fashion_mnist(), known.every()
+    lines += _told("SHA256SUMS", lambda: sums(known.profile)) + _told("delivered.json", lambda: _delivered(known))
     lines += [line for run in runs for line in _told(run.name, lambda run=run: of_run(run, fashion))]
     lines += _told("runs", lambda: _copies(runs)) if not lines else []
-    lines += _told("test_ledger.csv", lambda: _ledger(profile, {run.recipe.digest: run for run in runs}))
+    lines += _told("test_ledger.csv", lambda: _ledger(known.profile, {run.recipe.digest: run for run in runs}))
     return lines
 
 
@@ -52,14 +54,14 @@ def _told(name: str, check: Callable[[], object]) -> list[str]:
         return [str(error)]
 
 
-def missing(profile: str) -> list[str]:
+def missing(known: Store) -> list[str]:
     """Runs of the profile's catalogue that are not there, and runs that are none of it."""
-    settings, names, lines = store.Settings(profile), set(), []
-    for name in catalogue.names(profile):
-        for seed in catalogue.seeds(name, profile):
-            names.add(f"{name}/{profile}-s{seed}")
-            lines += _told(name, lambda name=name, seed=seed: store.require(name, seed, profile, settings) and [])
-    others = [run.name for run in store.every(profile) if run.profile == profile and run.name not in names]
+    names, lines = set(), []
+    for name in known.names():
+        for seed in known.seeds(name):
+            names.add(f"{name}/{known.profile}-s{seed}")
+            lines += _told(name, lambda name=name, seed=seed: known.require(name, seed) and [])
+    others = [run.name for run in known.every() if run.profile == known.profile and run.name not in names]
     return [*dict.fromkeys(lines), *(f"{name}: the profile trains no such seed" for name in others)]
 
 
@@ -72,14 +74,12 @@ def sums(profile: str) -> Iterator[str]:
         yield f"{', '.join(sorted(names))}: changed, missing or new"
 
 
-def _delivered(profile: str) -> Iterator[str]:
+def _delivered(known: Store) -> Iterator[str]:
     """Which network is delivered is no choice: the first seed's."""
-    first = f"compressed/{profile}-s{catalogue.seeds('compressed', profile)[0]}"
-    if not (root(profile) / "delivered.json").is_file() or (run := store.named(profile)[0]).profile != profile:
+    if not (known.root / "delivered.json").is_file() or (run := known.named()[0]).profile != known.profile:
         return  # the profile is not delivered yet
-    if run.name != first:
-        yield f"names {run.name}, expected {first}"
-    store.delivered(profile)
+    if known.delivered.folder != known.run("compressed").folder:
+        yield f"names {run.name}, expected {known.run('compressed').name}"
 
 
 def of_run(run: Run, fashion: FashionMNIST) -> list[str]:
@@ -88,7 +88,7 @@ def of_run(run: Run, fashion: FashionMNIST) -> list[str]:
     if run.name != f"{recipe.stage}/{run.profile}-s{recipe.seed}":
         lines.append(f"its recipe is of {recipe.stage}, seed {recipe.seed}")
     if not isinstance(recipe, TeacherRecipe):  # whose weights are too large to commit
-        kept = [KEPT[one] for one in catalogue.row(recipe.stage).keep if one in KEPT]
+        kept = [KEPT[one] for one in EXPERIMENTS[recipe.stage].keep if one in KEPT]
         lines += [f"{name} is missing" for name in kept if not (run.folder / name).is_file()]
     if run.parameters != metrics["parameters"]:
         lines.append(f"{run.parameters:,} parameters, metrics.json says {metrics['parameters']:,}")
@@ -161,7 +161,7 @@ def against(run: Run, right: int, slack: int, loss: float | None) -> list[str]:
 
 def _phases(run: Run) -> list[str]:
     """What is known of the phases before the last from the parent, from history.csv and from metrics.json."""
-    parent, phases, lines = store.made_by(run.recipe.parent, run.profile), run.metrics["phases"], []
+    parent, phases, lines = Store(run.profile).made_by(run.recipe.parent), run.metrics["phases"], []
     known = {"distilled": parent.metrics["val_correct"], "fine_tuned": run.metrics["val_correct"]}
     if run.sparse and len(run.history) >= run.recipe.sparse.epochs:
         share = run.history.val_accuracy.iloc[run.recipe.sparse.epochs - 1]
@@ -221,22 +221,22 @@ def _ledger(profile: str, runs: dict[str, Run]) -> Iterator[str]:
             yield f"the reading of {row.run} is of the recipe of {runs[row.recipe].name}"
 
 
-def _search(profile: str) -> Iterator[str]:
+def _search(known: Store) -> Iterator[str]:
     """The trials against the grid and, where they have them, against their own histories."""
-    recipe, table = catalogue.tuning(profile, store.Settings(profile)), store.trials(profile)
+    recipe, table = known.tuning(), known.trials
     common = {"lr": recipe.fit.lr, "epochs": recipe.fit.epochs, "images": recipe.images, "state": "COMPLETE"}
     grid = [{"trial": number} | one | common for number, one in enumerate(search.settings(recipe))]
     if table.drop(columns="val_correct")[list(grid[0])].to_dict("records") != grid:
         yield "trials.csv is not of its recipe's grid"
         return
-    for trial in trials(root(profile) / "tuning" / profile):
+    for trial in trials(known.root / "tuning" / known.profile):
         correct = int(table.val_correct[trial.number])
         yield from (f"trial {trial.number}: {line}" for line in of_history(trial, correct, recipe.validation))
 
 
 def of_trial(trial: Trial) -> list[str]:
     """A trial's epochs and steps against its recipe, and its count in trials.csv."""
-    correct = store.trials(trial.profile).val_correct[trial.number]
+    correct = Store(trial.profile).trials.val_correct[trial.number]
     return of_history(trial, int(correct), trial.recipe.validation)
 
 

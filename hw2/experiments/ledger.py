@@ -12,7 +12,7 @@ from hw2 import data
 from hw2.errors import InputError
 from hw2.experiments import store
 from hw2.experiments.run import Run, root
-from hw2.files import read_array, read_csv, restore, sha256, write_array, write_csv, write_json
+from hw2.files import broken, read_array, read_csv, sha256, write_array, write_csv, write_json
 from hw2.training import predict
 
 ANSWERS = "test_classes.npy"  # in the run's folder, uint8 (10000,)
@@ -36,8 +36,8 @@ def checked(run: Run, classes: Tensor, fashion: data.FashionMNIST) -> int:
     """How many of these classes (n,) of the test images are right. `InputError` where the ledger says another count."""
     correct = int((classes == fashion.test_labels).sum())
     if (told := reading(run)) not in (None, (correct, len(classes))):
-        advice = restore(root(run.profile) / "test_ledger.csv")
-        raise InputError(f"{run.name}: {correct} test images correct, the ledger's reading says {told[0]}; {advice}")
+        path = root(run.profile) / "test_ledger.csv"
+        raise broken(path, f"{told[0]} test images correct for {run.name}, whose answers have {correct}")
     return correct
 
 
@@ -60,7 +60,7 @@ def read_test_set(run: Run, fashion: data.FashionMNIST) -> None:
     if run.test_accuracy is not None:
         if reading(run) is None:  # it would be a second one: what is there is put back, not made anew
             path = root(run.profile) / "test_ledger.csv"
-            raise InputError(f"{path}: has no reading of {run.name}, whose metrics.json has one; {restore(path)}")
+            raise broken(path, f"it has no reading of {run.name}, whose metrics.json has one")
         return
     classes = predict(run.network(), fashion.test_images)
     correct, total = checked(run, classes, fashion), len(classes)
@@ -77,9 +77,6 @@ def read_test_set(run: Run, fashion: data.FashionMNIST) -> None:
 def of_weights(path: Path) -> list[Run]:
     """The runs of any profile that left these weights, in their folder or in the cache."""
     size, digest = path.stat().st_size, sha256(path)
-    found = []
-    for run in (*store.every("full"), *store.every("smoke")):
-        kept = run.weights
-        if kept.is_file() and kept.stat().st_size == size and sha256(kept) == digest:
-            found.append(run)
-    return found
+    runs = (*store.Store("full").every(), *store.Store("smoke").every())
+    kept = [run for run in runs if run.weights.is_file() and run.weights.stat().st_size == size]
+    return [run for run in kept if sha256(run.weights) == digest]

@@ -4,7 +4,7 @@
 `cpu` is of the runs that are delivered until `full`'s are there.
 """
 
-from hw2.errors import InputError
+from hw2.errors import Named
 from hw2.training import Fit
 
 _SEEDS = {
@@ -24,37 +24,29 @@ def _pruning(sparse: int, fine_tuning: int) -> dict:
     return regularised | {"fit": Fit(epochs=fine_tuning, lr=0.1)}
 
 
+def _tiny(epochs: int, images: int) -> dict:
+    """Smoke's numbers of a compression."""
+    sparse = {"sparse": Fit(epochs=1, lr=0.02, weight_decay=0.0), "reg": 1e-2, "recalibration": images}
+    return sparse | {"images": images, "fit": Fit(epochs=epochs, lr=0.05)}
+
+
 #: profile -> numbers. `common` is part of every recipe. `tuning` and what rows of the catalogue name as `numbers` are
 #: fields of recipes. `seeds`: for what -> seeds. `targets`: what students with a teacher learn from. `setting of
 #: studies`: `best` (the search's) or `chosen` (its better finalist's).
-PROFILES = {
+PROFILES = Named("profile", {
     "smoke": {
         "common": {"images": 600, "validation": 300, "views": 2},
         "targets": "mean",
         "teacher": {"fit": Fit(epochs=1, lr=0.02)},
         "student": {"fit": Fit(epochs=2, lr=0.1)},
-        "tuning": {
-            "fit": Fit(epochs=1, lr=0.1),
-            "images": 300,
-            "temperatures": (2.0, 4.0),
-            "alphas": (0.5, 0.9),
-            "seeds": (0,),
+        "tuning": _grid((0.5, 0.9)) | {
+            "fit": Fit(epochs=1, lr=0.1), "images": 300, "temperatures": (2.0, 4.0), "seeds": (0,),
         },
         "finalist": {"fit": Fit(epochs=1, lr=0.1)},
-        "compressed": {
-            "sparse": Fit(epochs=1, lr=0.02, weight_decay=0.0),
-            "reg": 1e-2,
-            "fit": Fit(epochs=2, lr=0.05),
-            "recalibration": 600,
-        },
+        "compressed": _tiny(2, 600),
         "study": {"fit": Fit(epochs=1, lr=0.1), "images": 300},
-        "study pruning": {
-            "images": 300,
-            "sparse": Fit(epochs=1, lr=0.02, weight_decay=0.0),
-            "reg": 1e-2,
-            "fit": Fit(epochs=1, lr=0.05),
-            "recalibration": 300,
-        },
+        "study pruning": _tiny(1, 300),
+        "frontier": _tiny(1, 300),
         "setting of studies": "best",
         "seeds": dict.fromkeys(_SEEDS, (0,)) | {"arms": (1,)},
     },
@@ -70,6 +62,7 @@ PROFILES = {
         "compressed": _pruning(1, 24),
         "study": {"fit": Fit(epochs=4, lr=0.2), "images": 15000},
         "study pruning": {"images": 15000} | _pruning(2, 4),
+        "frontier": {"images": 15000} | _pruning(2, 4),
         "setting of studies": "best",
         "seeds": _SEEDS | {"scratch": (0,)},
     },
@@ -88,13 +81,4 @@ PROFILES = {
         "setting of studies": "chosen",
         "seeds": _SEEDS,
     },
-}
-for _name in ("smoke", "cpu"):
-    PROFILES[_name]["frontier"] = PROFILES[_name]["study pruning"]
-
-
-def check_profile(name: str) -> str:
-    """The name, or `InputError` where no profile has it."""
-    if name not in PROFILES:
-        raise InputError(f"profile {name!r}: expected one of {', '.join(PROFILES)}")
-    return name
+})  # fmt: skip

@@ -14,7 +14,7 @@ from hw2.data import FashionMNIST
 from hw2.errors import InputError
 from hw2.files import adapter
 from hw2.pruning import check_ratio
-from hw2.training import Fit, Task
+from hw2.training import FORBID, Fit, Task
 
 #: Fields with a default that always enter the digest. Other fields enter only where they differ from their default, so
 #: adding one keeps the digests of older runs.
@@ -46,10 +46,15 @@ class Recipe:
     pad: int = 2
     views: int = 8
     view_seed: int = 0
+    __pydantic_config__ = FORBID
 
     def __post_init__(self):
         if not 0 <= self.seed < 100:
             raise InputError(f"seed {self.seed}: expected 0 to 99")
+        for name, value in _flat(self).items():
+            least = int(name.rpartition(".")[2] in COUNTS)
+            if isinstance(value, int | float) and value < least:
+                raise InputError(f"{name} {value}: expected at least {least}")
 
     @property
     def digest(self) -> str:
@@ -139,32 +144,20 @@ class TuningRecipe(Recipe):
     targets: str = "same view"
 
 
-def _less(values: dict, retired: dict) -> dict:
-    return {name: value for name, value in values.items() if (name, value) not in retired.items()}
-
-
 def read(kind: type[Recipe], content: dict) -> Recipe:
     """The recipe of a recipe.json. `InputError` where it is none of this kind, or its digest is not that of its fields.
 
-    A field that came after `FIRST` has its default where the file lacks it.
+    A field that the file lacks has its default.
     """
-    values = {name: tuple(v) if isinstance(v, list) else v for name, v in content.items() if name != "digest"}
+    retired = (RETIRED | {"digest": content.get("digest")}).items()
     try:
-        parts = {name: _less(values[name], RETIRED_FIT) for name in ("fit", "sparse") if name in values}
-        values = _less(values, RETIRED)
-        for one, given in ((kind, values), *((Fit, part) for part in parts.values())):
-            if lacking := FIRST & {field.name for field in fields(one)} - given.keys():
-                raise ValueError(f"it lacks {', '.join(sorted(lacking))}")
-        recipe = kind(**values | {name: Fit(**part) for name, part in parts.items()})
-        adapter(kind).validate_json(json.dumps(asdict(recipe), allow_nan=False), strict=True)  # the types as well
-        for name, value in _flat(recipe).items():
-            least = int(name.rpartition(".")[2] in COUNTS)
-            if isinstance(value, int | float) and value < least:
-                raise ValueError(f"{name} {value}: expected at least {least}")
-        digest = recipe.digest
-    except (AttributeError, TypeError, ValueError, RecursionError) as error:
+        values = {name: value for name, value in content.items() if (name, value) not in retired}
+        for part in {"fit", "sparse"} & values.keys():
+            values[part] = dict(one for one in values[part].items() if one not in RETIRED_FIT.items())
+        recipe = adapter(kind).validate_json(json.dumps(values, allow_nan=False), strict=True)
+    except (AttributeError, ValueError, RecursionError) as error:
         raise InputError(f"no recipe ({textwrap.shorten(str(error), 200)})") from None
-    if digest != content.get("digest"):
+    if recipe.digest != content.get("digest"):
         raise InputError("its digest is not that of its numbers")
     return recipe
 

@@ -17,9 +17,10 @@ from hw2 import data as source
 from hw2 import training, views
 from hw2.data import FashionMNIST
 from hw2.errors import InputError
-from hw2.experiments import check, environment, ledger, search, store, train
+from hw2.experiments import check, environment, ledger, search, train, walk
 from hw2.experiments.recipes import CompressedRecipe, Recipe, TeacherRecipe
-from hw2.experiments.run import Run, Trial, root, trials
+from hw2.experiments.run import Run, Trial, trials
+from hw2.experiments.store import Store
 
 #: What a loss's relative difference may be where another processor rounds otherwise: at the first step, the factor at
 #: each further one, and the most. By what is trained, and in which precision.
@@ -68,25 +69,24 @@ def tolerance(step: int, kind: str) -> float:
     return min(first * growth**step, most)
 
 
-def every(profile: str) -> list[Run | Trial]:
-    """All finished runs in the profile's store, and the trials of its searches."""
-    folders = sorted((root(profile) / "tuning").glob("[!.]*"))
-    return [*store.every(profile), *(trial for folder in folders for trial in trials(folder))]
+def every(known: Store) -> list[Run | Trial]:
+    """All finished runs in the store's folder, and the trials of its searches."""
+    folders = sorted((known.root / "tuning").glob("[!.]*"))
+    return [*known.every(), *(trial for folder in folders for trial in trials(folder))]
 
 
-def named(names: list[str], profile: str) -> list[Run | Trial]:
+def named(names: list[str], known: Store) -> list[Run | Trial]:
     """The runs of these names, such as plain/full-s0; trials are named as tuning/full/0."""
-    known = {run.name: run for run in every(profile)}
-    if unknown := [name for name in names if name not in known]:
-        raise InputError(f"run {unknown[0]!r}: expected one under runs/, such as {next(iter(known), 'plain/full-s0')}")
-    return [known[name] for name in names]
+    runs = {run.name: run for run in every(known)}
+    if unknown := [name for name in names if name not in runs]:
+        raise InputError(f"run {unknown[0]!r}: expected one under runs/, such as {next(iter(runs), 'plain/full-s0')}")
+    return [runs[name] for name in names]
 
 
-def chain(profile: str) -> list[Run]:
+def chain(known: Store) -> list[Run]:
     """The delivered network's: teacher, distilled, compressed."""
-    last = store.delivered(profile)
-    parent = store.made_by(last.recipe.parent, profile)
-    return [store.made_by(parent.recipe.teacher, profile), parent, last]
+    parent = known.made_by(known.delivered.recipe.parent)
+    return [known.made_by(parent.recipe.teacher), parent, known.delivered]
 
 
 def all_of(runs: list[Run | Trial], device: torch.device, steps: int = training.STEPS_KEPT) -> Iterator[Replayed]:
@@ -107,7 +107,7 @@ def first_losses(run: Run | Trial, device: torch.device, fashion: FashionMNIST, 
     work = train.Work(run.profile, device, fashion)
     with environment.threads(run.environment["threads"]):
         if isinstance(run, Trial):
-            targets = store.made_by(run.recipe.teacher, run.profile).soft_targets
+            targets = Store(run.profile).made_by(run.recipe.teacher).soft_targets
             options, setting = training.Options(first_steps=steps), search.settings(run.recipe)[run.number]
             history = search.trained(run.recipe, setting, targets, fashion, options, device)[1]
         else:
@@ -175,6 +175,10 @@ def _evaluate(run: Run, fashion: FashionMNIST) -> Iterator[str]:
             yield f"{ledger.ANSWERS} is not what the weights predict"
         if teacher:
             yield from _soft_targets(run, network, fashion)
+    if (run.folder / "sensitivity.json").is_file():
+        told, found = run.sensitivity["correct"][0], walk.sensitivity(run, 0, fashion)
+        if max(abs(then - now) for then, now in zip(told, found, strict=True)) > PHASE:
+            yield f"sensitivity.json says {told} for the first group, pruned again it is {found}"
     if isinstance(run.recipe, CompressedRecipe):
         yield from _pruned_at_once(run, fashion)
 
@@ -195,7 +199,7 @@ def _soft_targets(run: Run, network: torch.nn.Module, fashion: FashionMNIST) -> 
 
 def _pruned_at_once(run: Run, fashion: FashionMNIST) -> Iterator[str]:
     """The parent pruned without sparse learning: images right before and after recalibration."""
-    parent, suffix = store.made_by(run.recipe.parent, run.profile), "_without_sparse_learning" if run.sparse else ""
+    parent, suffix = Store(run.profile).made_by(run.recipe.parent), "_without_sparse_learning" if run.sparse else ""
     if not parent.weights.is_file():
         return
     work, found = train.Work(run.profile, torch.device("cpu"), fashion), {}

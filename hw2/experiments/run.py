@@ -1,8 +1,7 @@
 """A finished run's folder, and where such folders are."""
 
-from collections.abc import Callable
+import functools
 from dataclasses import dataclass
-from functools import cache as kept
 from functools import cached_property
 from pathlib import Path
 
@@ -16,24 +15,16 @@ from hw2.assignment import WIDTHS
 from hw2.errors import InputError
 from hw2.experiments import catalogue, schemas
 from hw2.experiments.recipes import CompressedRecipe, Recipe, TeacherRecipe, TuningRecipe
-from hw2.files import read_array, read_csv, read_json, restore, sha256
+from hw2.files import broken, read_array, read_csv, read_json, sha256
 
 HISTORY = ("epoch", "lr", "train_loss", "val_loss", "val_accuracy")
 STEPS = ("step", "loss")
-
-
 #: phases of a compression in metrics.json, and those that sparse learning adds
 PHASES = {"distilled", "pruned", "recalibrated", "fine_tuned"}
 SPARSE = {"sparse", "pruned_without_sparse_learning", "recalibrated_without_sparse_learning"}
 
 
-@kept
-def _count(make: Callable[..., torch.nn.Module], *words) -> int:
-    with torch.device("meta"):
-        return networks.count_parameters(make(*words))
-
-
-@kept
+@functools.cache
 def _group_sizes(widths: tuple[int, ...]) -> list[int]:
     return list(map(len, pruning.group_norms(networks.ResNet14(widths))))
 
@@ -76,7 +67,7 @@ class Run:
             if isinstance(recipe, TuningRecipe):
                 raise InputError("a search's recipe, expected a run's")
         except InputError as error:
-            raise InputError(f"{path}: {error}; {restore(path)}") from None
+            raise broken(path, str(error)) from None
         return recipe
 
     @property
@@ -92,10 +83,10 @@ class Run:
         phases, test = metrics.get("phases", {}), (metrics["test_correct"], metrics["test_total"])
         counts = [metrics["val_correct"], *phases.values()]
         if max(counts) > metrics["val_total"] or (test.count(None) == 1) or (None not in test and test[0] > test[1]):
-            raise InputError(f"{path}: more images are correct than there are; {restore(path)}")
+            raise broken(path, "more images are correct than there are")
         expected = PHASES if isinstance(self.recipe, CompressedRecipe) else set()
         if phases.keys() != expected | (SPARSE if self.sparse else set()):
-            raise InputError(f"{path}: its phases are not those of its recipe; {restore(path)}")
+            raise broken(path, "its phases are not those of its recipe")
         return metrics
 
     @property
@@ -113,8 +104,10 @@ class Run:
         """Counted: of the weights where they are committed, else of the network that the recipe makes."""
         if (self.folder / "model.safetensors").is_file():
             return networks.count_parameters(self.network())
-        teacher = isinstance(self.recipe, TeacherRecipe)
-        return _count(networks.teacher, self.recipe.stem) if teacher else _count(networks.ResNet14, self.widths)
+        with torch.device("meta"):
+            teacher = isinstance(self.recipe, TeacherRecipe)
+            made = networks.teacher(self.recipe.stem) if teacher else networks.ResNet14(self.widths)
+        return networks.count_parameters(made)
 
     @property
     def group_norms(self) -> schemas.GroupNorms:
@@ -125,8 +118,17 @@ class Run:
         if norms.keys() != {"before", *(["after"] if self.sparse else [])} or any(
             list(map(len, groups)) != sizes for groups in norms.values()
         ):
-            raise InputError(f"{path}: expected the norms of {sizes} channels; {restore(path)}")
+            raise broken(path, f"expected the norms of {sizes} channels")
         return norms
+
+    @property
+    def sensitivity(self) -> schemas.Sensitivity:
+        """Where it was measured, of these weights (`walk.deliver`)."""
+        path = self.folder / "sensitivity.json"
+        found = read_json(path, schemas.Sensitivity)
+        if found["weights"] != sha256(self.weights):
+            raise broken(path, "it is not of these weights", "`hw2 deliver` measures it again")
+        return found
 
     @cached_property
     def history(self) -> pd.DataFrame:
@@ -159,7 +161,7 @@ class Run:
         expected |= {name: getattr(self.recipe, name) for name in ("pad", "view_seed", "views")}
         targets = distillation.read_cache(path)
         if read_json(described) != expected | {"sha256": sha256(path)} or len(targets) != expected["views"]:
-            raise InputError(f"{path}: not what {described.name} and recipe.json say; {restore(path)}")
+            raise broken(path, f"not what {described.name} and recipe.json say")
         return targets
 
     @cached_property
@@ -175,18 +177,18 @@ class Run:
     def _kept(self, name: str, kind: type, *each: int) -> Tensor:
         return torch.from_numpy(read_array(self.folder / name, kind, (self.metrics["val_total"], *each)).copy())
 
-    def __str__(self) -> str:
+    def _told(self) -> dict[str, str]:
         test = "not read" if self.test_accuracy is None else f"{self.test_accuracy:.2%}"
-        return f"{self.name}: {self.parameters:,} parameters, validation {self.val_accuracy:.2%}, test {test}"
+        return {"parameters": f"{self.parameters:,}", "validation": f"{self.val_accuracy:.2%}", "test": test}
+
+    def __str__(self) -> str:
+        return "{}: {parameters} parameters, validation {validation}, test {test}".format(self.name, **self._told())
 
     def __repr__(self) -> str:
         return f"Run({self.name})"  # notebooks keep it: no path of a machine, no file that may be damaged
 
     def _repr_html_(self) -> str:
-        """What a notebook shows of it."""
-        test = "not read" if self.test_accuracy is None else f"{self.test_accuracy:.2%}"
-        row = {"parameters": f"{self.parameters:,}", "validation": f"{self.val_accuracy:.2%}", "test": test}
-        return pd.DataFrame(row, index=[self.name]).to_html()
+        return pd.DataFrame(self._told(), index=[self.name]).to_html()
 
     @property
     def val_accuracy(self) -> float:
@@ -243,7 +245,7 @@ def trials(folder: Path) -> list[Trial]:
     )
     count = len(recipe.seeds) * len(recipe.temperatures) * len(recipe.alphas)
     if len(machines["of_trials"]) != count or not max(machines["of_trials"]) < len(machines["environments"]):
-        raise InputError(f"{told}: expected the environment of each of {count} trials; {restore(told)}")
+        raise broken(told, f"expected the environment of each of {count} trials")
     found = []
     for number, which in enumerate(machines["of_trials"]):
         rows = history[history.trial == number], steps[steps.trial == number]

@@ -66,6 +66,14 @@ class GroupNorms(TypedDict):
     after: NotRequired[list[list[Amount]]]
 
 
+class Sensitivity(TypedDict):
+    """sensitivity.json: validation images right with one group pruned by one ratio, [group][ratio]."""
+
+    weights: Sha256
+    ratios: list[Amount]
+    correct: list[list[Count]]
+
+
 class Speed(TypedDict):
     """A row of bench.json."""
 

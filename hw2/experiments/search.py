@@ -18,9 +18,9 @@ from hw2 import training
 from hw2.data import FashionMNIST
 from hw2.distillation import cached_objective
 from hw2.errors import Bar, InputError
-from hw2.experiments import catalogue, environment, store
+from hw2.experiments import environment, store
 from hw2.experiments.recipes import TuningRecipe, written
-from hw2.experiments.run import HISTORY, STEPS, cache, root
+from hw2.experiments.run import HISTORY, STEPS, cache
 from hw2.files import read_json, write_csv, write_json
 from hw2.networks import ResNet14
 from hw2.training import Options
@@ -197,8 +197,8 @@ def write(folder: Path, recipe: TuningRecipe, found: list[dict]) -> None:
 
 def obtain_trials(profile: str, device: str = "auto", storage: str | None = None, replace: bool = False) -> None:
     """Search where the profile has no finished search in runs/tuning/<profile>/. Needs the teacher's run."""
-    recipe = catalogue.tuning(profile, store.Settings(profile))
-    folder = root(profile) / "tuning" / profile
+    known = store.Store(profile)
+    recipe, folder = known.tuning(), known.root / "tuning" / profile
     recorded = folder / "recipe.json"
     if recorded.is_file() and read_json(recorded).get("digest") == recipe.digest:
         return
@@ -206,7 +206,7 @@ def obtain_trials(profile: str, device: str = "auto", storage: str | None = None
     environment.check_code(profile)
     where = environment.pick_device(device)
     made = study(recipe, storage, replace or profile == "smoke")
-    targets = store.made_by(recipe.teacher, profile).soft_targets
+    targets = known.made_by(recipe.teacher).soft_targets
     found = search(recipe, targets, source.fashion_mnist(), where, made)
     with store.changing(profile):
         # An older search's recipe goes first, this one's is written last: it says that the trials are whole.

@@ -3,13 +3,13 @@
 A folder is written aside and renamed when complete, so an interrupted run is never mistaken for a result.
 """
 
-from __future__ import annotations
-
 import os
 import shutil
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, suppress
+from functools import cache as once
+from functools import cached_property
 from pathlib import Path
 
 import pandas as pd
@@ -18,38 +18,122 @@ from filelock import FileLock, Timeout
 from hw2 import data
 from hw2.errors import InputError
 from hw2.experiments import catalogue, recipes, schemas
-from hw2.experiments.profiles import check_profile
 from hw2.experiments.recipes import Recipe
 from hw2.experiments.run import Run, cache, home, root
-from hw2.files import read_csv, read_json, restore, sha256, write_json, write_text
+from hw2.files import broken, read_csv, read_json, sha256, write_json, write_text
 
 TRIALS = ("trial", "T", "alpha", "lr", "seed", "epochs", "images", "val_correct", "state")
-#: experiments without which a profile delivers nothing
-NEEDED = ("teacher", "plain", "distilled", "compressed", "scratch")
-
-
-def default_profile() -> str:
-    """HW2_PROFILE (empty counts as unset), or else the delivered network's, or `cpu` where none is delivered."""
-    return check_profile(os.environ.get("HW2_PROFILE") or delivered_profile() or "cpu")
 
 
 def delivered_profile() -> str | None:
     """That of the project's delivered network; None where none is delivered."""
-    return named("cpu")[0].profile if (root("cpu") / "delivered.json").is_file() else None
+    return Store("full").named()[0].profile if (root("full") / "delivered.json").is_file() else None
 
 
-def place(recipe: Recipe, profile: str, own: bool = False) -> Path:
-    """The folder of a recipe's run; `own` recipes, which are not the catalogue's, have theirs in an ignored folder."""
-    name = f"{profile}-s{recipe.seed}"
-    if own:
-        return home(profile) / "own" / recipe.stage / f"{name}-{recipe.digest[:8]}"
-    return root(profile) / recipe.stage / name
+class Store(catalogue.Recipes):
+    """A profile's finished runs, as today's recipes make them. It never trains and never writes.
 
+    The profile is by default HW2_PROFILE (empty counts as unset), or else the delivered network's, or `cpu` where none
+    is delivered. `file` is the SHA-256 of a course's teacher that is to be used. What was found is not read again.
+    """
 
-def find(recipe: Recipe, profile: str, own: bool = False) -> Run | None:
-    """The finished run of exactly this recipe, or None."""
-    path = place(recipe, profile, own) / "recipe.json"
-    return Run(path.parent) if path.is_file() and read_json(path).get("digest") == recipe.digest else None
+    def __init__(self, profile: str | None = None, file: str | None = None):
+        super().__init__(profile or os.environ.get("HW2_PROFILE") or delivered_profile() or "cpu")
+        self.root, self.file = root(self.profile), file
+        self.setting, self.recipe, self.require = once(self.setting), once(self.recipe), once(self.require)
+
+    def place(self, recipe: Recipe, own: bool = False) -> Path:
+        """The folder of a recipe's run; `own` recipes, which are not the catalogue's, have theirs where git ignores."""
+        name = f"{self.profile}-s{recipe.seed}"
+        if own:
+            return home(self.profile) / "own" / recipe.stage / f"{name}-{recipe.digest[:8]}"
+        return self.root / recipe.stage / name
+
+    def find(self, recipe: Recipe, own: bool = False) -> Run | None:
+        """The finished run of exactly this recipe, or None."""
+        path = self.place(recipe, own) / "recipe.json"
+        return Run(path.parent) if path.is_file() and read_json(path).get("digest") == recipe.digest else None
+
+    def every(self) -> list[Run]:
+        """All finished runs in the store's folder, which profiles may share."""
+        found = self.root.glob("*/*-s*/recipe.json")
+        return [Run(path.parent) for path in sorted(found) if not path.parent.name.startswith(".")]
+
+    def made_by(self, digest: str) -> Run:
+        """The run of the recipe with that digest; `InputError` where there is none."""
+        for run in self.every():
+            if read_json(run.folder / "recipe.json").get("digest") == digest:
+                return run
+        raise InputError(f"no run with the recipe {digest[:12]} is there; restore runs/, or train it again")
+
+    def require(self, name: str, seed: int = 0) -> Run:
+        """The finished run of an experiment.
+
+        Raises `InputError`: which field differs where the folder holds another recipe's run, or the command that trains
+        it.
+        """
+        recipe = self.recipe(name, seed)
+        if run := self.find(recipe):
+            return run
+        check_replaced(self.place(recipe), recipe, replace=False)
+        command = f"hw2 train {name} --profile {self.profile} --seed {seed}"
+        raise InputError(f"{name}/{self.profile}-s{seed} is not there; train it by `{command}`")
+
+    def runs(self, name: str) -> list[Run]:
+        """An experiment's runs, in the order of their seeds. The first seed is required."""
+        first, *others = self.seeds(name)
+        found = [self.find(self.recipe(name, seed)) for seed in others]
+        return [self.require(name, first), *filter(None, found)]
+
+    def run(self, name: str) -> Run:
+        """An experiment's run of its first seed."""
+        return self.require(name, self.seeds(name)[0])
+
+    def group(self, group: str) -> dict[str, list[Run]]:
+        """Row -> its runs, in the catalogue's order: the first row is what studies hold the others against."""
+        return {name: self.runs(name) for name in self.names(group)}
+
+    def course_file(self) -> str | None:
+        recorded = self.root / "teacher" / f"{self.profile}-s0" / "recipe.json"
+        return self.file or (read_json(recorded).get("weights") if recorded.is_file() else None)
+
+    def setting(self, which: str) -> tuple[float, float]:
+        """Of the finalists the one with the higher mean on validation is chosen; of equals, the search's first."""
+        found = finalists(self.trials)
+        if which == "chosen":  # over all seeds, which must be there: means of unequal seeds would decide nothing
+            correct = [
+                sum(self.require(name, seed).metrics["val_correct"] for seed in self.seeds(name))
+                for name in self.names("finalists")
+            ]
+            which = "finalist-2" if correct[-1] > correct[0] else "finalist-1"
+        return {"best": found[0], "finalist-1": found[0], "finalist-2": found[-1]}[which]
+
+    @cached_property
+    def trials(self) -> pd.DataFrame:
+        """The trials of the search (trials.csv)."""
+        recipe, folder = self.tuning(), self.root / "tuning" / self.profile
+        if not (folder / "recipe.json").is_file():
+            raise InputError(f"{folder}: the search is not there; run it by `hw2 tune --profile {self.profile}`")
+        if read_json(folder / "recipe.json").get("digest") != recipe.digest:
+            check_replaced(folder, recipe, replace=False)
+        return read_csv(folder / "trials.csv", TRIALS, words=("state",))
+
+    def named(self) -> tuple[Run, str]:
+        """The run that delivered.json names, and the SHA-256 of its weights."""
+        content = read_json(self.root / "delivered.json", schemas.Delivered)
+        catalogue.EXPERIMENTS[content["run"].partition("/")[0]]  # an `InputError` for what is none
+        return Run(self.root / content["run"]), content["sha256"]
+
+    @cached_property
+    def delivered(self) -> Run:
+        """The run that delivered.json names; `InputError` where its weights are not the named ones."""
+        run, digest = self.named()
+        if run.profile != self.profile:
+            raise InputError(f"profile {self.profile}: {run.name} is delivered; `hw2 deliver` names its own")
+        weights = run.folder / "model.safetensors"
+        if not weights.is_file() or sha256(weights) != digest:
+            raise broken(weights, "missing, or not the delivered weights (SHA-256 differs)")
+        return run
 
 
 def check_replaced(folder: Path, recipe: Recipe, replace: bool) -> None:
@@ -59,85 +143,6 @@ def check_replaced(folder: Path, recipe: Recipe, replace: bool) -> None:
         return
     difference = recipes.difference(catalogue.read(read_json(recorded)), recipe)
     raise InputError(f"{name} holds another recipe's run: {difference}; --replace (replace=True) trains in its place")
-
-
-def every(profile: str) -> list[Run]:
-    """All finished runs in the profile's store, which other profiles may share."""
-    found = root(profile).glob("*/*-s*/recipe.json")
-    return [Run(path.parent) for path in sorted(found) if not path.parent.name.startswith(".")]
-
-
-def made_by(digest: str, profile: str) -> Run:
-    """The run of the recipe with that digest; `InputError` where there is none."""
-    for run in every(profile):
-        if read_json(run.folder / "recipe.json").get("digest") == digest:
-            return run
-    raise InputError(f"no run with the recipe {digest[:12]} is there; restore runs/, or train it again")
-
-
-def require(name: str, seed: int = 0, profile: str | None = None, settings: Settings | None = None) -> Run:
-    """The finished run of an experiment, as today's recipe makes it. Never trains and never writes.
-
-    `settings` spares reading the search again for each of many runs. Raises `InputError`: which field differs where the
-    folder holds another recipe's run, or the command that trains it.
-    """
-    profile = check_profile(profile or default_profile())
-    recipe = catalogue.recipe(name, profile, seed, settings or Settings(profile))
-    if run := find(recipe, profile):
-        return run
-    check_replaced(place(recipe, profile), recipe, replace=False)
-    raise InputError(
-        f"{name}/{profile}-s{seed} is not there; train it by `hw2 train {name} --profile {profile} --seed {seed}`"
-    )
-
-
-def finished(name: str, profile: str | None = None) -> list[Run]:
-    """An experiment's runs of today's recipes in the order of their seeds. The first seed is required."""
-    profile = check_profile(profile or default_profile())
-    first, *others = catalogue.seeds(name, profile)
-    settings = Settings(profile)
-    found = [find(catalogue.recipe(name, profile, seed, settings), profile) for seed in others]
-    return [require(name, first, profile, settings), *(run for run in found if run)]
-
-
-class Settings(catalogue.Unknown):
-    """What recipes ask of a profile's runs, each thing read once. `file`: the course's teacher that is to be used."""
-
-    def __init__(self, profile: str, file: str | None = None):
-        self.profile, self.file, self.known = profile, file, {}
-
-    def course_file(self, seed: int) -> str | None:
-        if self.file:
-            return self.file
-        recorded = root(self.profile) / "teacher" / f"{self.profile}-s{seed}" / "recipe.json"
-        return read_json(recorded).get("weights") if recorded.is_file() else None
-
-    def setting(self, which: str) -> tuple[float, float]:
-        """Of the finalists the one with the higher mean on validation is chosen; of equals, the search's first."""
-        if not self.known:
-            found = trials(self.profile, self)
-            first, *others = finalists(found)
-            self.known = {"best": best(found), "finalist-1": first, "finalist-2": (others or [first])[0]}
-        if which == "chosen" and which not in self.known:
-            self.known[which] = self.known[max(("finalist-1", "finalist-2"), key=self._correct)]
-        return self.known[which]
-
-    def _correct(self, name: str) -> int:
-        """Over all seeds, which must be there: means of unequal seeds would decide nothing."""
-        seeds = catalogue.seeds(name, self.profile)
-        return sum(require(name, seed, self.profile, self).metrics["val_correct"] for seed in seeds)
-
-
-def trials(profile: str | None = None, settings: Settings | None = None) -> pd.DataFrame:
-    """The trials of the profile's search (trials.csv), as today's recipe makes them. Never searches, never writes."""
-    profile = check_profile(profile or default_profile())
-    recipe = catalogue.tuning(profile, settings or Settings(profile))
-    folder = root(profile) / "tuning" / profile
-    if not (folder / "recipe.json").is_file():
-        raise InputError(f"the search of profile {profile} is not there; run it by `hw2 tune --profile {profile}`")
-    if read_json(folder / "recipe.json").get("digest") != recipe.digest:
-        check_replaced(folder, recipe, replace=False)
-    return read_csv(folder / "trials.csv", TRIALS, words=("state",))
 
 
 def best(trials: pd.DataFrame) -> tuple[float, float]:
@@ -165,29 +170,8 @@ def finalists(trials: pd.DataFrame) -> list[tuple[float, float]]:
     return [first, best(rest if first[1] == trials.alpha.min() else smallest)]
 
 
-def named(profile: str) -> tuple[Run, str]:
-    """The run that delivered.json names, and the SHA-256 of its weights."""
-    content = read_json(root(profile) / "delivered.json", schemas.Delivered)
-    catalogue.row(content["run"].partition("/")[0])
-    return Run(root(profile) / content["run"]), content["sha256"]
-
-
-def delivered(profile: str | None = None) -> Run:
-    """The run that delivered.json names; `InputError` where its weights are not the named ones."""
-    profile = check_profile(profile or default_profile())
-    run, digest = named(profile)
-    if run.profile != profile:
-        raise InputError(f"profile {profile}: the delivered network is {run.name}; `hw2 deliver` names its own")
-    weights = run.folder / "model.safetensors"
-    if not weights.is_file():
-        raise InputError(f"{run.name}: the delivered network has no model.safetensors; {restore(weights)}")
-    if sha256(weights) != digest:
-        told = f"model.safetensors is not the delivered one (SHA-256 differs); {restore(weights)}"
-        raise InputError(f"{run.name}: {told}")
-    return run
-
-
 def name_delivered(run: Run) -> None:
+    """Write delivered.json, where it does not say so already."""
     path, content = root(run.profile) / "delivered.json", {"run": run.name, "sha256": sha256(run.weights)}
     if not path.is_file() or read_json(path) != content:
         with changing(run.profile):
@@ -219,7 +203,7 @@ def lock(recipe: Recipe, wait: bool = True) -> Iterator[bool]:
 @contextmanager
 def new_folder(recipe: Recipe, profile: str, own: bool = False) -> Iterator[Path]:
     """A temporary folder that becomes the run's when the block ends well; its recipe.json is written here."""
-    final = place(recipe, profile, own)
+    final = Store(profile).place(recipe, own)
     # Who trains holds the recipe's lock: of its digest there is one such folder, and what a killed process left goes.
     aside = final.with_name(f".{final.name}.{recipe.digest[:16]}.tmp")
     older = aside.with_suffix(".old")
@@ -244,17 +228,6 @@ def sums(profile: str) -> str:
         inner[:] = [name for name in inner if name[0] != "."]
         kept += [Path(folder, name) for name in names if name[0] != "." and name != "SHA256SUMS"]
     return "".join(f"{sha256(path)}  {path.relative_to(top).as_posix()}\n" for path in sorted(kept))
-
-
-def sums_of(profile: str) -> str:
-    """The lines of `sums` for the profile's own runs and search, and for the files that all profiles share."""
-
-    def kept(name: str) -> bool:
-        stage, _, rest = name.partition("/")
-        folder = rest.partition("/")[0]
-        return not rest or profile == (folder if stage == "tuning" else folder.rpartition("-s")[0])
-
-    return "".join(line for line in sums(profile).splitlines(keepends=True) if kept(line[66:-1]))
 
 
 def complete_sums(profile: str) -> None:

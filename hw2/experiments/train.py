@@ -16,9 +16,10 @@ from hw2 import distillation, networks, pruning, training
 from hw2.data import FashionMNIST
 from hw2.errors import Bar, InputError
 from hw2.experiments import catalogue, environment, plan, search, store
-from hw2.experiments.profiles import check_profile
+from hw2.experiments.catalogue import EXPERIMENTS
 from hw2.experiments.recipes import CompressedRecipe, Recipe, StudentRecipe, TeacherRecipe
 from hw2.experiments.run import HISTORY, STEPS, Run, cache
+from hw2.experiments.store import Store
 from hw2.files import sha256, write_array, write_csv, write_json
 from hw2.training import Fit, History, Options
 
@@ -54,7 +55,7 @@ def objective(recipe: StudentRecipe, work: Work) -> training.Objective | None:
     """The recipe's loss; None is the cross-entropy alone."""
     if recipe.teacher is None:
         return None
-    targets = store.made_by(recipe.teacher, work.profile).soft_targets.to(work.device)
+    targets = Store(work.profile).made_by(recipe.teacher).soft_targets.to(work.device)
     return distillation.cached_objective(targets, recipe.temperature, recipe.alpha, recipe.loss, recipe.targets)
 
 
@@ -77,7 +78,7 @@ def prepare(recipe: Recipe, work: Work, judge: Callable[[str, nn.Module], None] 
     loss = objective(recipe, work)
     if not isinstance(recipe, CompressedRecipe):
         return Start(networks.ResNet14(recipe.widths or networks.WIDTHS), recipe.fit, {"label": label}, loss)
-    network = store.made_by(recipe.parent, work.profile).network()
+    network = Store(work.profile).made_by(recipe.parent).network()
     if recipe.sparse.epochs:
         hooks = pruning.sparse_learning(network, recipe.ratio, recipe.reg)
         return Start(network, recipe.sparse, {"label": f"{label}, sparse learning"} | hooks, loss)
@@ -162,7 +163,7 @@ def train_student(recipe: StudentRecipe, work: Work) -> None:
     def judge(phase: str, network: nn.Module) -> None:
         phases[phase] = correct(network, recipe, work)
 
-    network = store.made_by(recipe.parent, work.profile).network()
+    network = Store(work.profile).made_by(recipe.parent).network()
     judge("distilled", network)
     norms["before"] = pruning.group_norms(network)
     if recipe.sparse.epochs:
@@ -207,9 +208,8 @@ def _check_checkpoints(recipe: Recipe, replace: bool) -> None:
         except Exception:  # torch raises whatever its unpickler met
             told = "is damaged, or older than this code"
         if not replace:
-            raise InputError(
-                f"{path}: this checkpoint {told}; check out that commit to go on, or begin again by --replace"
-            )
+            todo = "check out that commit to go on, or begin again by --replace"
+            raise InputError(f"{path}: this checkpoint {told}; {todo}")
         _clear(recipe)
 
 
@@ -237,44 +237,43 @@ def obtain(
     fields of the recipe other values, such as `temperature=3.0` or `**{"fit.epochs": 2}`. That run goes to own/, which
     git ignores.
     """
-    profile = check_profile(profile or store.default_profile())
-    environment.pick_device(device)
+    known, where = Store(profile), environment.pick_device(device)
     # Wrong values and a bad file are told before anything is trained.
-    sketch = catalogue.changed(catalogue.recipe(name, profile, seed, catalogue.Unknown()), change)
-    if weights and not Path(weights).is_file():
-        raise InputError(f"{weights}: no such file; expected the course's resnet-50.pth")
+    sketch = catalogue.changed(catalogue.Recipes(known.profile).recipe(name, seed), change)
     if weights:
         networks.load_course_teacher(weights)
-    todo = plan.missing(name, seed, profile)
+    todo = [one for one in plan.before(name, seed, known) if not plan.finished(*one, known)]
     if todo:
-        plan.announce([*todo, (name, seed)], profile, sketch)
+        plan.announce([*todo, (name, seed)], known.profile, sketch)
     with Bar(total=len(todo) + 1, desc=f"runs for {name}, seed {seed}", unit="run", disable=not todo) as bar:
         for one in todo:
-            search.obtain_trials(profile, device) if one == plan.SEARCH else _obtain(*one, profile, device)
+            if one == plan.SEARCH:
+                search.obtain_trials(known.profile, device)
+            else:
+                _obtain(*one, Store(known.profile), where)
             bar.update()
-        return _obtain(name, seed, profile, device, replace, weights, change, alone=not todo)
+        known = Store(known.profile, sha256(Path(weights)) if weights else None)
+        return _obtain(name, seed, known, where, replace, weights, change, alone=not todo)
 
 
 def _obtain(
-    name: str, seed: int, profile: str, device: str, replace=False, weights=None, change=None, alone=False
+    name: str, seed: int, known: Store, where: torch.device, replace=False, weights=None, change=None, alone=False
 ) -> Run:
     """`obtain` of a run whose needs are finished; where it is trained `alone`, the time that this takes is told."""
-    row, where = catalogue.row(name), environment.pick_device(device)
-    settings = store.Settings(profile, sha256(Path(weights)) if weights else None)
-    usual = catalogue.recipe(name, profile, seed, settings)
+    row, usual = EXPERIMENTS[name], known.recipe(name, seed)
     recipe = catalogue.changed(usual, change or {})
     own = recipe != usual
     with store.lock(recipe):  # of two processes that want it, one trains
-        if not (run := store.find(recipe, profile, own)):
-            store.check_replaced(store.place(recipe, profile, own), recipe, replace)
-            environment.check_code(profile)
-            _check_checkpoints(recipe, replace or profile == "smoke")
+        if not (run := known.find(recipe, own)):
+            store.check_replaced(known.place(recipe, own), recipe, replace)
+            environment.check_code(known.profile)
+            _check_checkpoints(recipe, replace or known.profile == "smoke")
             if recipe.fit.precision == "bfloat16" and environment.lacks_bfloat16(where):
                 print("hw2: this processor has no bfloat16: training takes about 15 times as long", file=sys.stderr)
             if alone:
-                plan.announce([(name, seed)], profile, recipe)
-            work = Work(profile, where, source.fashion_mnist(), row.keep, own)
+                plan.announce([(name, seed)], known.profile, recipe)
+            work = Work(known.profile, where, source.fashion_mnist(), row.keep, own)
             train_teacher(recipe, work, weights) if row.kind is TeacherRecipe else train_student(recipe, work)
             _clear(recipe)
-            run = store.find(recipe, profile, own)
+            run = known.find(recipe, own)
     return run

@@ -4,22 +4,27 @@ import multiprocessing
 import os
 import time
 
-from hw2 import data
+from hw2 import data, pruning, training
 from hw2.errors import Ended, InputError, end_if_asked, ending_at_an_epoch, told_in_a_line
-from hw2.experiments import catalogue, environment, ledger, plan, search, store, train
+from hw2.experiments import environment, ledger, plan, search, store, train
 from hw2.experiments.run import Run
+from hw2.experiments.store import Store
+from hw2.files import sha256, write_json
+
+RATIOS = (0.125, 0.25, 0.5, 0.75, 0.875)  # by which one group is pruned alone
+#: experiments without which a profile delivers nothing
+NEEDED = ("teacher", "plain", "distilled", "compressed", "scratch")
 
 
 def work(profile: str, device: str, replace: bool) -> None:
     """Take the next task whose needs are finished and that nobody works at, until all are done; one thread on a CPU."""
     where = environment.pick_device(device)
     with environment.threads(1 if where.type == "cpu" else os.cpu_count()):
-        done: set[tuple[str, int]] = set()
-        while len(done) < len(plan.tasks(profile)):
-            settings = store.Settings(profile)
-            for one in plan.tasks(profile):
-                ready = one not in done and done.issuperset(plan.needs(*one, profile))
-                if ready and (plan.finished(*one, profile, settings) or _try(*one, profile, device, replace)):
+        done: set[plan.Task] = set()
+        while len(done) < len(plan.tasks(known := Store(profile))):
+            for one in plan.tasks(known):
+                ready = one not in done and done.issuperset(plan.needs(*one, known))
+                if ready and (plan.finished(*one, known) or _try(*one, known, device, replace)):
                     done.add(one)
                     break
             else:
@@ -28,21 +33,20 @@ def work(profile: str, device: str, replace: bool) -> None:
     store.complete_sums(profile)
 
 
-def _try(name: str, seed: int, profile: str, device: str, replace: bool) -> bool:
+def _try(name: str, seed: int, known: Store, device: str, replace: bool) -> bool:
     """Whether the task was there for the taking, and is done now. All take part in the search."""
     if (name, seed) == plan.SEARCH:
-        search.obtain_trials(profile, device, replace=replace)
+        search.obtain_trials(known.profile, device, replace=replace)
         return True
-    recipe = catalogue.recipe(name, profile, seed, store.Settings(profile))
-    with store.lock(recipe, wait=False) as mine:
+    with store.lock(known.recipe(name, seed), wait=False) as mine:
         if mine:
-            print(train.obtain(name, seed, profile=profile, device=device, replace=replace), flush=True)
+            print(train.obtain(name, seed, profile=known.profile, device=device, replace=replace), flush=True)
         return mine
 
 
-def _worker(profile: str, device: str, replace: bool) -> None:
+def _worker(*arguments) -> None:
     with told_in_a_line(), ending_at_an_epoch():
-        work(profile, device, replace)
+        work(*arguments)
 
 
 def train_all(profile: str, jobs: int | None = None, device: str = "auto", replace: bool = False) -> None:
@@ -72,17 +76,31 @@ def train_all(profile: str, jobs: int | None = None, device: str = "auto", repla
 def deliver(profile: str, fashion: data.FashionMNIST | None = None) -> Run:
     """Name the delivered network, then read the test set once for each recipe of the chain.
 
-    `InputError` while a network that the report cannot do without is missing.
+    Then measure, on the validation split, how sensitive the parent's groups of channels are to pruning. `InputError`
+    while a network that the report cannot do without is missing.
     """
-    settings = store.Settings(profile)
-    for name in store.NEEDED:
-        for seed in catalogue.seeds(name, profile):
-            store.require(name, seed, profile, settings)
-    run = store.require("compressed", 0, profile, settings)
+    known = Store(profile)
+    for name in NEEDED:
+        for seed in known.seeds(name):
+            known.require(name, seed)
+    run = known.run("compressed")
     store.complete_sums(profile)
     store.name_delivered(run)
-    for name in catalogue.names(profile, "chain"):
-        for seed in catalogue.seeds(name, profile):
-            if found := store.find(catalogue.recipe(name, profile, seed, settings), profile):
+    for name in known.names("chain"):
+        for seed in known.seeds(name):
+            if found := known.find(known.recipe(name, seed)):
                 ledger.read_test_set(found, fashion or data.fashion_mnist())
+    parent, path = known.run("distilled"), known.run("distilled").folder / "sensitivity.json"
+    if not path.is_file():
+        found = {"weights": sha256(parent.weights), "ratios": RATIOS}
+        found["correct"] = [sensitivity(parent, number, fashion) for number in range(len(pruning.group_names()))]
+        with store.changing(profile):
+            write_json(path, found)
     return run
+
+
+def sensitivity(run: Run, number: int, fashion: data.FashionMNIST | None = None) -> list[int]:
+    """Validation images that its network gets right with one group of channels pruned alone, for each of `RATIOS`."""
+    network, (images, labels) = run.network(), run.recipe.task(fashion or data.fashion_mnist()).held_out
+    pruned = [pruning.prune_group(network, number, ratio) for ratio in RATIOS]
+    return [int((training.predict(one, images) == labels).sum()) for one in pruned]

@@ -19,7 +19,7 @@ from tqdm import tqdm
 from hw2.data import PROJECT
 from hw2.errors import InputError, told_in_a_line
 from hw2.experiments.run import home
-from hw2.experiments.store import default_profile
+from hw2.experiments.store import Store
 from hw2.files import write_text
 
 FOLDER = PROJECT / "notebooks"
@@ -107,7 +107,7 @@ def script(notebook: nbformat.NotebookNode) -> str:
 
 
 def main() -> None:
-    profile = default_profile()
+    profile = Store().profile
     target = FOLDER if profile != "smoke" else home(profile) / "notebooks"
     with ThreadPoolExecutor(AT_ONCE) as pool:
         executed = tqdm(pool.map(execute, paths()), desc="notebooks", unit="notebook", total=len(paths()))

@@ -1,68 +1,60 @@
 """Mutated files against every reader: nothing but InputError comes out, and memory stays bounded.
 
-    python tests/torture/fuzz.py [--inputs 100000] [--keep] [READER...]
+    HW2_INPUTS=100000 python -m pytest tests/torture/fuzz.py
 
-What reads JSON gets well-formed JSON too, with fields dropped, of another type or out of range. Exit status 1 where a
-reader lets something else out; `--keep` writes what was tried into torture.json.
+What reads JSON gets well-formed JSON too, with fields dropped, of another type or out of range.
 """
 
-import argparse
 import copy
-import csv
-import dataclasses
 import gzip
 import hashlib
 import io
 import json
+import os
 import random
 import shutil
-import sys
-import tempfile
 from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
 from functools import partial
-from multiprocessing import get_context
 from pathlib import Path
 from typing import NamedTuple
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import numpy as np
 import pytest
 import safetensors.torch
 import torch
-from helpers import keep_torture, tiny_network
+from helpers import tiny_network
 from PIL import Image
 from test_networks import deflated
 
 from hw2 import data, distillation, grading, networks, pictures
 from hw2.errors import InputError
-from hw2.experiments import catalogue, check, environment, recipes, run, schemas, store
+from hw2.experiments import check, environment, recipes, run, schemas, store
+from hw2.experiments.store import Store
 from hw2.files import read_csv, read_json, write_json
+
+INPUTS = int(os.environ.get("HW2_INPUTS", "300"))  # for each reader
 
 
 class Reader(NamedTuple):
-    """`read` takes a path of the name `file`; mutations start at `seeds`, and may put in one of `tokens`.
-
-    Without tokens the seeds are JSON, and so are their mutations.
-    """
+    """`read` takes a path of the name `file`; mutations start at `seeds`."""
 
     file: str
     read: Callable[[Path], object]
     seeds: list[bytes]
-    tokens: list[bytes] | None = [b""]  # noqa: RUF012
+    json: bool = False  # so are the mutations, too
     bound: int = 256 * 2**20  # bytes that it may take for a small file
 
 
 LABELS, CLASSES = bytes.fromhex("0000080100000014") + bytes(range(10)) * 2, torch.arange(20) % 10
 STATE = {name: value.contiguous() for name, value in tiny_network().state_dict().items()}
-NUMBERS = [b"nan", b"inf", b"-1", b"1e999", b"9" * 400, b"0x1", b"True", b'"', b"\0", b"\xff", b"\r", b"\n", b","]
-KINDS = (torch.int8, torch.bool, torch.bfloat16, torch.float64, torch.float8_e4m3fn, torch.complex64)
-FORMATS = ["PNG", "JPEG", "BMP", "GIF", "TIFF", "WEBP", "PPM", "TGA", "ICO", "PCX", "DDS", "SGI", "ICNS", "EPS", "AVIF"]
+#: what a mutation may put in: numbers, ends of lines and fields, and words of the formats
+TOKENS = b"nan inf -1 1e999 True null , F64 BOOL PK\x01\x02 PK\x03\x04 |O 99999999 IHDR IDAT zTXt Exif\0\0".split()
+TOKENS += [b"9" * 400, b"[" * 900, b"\0", b"\r", b"\n", b"\x1f\x8b\x08", b"\xff\xd8\xff\xe1", b"cbuiltins\nbytearray\n"]
+KINDS = (torch.int8, torch.bfloat16, torch.float64, torch.complex64)
+FORMATS = ["PNG", "JPEG", "BMP", "GIF", "TIFF", "WEBP", "PPM", "TGA", "ICO"]
 VALUES = [None, True, -1, 0, 1, 2.5, -0.5, 1e308, 10**30, "", "x", "3", "../x", "0" * 64, [], {}, [1], [[]], {"x": 1}]
 DIGEST = "0" * 64  # of every recipe here: its numbers are changed, and the digest with them
 packed = partial(gzip.compress, mtime=0)
-KNOWN: dict[str, Reader] = {}  # what forked processes see
 
 
 def saved(kind: torch.dtype = torch.float32) -> bytes:
@@ -88,12 +80,6 @@ def table(*rows: tuple) -> bytes:
     return "".join(",".join(map(str, row)) + "\n" for row in rows).encode()
 
 
-def check_submission(path: Path) -> None:
-    if grading.check_submission(path, CLASSES)[0]:  # then another reader of CSV sees the same
-        rows = [row for row in csv.reader(path.read_text("utf-8-sig").splitlines()) if row]
-        assert rows == [["id", "pred"], *([str(row), str(label)] for row, label in enumerate(CLASSES.tolist()))]
-
-
 def use_run(folder: Path) -> None:
     """What report and checks ask of a run's files, of whichever kind."""
     one = run.Run(folder)
@@ -104,109 +90,73 @@ def use_run(folder: Path) -> None:
 
 
 def json_readers(folder: Path) -> dict[str, Reader]:
-    """Every reader of JSON, by the files of a compressed run, of a search of two trials, and of what stands beside."""
-    top, made = data.PROJECT / "runs", folder / "runs/pruned/cpu-s3"
-    shutil.copytree(top / "pruned/cpu-s3", made)
-    found, environments = {}, [environment.environment(torch.device("cpu"))]
-    trials = {"environments": environments, "of_trials": [0, 0], "wall_s": [1.5, 2], "processor_s": [1, 2]}
-    grid = catalogue.tuning("smoke", catalogue.Unknown())
-    grid = dataclasses.replace(grid, temperatures=(2.0, 4.0), alphas=(0.5,), seeds=(0,))
-    search_ = folder / "runs/tuning/smoke"
-    write_json(search_ / "recipe.json", recipes.written(grid))
-    write_json(search_ / "environment.json", trials)
-    for name, columns in (("history", run.HISTORY), ("steps", run.STEPS)):
-        (search_ / f"{name}.csv").write_bytes(table(("trial", *columns)))
-    write_json(made / "recipe.json", read_json(made / "recipe.json") | {"digest": DIGEST})
-    for name in ("metrics", "environment", "recipe", "group_norms"):
-        found[name] = (made / f"{name}.json", lambda path: use_run(path.parent))
-    for name in ("environment", "recipe"):
-        found[f"search's {name}"] = (search_ / f"{name}.json", lambda path: run.trials(path.parent))
-    for name, read in (
-        ("delivered", lambda path: store.named("cpu")),
-        ("bench", lambda path: read_json(path, schemas.Bench)),
-    ):
-        shutil.copy(top / f"{name}.json", folder / "runs")
-        found[name] = (folder / f"runs/{name}.json", read)
-    return {
-        f"JSON, {name}": Reader(path.relative_to(folder).as_posix(), read, [path.read_bytes()], None)
-        for name, (path, read) in found.items()
+    """Every reader of JSON, by the files of a compressed run, of a search, and of what stands beside."""
+    found = {
+        "runs/delivered.json": lambda path: Store("cpu").named(),
+        "runs/bench.json": lambda path: read_json(path, schemas.Bench),
     }
+    for name in ("metrics", "environment", "recipe", "group_norms"):
+        found[f"runs/pruned/cpu-s3/{name}.json"] = lambda path: use_run(path.parent)
+    for name in ("environment", "recipe"):
+        found[f"runs/tuning/full/{name}.json"] = lambda path: run.trials(path.parent)
+    for name in {Path(name).parent for name in found}:
+        (folder / name).mkdir(parents=True, exist_ok=True)
+        for path in (path for path in (data.PROJECT / name).iterdir() if path.is_file()):
+            shutil.copy(path, folder / name)
+    for path in folder.glob("runs/*/*/recipe.json"):
+        write_json(path, read_json(path) | {"digest": DIGEST})
+    return {name: Reader(name, read, [(folder / name).read_bytes()], True) for name, read in found.items()}
 
 
-def readers(patch: pytest.MonkeyPatch, folder: Path) -> dict[str, Reader]:
-    """Every reader of files that people hand us; `patch` makes the data set and the teacher small."""
+@pytest.fixture
+def readers(monkeypatch, tmp_path) -> dict[str, Reader]:
+    """Every reader of files that people hand us. The data set and the teacher are small."""
     name = "t10k-labels-idx1-ubyte"
-    patch.setitem(data.FILES, name, (hashlib.sha256(LABELS).hexdigest(), (20,)))
-    patch.setattr(networks, "teacher", lambda stem="imagenet": tiny_network())
-    patch.setattr(recipes.Recipe, "digest", DIGEST)
-    others = json_readers(folder)
-    patch.setattr(data, "PROJECT", folder)
-    (folder / "run").mkdir()
-    plain = recipes.written(catalogue.recipe("plain", "smoke", 0, catalogue.Unknown()))
-    counts = {"val_correct": 1, "val_total": 3, "test_correct": None, "test_total": None}
-    write_json(folder / "kept/recipe.json", plain)
-    write_json(folder / "kept/metrics.json", counts | {"parameters": 9, "wall_s": 1, "peak_memory_bytes": None})
-    resnet = {f"resnet50.{key}": value for key, value in STATE.items()}
-    made = [recipe.read_bytes() for recipe in (folder / "runs").glob("*/*/recipe.json")]
-    keys = [json.dumps(key).encode() for key in ("digest", "fit", "sparse", "widths", "stem", "parent", "stage")]
+    monkeypatch.setitem(data.FILES, name, (hashlib.sha256(LABELS).hexdigest(), (20,)))
+    monkeypatch.setattr(networks, "teacher", lambda stem="imagenet": tiny_network())
+    monkeypatch.setattr(recipes.Recipe, "digest", DIGEST)
+    others = json_readers(tmp_path)
+    monkeypatch.setattr(data, "PROJECT", tmp_path)
+    (tmp_path / "run").mkdir()
+    made = (tmp_path / "runs/pruned/cpu-s3/recipe.json").read_bytes()
     submission = table(("id", "pred"), *enumerate(CLASSES.tolist()))
     trials = [(n, 2.0**n, 0.5, 0.1, n % 2, 1, 64, 30 + n, "COMPLETE") for n in range(4)]
     history = table(run.HISTORY, (1, 0.1, 2.5, 2.25, 0.5), (2, 1e-5, 1.5, 1.25, 0.75))
-    zeros = [written(np.save, np.zeros(shape, np.float16)) for shape in ((3, 10), (2, 3, 10))]
-    turned = bytes(Image.Exif()) + b"MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0\x06\0\0"
-    return others | {
-        "idx": Reader(name, data.read_idx, [LABELS, LABELS[:9], LABELS + b"\0"]),
-        "gzip": Reader(
-            f"{name}.gz", data.read_idx, [packed(LABELS), packed(LABELS, 0), packed(LABELS[:9]) + packed(LABELS[9:])],
-            [b"\x1f\x8b\x08", b"\x1f\x8b\x08\x1c", b"\xff\xff"]),
-        "weights": Reader(
-            "model.safetensors", networks.load, [saved(), *map(saved, KINDS)],
-            [b"F64", b"F16", b"BF16", b"I64", b"U8", b"BOOL", b"F8_E5M2", b"C64", b"1024", b"null", b"[]", b"4_,4"]),
-        "course's weights": Reader(
-            "resnet-50.pth", networks.load_course_teacher,
-            [course(resnet), course(resnet, _use_new_zipfile_serialization=False), course([1])],
-            [b"ctorch\nFloatStorage\n", b"cbuiltins\nbytearray\n", b"\x8b\xff\xff\xff\x7f", b"PK\x01\x02", b"storage"]),
-        "recipe": Reader(
-            "run/recipe.json", lambda path: run.Run(path.parent).recipe, [*made, b"{}"],
-            [*keys, *NUMBERS, b"[" * 900, b"{" * 900, b"NaN", b"null", b"[]", b"{}", b'"\\ud800"']),
-        "history": Reader(
-            "history.csv", lambda path: read_csv(path, run.HISTORY).astype(float) + 0.5,  # as the figures do
-            [history, table(run.HISTORY)], NUMBERS),
-        "trials": Reader(
-            "trials.csv", lambda path: store.finalists(read_csv(path, store.TRIALS, words=("state",))),
-            [table(store.TRIALS, *trials)], NUMBERS),
-        "submission": Reader(
-            "submission.csv", check_submission, [submission, submission.replace(b"\n", b"\r\n")], NUMBERS),
-        "packed submission": Reader("submission.csv.gz", check_submission, [submission, packed(submission)]),
-        "picture": Reader(
-            "picture", pictures.read,
-            [*map(picture, FORMATS), picture("PNG", "P", transparency=3), picture("PNG", "LA"), picture("TIFF", "CMYK"),
-             picture("JPEG", exif=turned), picture("TIFF", compression="tiff_deflate")],
-            [b"IHDR", b"IDAT", b"iCCP", b"zTXt", b"eXIf", b"\xff\xd8\xff\xe1", b"Exif\0\0", b"\x7f\xff\xff\xff"],
-            1536 * 2**20),  # 14 bytes for each of the 89 million pixels that Pillow lets pass
-        "logits": Reader(
-            "kept/validation_logits.npy", lambda path: run.Run(path.parent).validation_logits, [zeros[0]],
-            [b"'|O'", b"'<f8'", b"99999999", b"True", b"\x03\0", b"PK\x03\x04", b"\x80\x04"]),
-        "soft targets": Reader("soft_targets.npy", distillation.read_cache, [zeros[1]], [b"|O", b"9999999"]),
-    }  # fmt: skip
+    zeros = written(np.save, np.zeros((2, 3, 10), np.float16))
+    submitted = partial(grading.check_submission, classes=CLASSES)
+    shown = [*map(picture, FORMATS), picture("PNG", "P", transparency=3), picture("PNG", "LA"), picture("TIFF", "CMYK")]
+    pixels = 1536 * 2**20  # 14 bytes for each of the 89 million pixels that Pillow lets pass
+    found = [
+        Reader(name, data.read_idx, [LABELS, LABELS[:9], LABELS + b"\0"]),
+        Reader(f"{name}.gz", data.read_idx, [packed(LABELS), packed(LABELS[:9]) + packed(LABELS[9:])]),
+        Reader("model.safetensors", networks.load, [saved(), *map(saved, KINDS)]),
+        Reader("resnet-50.pth", networks.load_course_teacher,
+               [course(STATE), course(STATE, _use_new_zipfile_serialization=False), course([1])]),
+        Reader("run/recipe.json", lambda path: run.Run(path.parent).recipe, [made, b"{}"]),
+        Reader("history.csv", lambda path: read_csv(path, run.HISTORY).astype(float) + 0.5, [history]),  # as figures do
+        Reader("trials.csv", lambda path: store.finalists(read_csv(path, store.TRIALS, words=("state",))),
+               [table(store.TRIALS, *trials)]),
+        Reader("submission.csv", submitted, [submission, submission.replace(b"\n", b"\r\n")]),
+        Reader("submission.csv.gz", submitted, [submission, packed(submission)]),
+        Reader("picture", pictures.read, shown, bound=pixels),
+        Reader("soft_targets.npy", distillation.read_cache, [zeros]),
+    ]  # fmt: skip
+    return others | {reader.file: reader for reader in found}
 
 
-def bombs() -> dict[str, tuple[str, bytes]]:
-    """Small files that claim to be large: name -> reader and content."""
-    headers = [{"descr": "<f2", "fortran_order": False, "shape": (*views, 10**11, 10)} for views in ((), (9,))]
-    logits, targets = (written(np.lib.format.write_array_header_1_0, header) for header in headers)
-    zeros, size = packed(bytes(2**24)), (17).to_bytes(4, "big") + (20).to_bytes(4, "big")
-    return {
-        "gzip of 1 GiB": ("gzip", zeros * 64),
-        "submission of 1 GiB": ("packed submission", zeros * 64),
-        "weights of widths 1024": ("weights", saved().replace(b"4,4,4,4", b"1024,1024,1024,1024")),
-        "weights of a terabyte": ("weights", (2**40).to_bytes(8, "little") + b"{}"),
-        "course's weights of 512 MiB, deflated": ("course's weights", deflated(course({"a": torch.zeros(2**27)}))),
-        "a picture of 88 million pixels": ("picture", written(Image.new("L", (9400, 9400)).save, "PNG")),
-        "a picture of 4 billion pixels": ("picture", picture("PNG").replace(size, b"\0\0\xff\xff" * 2)),
-        "logits of a terabyte": ("logits", logits),
-        "soft targets of a terabyte": ("soft targets", targets),
-    }
+HEADER = {"descr": "<f2", "fortran_order": False, "shape": (9, 10**11, 10)}
+ZEROS, SIZE = packed(bytes(2**24)), (17).to_bytes(4, "big") + (20).to_bytes(4, "big")
+#: what a small file claims -> the reader's file and the content
+BOMBS = {
+    "gzip of 1 GiB": ("t10k-labels-idx1-ubyte.gz", ZEROS * 64),
+    "submission of 1 GiB": ("submission.csv.gz", ZEROS * 64),
+    "weights of widths 1024": ("model.safetensors", saved().replace(b"4,4,4,4", b"1024,1024,1024,1024")),
+    "weights of a terabyte": ("model.safetensors", (2**40).to_bytes(8, "little") + b"{}"),
+    "course's weights of 512 MiB, deflated": ("resnet-50.pth", deflated(course({"a": torch.zeros(2**27)}))),
+    "a picture of 88 million pixels": ("picture", written(Image.new("L", (9400, 9400)).save, "PNG")),
+    "a picture of 4 billion pixels": ("picture", picture("PNG").replace(SIZE, b"\0\0\xff\xff" * 2)),
+    "soft targets of a terabyte": ("soft_targets.npy", written(np.lib.format.write_array_header_1_0, HEADER)),
+}  # fmt: skip
 
 
 def one(reader: Reader, path: Path, content: bytes) -> bool:
@@ -241,7 +191,7 @@ def reshaped(draw: random.Random, content: object) -> object:
 
 def mutated(reader: Reader, draw: random.Random) -> bytes:
     """A seed with up to four places cut, repeated, flipped, or overwritten by bytes or a token."""
-    if reader.tokens is None:
+    if reader.json:
         content = json.loads(draw.choice(reader.seeds))
         for _ in range(draw.randint(1, 3)):
             content = reshaped(draw, content)
@@ -251,51 +201,23 @@ def mutated(reader: Reader, draw: random.Random) -> bytes:
         place, length = draw.randint(0, len(content)), draw.choice([0, 1, 2, 4, 8, 64, len(content)])
         part = bytes(content[place : place + length])
         flipped = bytes([part[0] ^ 1 << draw.randrange(8)]) + part[1:] if part else b"\0"
-        token = draw.choice([*reader.tokens, draw.randbytes(draw.randint(1, 8))])
+        token = draw.choice([*TOKENS, draw.randbytes(draw.randint(1, 8))])
         content[place : place + length] = draw.choice([b"", part * 2, flipped, token, token + part])
     return bytes(content)
 
 
-def drawn(reader: Reader, path: Path, inputs: int, seed: int = 0) -> int:
-    """Try so many mutated files; how many the reader took."""
-    draw = random.Random(seed)
-    taken = sum(one(reader, path, mutated(reader, draw)) for _ in range(inputs))
-    path.write_bytes(reader.seeds[0])  # what lies beside a reader's next file is whole
-    return taken
+def test_nothing_but_an_input_error_comes_out_of_a_reader(readers, tmp_path):
+    with pytest.raises(AssertionError, match="KeyError"):
+        one(Reader("any", lambda path: {}["lost"], []), tmp_path / "any", b"")
+    for name, reader in readers.items():
+        path, draw = tmp_path / reader.file, random.Random(0)
+        refused = [not one(reader, path, mutated(reader, draw)) for _ in range(INPUTS)]
+        assert any(refused) and one(reader, path, reader.seeds[0]), name  # which leaves a whole file for other readers
 
 
-def apart(name: str, path: Path, tried: int | bytes) -> tuple[int, int]:
-    """So many files, or this one: how many the reader took, and the bytes of memory that this needed."""
-    before, try_them = environment.peak_memory(torch.device("cpu")), drawn if isinstance(tried, int) else one
-    taken = try_them(KNOWN[name], path, tried)
-    return taken, environment.peak_memory(torch.device("cpu")) - before
-
-
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("readers", nargs="*", metavar="READER")
-    parser.add_argument("--inputs", type=int, default=100_000)
-    parser.add_argument("--keep", action="store_true")
-    asked, failed = parser.parse_args(), False
-    with pytest.MonkeyPatch.context() as patch, tempfile.TemporaryDirectory(prefix="hw2-fuzz-") as folder:
-        KNOWN.update(readers(patch, Path(folder)))
-        tries = [("inputs", name, name, asked.inputs) for name in KNOWN]
-        for kind, of, name, tried in tries + [("bombs", of, *bomb) for of, bomb in bombs().items()]:
-            if asked.readers and name not in asked.readers:
-                continue
-            try:
-                with ProcessPoolExecutor(1, mp_context=get_context("fork")) as pool:  # a crash ends no more than it
-                    taken, more = pool.submit(apart, name, Path(folder, KNOWN[name].file), tried).result()
-                told, well = f"{taken:d} read, others refused, {more >> 20:,} MiB more", more <= KNOWN[name].bound
-            except Exception as error:
-                well, told = False, repr(error)
-            count = tried if kind == "inputs" else 1
-            print(f"{kind}, {of}: {'' if well else 'FAILED: '}{count:,} tried, {told}", flush=True)
-            failed |= not well
-            if asked.keep and well:
-                keep_torture({"kind": kind, "of": of, "tried": count, "told": told})
-    return int(failed)
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+@pytest.mark.parametrize("name", BOMBS)
+def test_a_small_file_that_claims_to_be_large_takes_little_memory(readers, tmp_path, name):
+    file, content = BOMBS[name]
+    before = environment.peak_memory(torch.device("cpu"))
+    one(readers[file], tmp_path / file, content)
+    assert environment.peak_memory(torch.device("cpu")) - before <= readers[file].bound

@@ -1,9 +1,9 @@
 """Mistakes made on purpose, one at a time, in what grades, teaches and keeps: does a test see each?
 
-    python tests/torture/mutants.py [--keep]
+    python tests/torture/mutants.py
 
 mutmut changes a line and runs the tests that come through it. The survivors of each function are counted against
-survivors.csv, which says why no test sees them; exit status 1 where there are more. `--keep` writes torture.json.
+survivors.csv, which says why no test sees them; exit status 1 where there are more.
 """
 
 import csv
@@ -15,10 +15,6 @@ import sys
 import tomllib
 from collections import Counter
 from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
-from helpers import keep_torture
 
 from hw2.data import PROJECT
 
@@ -38,8 +34,6 @@ def main() -> int:
         unknown = {name: count for name, count in Counter(lived).items() if count > known.get(name, 0)}
         told, failed = f"{len(codes) - len(lived)} seen", failed or bool(unknown)
         print(f"{path}: {len(codes)} mutants, {told}; more survivors than explained: {unknown or 'none'}")
-        if "--keep" in sys.argv and not unknown:
-            keep_torture({"kind": "mutants", "of": Path(path).stem, "tried": len(codes), "told": told})
     return int(failed)
 
 
