@@ -121,7 +121,8 @@ report.table("results")
 # %% [markdown]
 # ## Where does it err?
 #
-# Between garments of one shape. Rows are true classes, columns predictions, on the validation split.
+# Between garments of one shape. Rows are true classes, columns predictions, on the validation split. Squares hold counts of images; the
+# colour shows errors only.
 
 # %%
 report.show("teacher_confusion")
@@ -132,8 +133,8 @@ report.show("teacher_confusion")
 #
 # ## What does it find similar?
 #
-# The softmax of the logits, divided by a temperature T, tells. The figure shows images on which the teacher is right and least sure. The higher
-# the temperature, the more classes further down the list show.
+# The softmax of the logits, divided by a temperature T, tells. The first image is the one on which the teacher is surest. On the three
+# others it is right, and least sure. The higher the temperature, the more of the other classes shows.
 
 # %%
 report.show("soft_targets")

@@ -101,7 +101,8 @@ table.head(5).map("{:.1%}".format)
 # used at all.
 
 # %%
-trials = store.trials()
+source = report.Source()
+trials = source.trials
 print(f"{len(trials)} trials: {trials.epochs[0]} epochs of {trials.images[0]:,} images each")
 
 # %%
@@ -132,11 +133,11 @@ print("best: T = {:g}, alpha = {:g}".format(*best) + "".join(f"; {name} lies at 
 report.table("finalists")
 
 # %%
-first, second = store.finished("finalist-1"), store.finished("finalist-2")
+first, second = source.runs("finalist-1"), source.runs("finalist-2")
 difference = statistics.paired(*([100 * run.val_accuracy for run in runs] for runs in (first, second)))
 print(f"trained longer: {first[0].recipe.fit.epochs} epochs of {first[0].recipe.images:,} images")
 print(f"first minus second: {statistics.points(difference)} points, 95 % interval {statistics.bounds(difference)}")
-print("chosen: T = {:g}, alpha = {:g}".format(*store.Settings(teacher.profile).setting("chosen")))
+print("chosen: T = {:g}, alpha = {:g}".format(*source.setting("chosen")))
 
 # %% [markdown]
 # ## What does the teacher add, and does the loss have to be just so?
@@ -154,7 +155,7 @@ report.show("arm_differences")
 # not prove that the arms are equal. The intervals are not corrected for their number: of twenty true nulls one is expected outside.
 
 # %%
-different = nb02_distillation.against_first(report.Source().group("arms"))
+different = nb02_distillation.against_first(source.group("arms"))
 verdicts = {"better": "better than vanilla KD", "worse": "worse", "not told apart": "no difference detected"}
 for verdict, words in verdicts.items():
     found = [name for name, (_, interval) in different.items() if statistics.verdict(interval) == verdict]
@@ -167,8 +168,8 @@ for verdict, words in verdicts.items():
 # %% [markdown]
 # ## What does the student take over?
 #
-# The figure asks whether a distilled student gives its teacher's answers more often than a student without a teacher. Its last row
-# counts only images on which the teacher is wrong.
+# Its teacher's errors, too? The figure counts the images on which the teacher is wrong, and asks on how many of them a student gives the
+# same wrong answer.
 
 # %%
 report.show("agreement")
@@ -189,15 +190,14 @@ print(f"difference: {difference:+d} of {total:,} images")
 report.show("student_curves")
 
 # %% [markdown]
-# These are the curves of seed 0.
+# Each line is a seed. The axes show the later epochs in full.
 #
 # ## What we learned
 
 # %%
-source = report.Source()
 each, gain = nb02_distillation.difference(source.runs("distilled"), source.runs("plain"))
 words = {"better": "distillation helps", "worse": "distillation hurts"}.get(statistics.verdict(gain), "no difference detected")
-print("Chosen by longer training: T = {:g}, alpha = {:g}.".format(*store.Settings(teacher.profile).setting("chosen")))
+print("Chosen by longer training: T = {:g}, alpha = {:g}.".format(*source.setting("chosen")))
 print(f"Distilled minus alone, {len(each)} seeds: {statistics.points(gain)} points ({statistics.bounds(gain)}): {words}.")
 
 # %% [markdown]

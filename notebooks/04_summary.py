@@ -10,10 +10,10 @@
 #
 # **Read on:** `hw2/grading.py`, [report.md](../report.md). Before: [3. Pruning](03_pruning.ipynb).
 #
-# ## Which network is how good?
+# ## What was built?
 #
 # Settings were chosen on the validation split. The test set was read once for each recipe, after the delivered run had been named.
-# `runs/test_ledger.csv` records every reading.
+# `runs/test_ledger.csv` records every reading. The upper row of the picture is the chain, the lower one holds its controls.
 
 # %%
 try:
@@ -26,11 +26,19 @@ except ImportError as error:
 from IPython.display import Markdown, display
 
 from hw2 import data, grading, report
-from hw2.experiments import store, walk
+from hw2.experiments import walk
 from hw2.report import write
 
-profile = store.default_profile()
+profile = report.Source().profile
 delivered = walk.deliver(profile)
+report.show("pipeline")
+
+# %% [markdown]
+# ## Which network is how good?
+#
+# The table holds mean and standard deviation over the seeds.
+
+# %%
 report.table("results")
 
 # %%
@@ -48,6 +56,12 @@ report.show("arms")
 
 # %%
 report.table("pairs")
+
+# %% [markdown]
+# The three rivals see as many images. The pruned network's curve begins as the distilled ResNet-14's.
+
+# %%
+report.show("rivals")
 
 # %% [markdown]
 # ## Do the original report's claims hold?
@@ -95,11 +109,13 @@ found = hw2.predict(picture)
 print(next(iter(found)), "is the likeliest class")
 
 # %% [markdown]
-# Your own picture: put its path here.
+# Your own picture: put its path here, or `"upload"` for a button that takes one.
 
 # %%
 own = None  # "boot.jpg"
-if own:
+if own == "upload":
+    report.nb04_summary.upload()
+elif own:
     print({name: f"{value:.1%}" for name, value in hw2.predict(own).items()})
 
 # %% [markdown]
@@ -107,6 +123,9 @@ if own:
 
 # %%
 report.table("classes")
+
+# %%
+report.show("confusion")
 
 # %% [markdown]
 # ## Is it calibrated?

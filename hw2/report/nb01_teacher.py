@@ -4,74 +4,66 @@ import numpy as np
 import pandas as pd
 import torch
 from matplotlib.figure import Figure
+from torch import Tensor
 
 from hw2 import distillation, training, views
 from hw2.data import CLASSES
 from hw2.experiments.run import Run
 from hw2.report.source import Source
 from hw2.report.statistics import rounded
-from hw2.report.style import distinct, draw_curves, draw_heat, images, panels, percent, plot
-
-TEMPERATURES = (1.0, 4.0, 8.0)
+from hw2.report.style import distinct, draw_curves, draw_grid, draw_heat, images, panels, percent, plot
 
 
-def draw_samples(data: dict) -> Figure:
-    figure, grid = panels((9, 4.1), 4, len(CLASSES))
-    for column, name in enumerate(CLASSES):
-        images(grid[:, column], data["images"][column], [name, "", "", ""])
-    return figure
-
-
-@plot(draw_samples, "Four training images of each of the ten classes.", "data")
+@plot(draw_grid, "Four training images of each of the ten classes.", "data")
 def samples(source: Source) -> dict:
-    """images: for each class the first four of the training split."""
     data, rows = source.fashion, source.fashion.split[0]
-    chosen = [rows[data.train_labels[rows] == label][:4] for label in range(len(CLASSES))]
-    return {"images": [data.train_images[rows].tolist() for rows in chosen]}
+    each = [rows[data.train_labels[rows] == label][:4] for label in range(len(CLASSES))]
+    return {"images": data.train_images[torch.stack(each, 1)].tolist(), "titles": CLASSES}
 
 
-def draw_views(data: dict) -> Figure:
-    figure, grid = panels((9, 3.1), len(data["images"]), len(data["images"][0]))
-    for number, row in enumerate(data["images"]):
-        images(grid[number], row, [f"view {view}" if number == 0 else "" for view in range(len(row))])
-    return figure
-
-
-@plot(draw_views, "Three training images in the first eight views: cropped, flipped.", "data")
+@plot(draw_grid, "Three training images in the first eight views: cropped, flipped.", "data")
 def shown_views(source: Source) -> dict:
-    """images: three images of the training split, each in views 0 to 7."""
-    chosen, data = source.fashion.split[0][[0, 1, 2]], source.fashion.train_images
-    return {"images": torch.stack([views.cut(data, view)[chosen] for view in range(8)], dim=1).tolist()}
+    chosen, data = source.fashion.split[0][:3], source.fashion.train_images
+    cut = torch.stack([views.cut(data, view)[chosen] for view in range(8)], dim=1)
+    return {"images": cut.tolist(), "titles": [f"view {view}" for view in range(8)]}
 
 
-def curve(run: Run, name: str, *more: str) -> dict:
-    """A run's history as an arm of `draw_curves`; `more` are columns."""
-    columns = ("epoch", "val_loss", "val_accuracy", *more)
-    return {"name": name} | {column: run.history[column].tolist() for column in columns}
+def curve(runs: list[Run], name: str, *more: str) -> dict:
+    """Histories of some seeds as an arm of `draw_curves`; `more` are columns of the first."""
+    first = {column: runs[0].history[column].tolist() for column in ("epoch", *more)}
+    return {"name": name, "row": runs[0].recipe.stage, **first} | {
+        column: [run.history[column].tolist() for run in runs] for column in ("val_loss", "val_accuracy")
+    }
 
 
 @plot(draw_curves, "Loss and validation accuracy of the teacher by epoch.", "teacher")
 def teacher_curves(source: Source) -> dict:
-    return {"arms": [curve(source.run("teacher"), "teacher", "train_loss")]}
+    return {"arms": [curve(source.runs("teacher"), "validation", "train_loss")]}
 
 
 def draw_confusion(data: dict) -> Figure:
     matrix = np.array(data["matrix"])
-    share = matrix / matrix.sum(1, keepdims=True)
-    texts = {place: (str(value), share[place] < 0.5) for place, value in np.ndenumerate(matrix) if value}
-    return draw_heat(share, texts, (CLASSES, "true"), (CLASSES, "predicted"), "Blues")
+    wrong = np.where(np.eye(len(matrix), dtype=bool), np.nan, matrix / matrix.sum(1, keepdims=True))
+    most = np.nanmax(wrong)
+    texts = {place: (str(value), not wrong[place] > most / 2) for place, value in np.ndenumerate(matrix) if value}
+    return draw_heat(wrong, texts, (CLASSES, "true class"), (CLASSES, "predicted class"), "Blues")
 
 
-@plot(draw_confusion, "Counts of true against predicted class of the teacher on validation.", "teacher")
+def confused(true: Tensor, predicted: Tensor) -> dict:
+    """matrix: counts (true class, predicted class)."""
+    return {"matrix": torch.bincount(10 * true + predicted, minlength=100).view(10, 10).tolist()}
+
+
+@plot(
+    draw_confusion, "Images by true and predicted class, the teacher on validation; colour: share of errors.", "teacher"
+)
 def teacher_confusion(source: Source) -> dict:
-    """matrix: counts (true class, predicted class) on the validation images."""
-    places = 10 * source.held_out[1] + source.teacher_logits.argmax(1)
-    return {"matrix": torch.bincount(places, minlength=100).view(10, 10).tolist()}
+    return confused(source.held_out[1], source.teacher_logits.argmax(1))
 
 
 def draw_soft_targets(data: dict) -> Figure:
     count, total = len(data["images"]), len(data["temperatures"])
-    figure, grid = panels((9, 1.75 * count), count, 2, width_ratios=(1, 6), squeeze=False)
+    figure, grid = panels((9, 1.6 * count), count, 2, width_ratios=(1, 6))
     images(grid[:, 0], data["images"], data["titles"])
     for ax, image in zip(grid[:, 1], data["probabilities"], strict=True):
         for number, (temperature, colour, _) in enumerate(distinct(data["temperatures"])):
@@ -85,17 +77,22 @@ def draw_soft_targets(data: dict) -> Figure:
     return figure
 
 
-@plot(draw_soft_targets, "The teacher's probabilities for four images at temperatures 1, 4 and 8.", "teacher")
+@plot(
+    draw_soft_targets,
+    "The teacher's probabilities for a clear and three doubtful images, at T = 1 and as chosen.",
+    "teacher",
+)
 def soft_targets(source: Source) -> dict:
-    """The validation images on which the teacher is right and, of four classes, least sure.
+    """The validation image on which the teacher is surest, and three on which it is right and, of a class, least sure.
 
     images, titles, temperatures, probabilities (image, temperature, class).
     """
     logits, (pictures, labels) = source.teacher_logits, source.held_out
-    gaps = torch.where(logits.argmax(1) == labels, training.margins(logits), torch.inf)
-    order = gaps.argsort(stable=True)
-    chosen = order[pd.Series(labels[order]).drop_duplicates().index[:4].tolist()]  # each class's least sure
-    each = torch.stack([distillation.soft_targets(logits[chosen], value) for value in TEMPERATURES], dim=1)
-    titles = [CLASSES[label] for label in labels[chosen]]
-    shown = {"images": pictures[chosen].tolist(), "titles": titles, "temperatures": TEMPERATURES}
-    return shown | {"probabilities": rounded(each)}
+    margins = torch.where(logits.argmax(1) == labels, training.margins(logits), torch.nan)
+    order = margins.argsort(stable=True)[: int(margins.isfinite().sum())]  # NaN comes last
+    firsts = pd.Series(labels[order]).drop_duplicates().index[:3].tolist()
+    chosen = order[[len(order) - 1, *firsts]]
+    temperatures = (1.0, source.setting("chosen")[0])
+    each = torch.stack([distillation.soft_targets(logits[chosen], value) for value in temperatures], dim=1)
+    shown = {"images": pictures[chosen].tolist(), "titles": [CLASSES[label] for label in labels[chosen]]}
+    return shown | {"temperatures": temperatures, "probabilities": rounded(each)}

@@ -4,8 +4,8 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from hw2.data import CLASSES
-from hw2.experiments import catalogue, store
+from hw2.experiments import store
+from hw2.experiments.catalogue import EXPERIMENTS
 from hw2.experiments.run import Run
 from hw2.report import statistics
 from hw2.report.nb01_teacher import curve
@@ -70,8 +70,7 @@ def finalist_rows(source: Source) -> list[dict]:
 
 def by_seed(runs: list[Run], others: list[Run]) -> list[tuple[Run, Run]]:
     """Pairs of the seeds that both have."""
-    known = {run.recipe.seed: run for run in others}
-    return [(run, known[run.recipe.seed]) for run in runs if run.recipe.seed in known]
+    return [(run, other) for run in runs for other in others if run.recipe.seed == other.recipe.seed]
 
 
 def tested(runs: list[Run]) -> list[float]:
@@ -102,8 +101,8 @@ def differences(found: dict[str, list[Run]], note: str) -> dict:
     each = [rounded(values) for values, _ in different.values()]
     limits = [None if low is None else rounded([low, high]) for _, (_, low, high) in different.values()]
     series = [{"name": "mean, seeds, 95 % interval", "each": each, "bounds": limits}]
-    axis = f"validation accuracy minus that of {catalogue.row(next(iter(found))).words}, percentage points"
-    words = [catalogue.row(name).words for name in different]
+    axis = f"validation accuracy minus that of {EXPERIMENTS[next(iter(found))].words}, percentage points"
+    words = [EXPERIMENTS[name].words for name in different]
     return {"rows": words, "series": series, "axis": axis, "note": note, "line": 0, "percent": None}
 
 
@@ -116,7 +115,7 @@ def study_rows(found: dict[str, list[Run]], **phases: str) -> list[dict]:
     for name, runs in found.items():
         after = {column: at_phase(runs, phase) for column, phase in phases.items()}
         difference = dict.fromkeys(DIFFERENCE, different[name][1] if name in different else None)
-        row = {"arm": name, "what it is": catalogue.row(name).words, **after}
+        row = {"arm": name, "what it is": EXPERIMENTS[name].words, **after}
         rows.append(row | {"validation": [run.val_accuracy for run in runs]} | difference)
     return rows
 
@@ -138,21 +137,19 @@ def arm_differences(source: Source) -> dict:
     return differences(source.group("arms"), arm_note(source))
 
 
-@plot(draw_rows, "Agreement of student and teacher by class, with and without KD.", "vanilla", "labels")
+@plot(draw_rows, "Share of the teacher's errors that students repeat, with and without KD.", "vanilla", "labels")
 def agreement(source: Source) -> dict:
-    """Share of images on which a student gives the teacher's answer: by class, and where the teacher is wrong."""
-    answers, labels, series = source.teacher_logits.argmax(1), source.held_out[1], []
-    for name in ("vanilla", "labels"):
-        each = []
-        for run in source.runs(name):
-            same = (run.validation_logits.argmax(1) == answers).double()
-            shares = [same[labels == label].mean() for label in range(len(CLASSES))]
-            each.append(rounded([*shares, same[answers != labels].mean()]))
-        series.append({"name": catalogue.row(name).words, "each": list(zip(*each, strict=True))})
-    axis, rows = "share of validation images with the teacher's answer", [*CLASSES, "where the teacher is wrong"]
-    return {"rows": rows, "series": series, "axis": axis, "note": arm_note(source), "line": None, "percent": 0}
+    """Of the validation images on which the teacher is wrong, those on which a student gives the same answer."""
+    answers, names = source.teacher_logits.argmax(1), ("vanilla", "labels")
+    wrong = answers != source.held_out[1]
+    same = [[(run.validation_logits.argmax(1) == answers)[wrong] for run in source.runs(name)] for name in names]
+    series = [{"name": "mean, seeds", "each": [rounded([one.double().mean() for one in each]) for each in same]}]
+    note, axis = arm_note(source), f"share of the teacher's {int(wrong.sum())} errors on validation, repeated"
+    rows = [EXPERIMENTS[name].words for name in names]
+    return {"rows": rows, "series": series, "axis": axis, "note": note, "line": None, "percent": 0}
 
 
-@plot(draw_curves, "Validation loss and accuracy by epoch, with and without KD.", "distilled", "plain")
+@plot(draw_curves, "Validation loss and accuracy by epoch, with and without KD, all seeds.", "distilled", "plain")
 def student_curves(source: Source) -> dict:
-    return {"arms": [curve(source.run("distilled"), "distilled"), curve(source.run("plain"), "alone")]}
+    arms = [curve(source.runs(name), words) for name, words in (("distilled", "distilled"), ("plain", "alone"))]
+    return {"arms": arms, "start": len(arms[0]["epoch"]) // 2 + 1}

@@ -10,15 +10,15 @@ from matplotlib.figure import Figure
 from safetensors.torch import save
 
 from hw2 import networks, pruning
-from hw2.assignment import LIMIT
-from hw2.experiments import catalogue
+from hw2.assignment import LIMIT, NARROW
+from hw2.experiments.catalogue import EXPERIMENTS
 from hw2.files import read_json
 from hw2.report import style
 from hw2.report.nb01_teacher import curve
 from hw2.report.nb02_distillation import DIFFERENCE, at_phase, budget, differences, study_rows
 from hw2.report.source import Source
 from hw2.report.statistics import rounded, verdict
-from hw2.report.style import beside, distinct, draw_curves, draw_rows, panels, percent, plot, table
+from hw2.report.style import beside, distinct, draw_boxes, draw_curves, draw_rows, panels, percent, plot, table
 
 #: phases of compression in words; their counts in metrics.json, and those without sparse learning
 PHASES = (
@@ -48,27 +48,53 @@ def draw_phases(data: dict) -> Figure:
             if offset > 0 or number:  # both begin at the same point
                 beside(ax, f"{value:.1%}", (number, value), (0, offset), colour, ha="center")
     ax.set_xticks(range(len(data["names"])), data["names"])
-    ax.set(ylabel="validation accuracy", ylim=(-0.08, 1.1))
-    ax.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2)
+    ax.set_yscale("logit")  # or 92 % and 94 % would lie on each other
+    ax.set(ylabel="validation accuracy", ylim=(0.05, 0.97))
+    ax.set_yticks([0.1, 0.3, 0.5, 0.7, 0.9, 0.95])
+    ax.minorticks_off()
     percent(ax.yaxis)
+    ax.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2)
     return figure
 
 
-@plot(draw_phases, "Validation accuracy before pruning, after it, recalibrated, fine-tuned.", "compressed")
+@plot(draw_phases, "Validation accuracy before pruning, after it, recalibrated, fine-tuned; logit scale.", "compressed")
 def phases(source: Source) -> dict:
     """names; lines, a list of {name, place, value}: accuracies of the delivered run at some of the names."""
     run, lines = source.run("compressed"), []
     for name, column in (("with sparse learning (the delivered network)", 1), ("pruned without sparse learning", 2)):
         place = [number for number, phase in enumerate(PHASES) if phase[column]]
-        lines.append({"name": name, "place": place, "value": [run.at_phase(PHASES[n][column]) for n in place]})
+        lines.append(
+            {
+                "name": name,
+                "row": "compressed" if column == 1 else None,
+                "place": place,
+                "value": [run.at_phase(PHASES[n][column]) for n in place],
+            }
+        )
     return {"names": [textwrap.fill(words, 12) for words, _, _ in PHASES], "lines": lines}
 
 
-@plot(draw_curves, "Loss and validation accuracy through sparse learning and fine-tuning.", "compressed")
+@plot(draw_curves, "Loss and accuracy through sparse learning and fine-tuning, over the learning rate.", "compressed")
 def compressed_curves(source: Source) -> dict:
     run = source.run("compressed")
-    marks = [[run.recipe.sparse.epochs + 0.5, "pruned"]]
-    return {"arms": [curve(run, "sparse learning, then fine-tuning")], "marks": marks}
+    mark = [run.recipe.sparse.epochs + 0.5, "pruned"]
+    return {"arms": [curve([run], "sparse learning, then fine-tuning", "lr")], "mark": mark}
+
+
+RIVALS = {"compressed": "pruned", "scratch": "the same widths from scratch", "unpruned": "not pruned"}
+
+
+@plot(
+    draw_curves, "Loss and accuracy by epoch: pruned, the same widths from scratch, not pruned.", *RIVALS, "distilled"
+)
+def rivals(source: Source) -> dict:
+    """All see as many epochs; the pruned network's begin as its parent's."""
+    arms = [curve(source.runs(name), words) for name, words in RIVALS.items()]
+    parent = curve([source.made_by(run.recipe.parent) for run in source.runs("compressed")], "")
+    for column in ("val_loss", "val_accuracy"):
+        arms[0][column] = [first + then for first, then in zip(parent[column], arms[0][column], strict=True)]
+    arms[0]["epoch"] = list(range(1, len(arms[0]["val_loss"][0]) + 1))
+    return {"arms": arms, "start": 3 * len(arms[0]["epoch"]) // 4, "mark": [len(parent["epoch"]) + 0.5, ""]}
 
 
 def draw_norms(data: dict) -> Figure:
@@ -100,9 +126,57 @@ def norms(source: Source) -> dict:
     return {"groups": groups, "note": note}
 
 
+@plot(draw_boxes, "A group of ResNet-14: convolutions that make its channels, and those that take them in.")
+def group(source: Source) -> dict:
+    """boxes and arrows of the largest group: a channel leaves all of these convolutions, or none."""
+    network = networks.ResNet14()
+    names, sides = {module: name for name, module in network.named_modules()}, []
+    largest = max(pruning.pruner(network, 0.0).groups(), key=len)
+    for handler in (tp.prune_conv_out_channels, tp.prune_conv_in_channels):
+        sides.append([names[step.dep.target.module] for step in largest if step.dep.handler == handler])
+    width = network.get_submodule(sides[0][0]).out_channels
+    boxes = [{"text": f"one of {width} channels,\nadded by shortcuts", "place": [1, 0], "main": True}]
+    for x, side in ((0, sides[0]), (2, sides[1])):
+        for number, name in enumerate(side):
+            boxes.append({"text": name, "place": [x, (len(side) - 1) / 2 - number], "main": False})
+    made = range(1, len(sides[0]) + 1)
+    arrows = [[number, 0, ""] if number in made else [0, number, ""] for number in range(1, len(boxes))]
+    return {"boxes": boxes, "arrows": arrows}
+
+
+def draw_sensitivity(data: dict) -> Figure:
+    figure, axes = panels((9, 3.6), 1, 2, sharey=True)
+    for ax, kind in zip(axes, ("shortcuts", "convolutions"), strict=True):
+        for one, colour, marker in distinct([one for one in data["groups"] if one["name"].endswith(kind)]):
+            label = one["name"].partition(",")[0]
+            ax.plot(data["ratios"], one["accuracy"], color=colour, marker=marker, label=label)
+        ax.set(xlabel="share of the group's channels removed", title=f"Groups {data['kinds'][kind]}")
+        ax.legend(loc="lower left")
+        percent(ax.xaxis)
+        percent(ax.yaxis)
+    axes[0].set_ylabel("validation accuracy")
+    return figure
+
+
+@plot(
+    draw_sensitivity,
+    "Validation accuracy with one group pruned alone and nothing trained or recalibrated.",
+    "distilled",
+)
+def sensitivity(source: Source) -> dict:
+    """ratios, from 0; groups, a list of {name, accuracy (by ratio)}; kinds, in words: of the first seed's network."""
+    run, total = source.run("distilled"), source.run("distilled").metrics["val_total"]
+    found = zip(pruning.group_names(), run.sensitivity["correct"], strict=True)
+    groups = [
+        {"name": name, "accuracy": [run.val_accuracy, *(count / total for count in each)]} for name, each in found
+    ]
+    kinds = {"shortcuts": "added by shortcuts", "convolutions": "between two convolutions"}
+    return {"ratios": [0, *run.sensitivity["ratios"]], "groups": groups, "kinds": kinds}
+
+
 def ablation_note(source: Source) -> str:
     """What was spent on each run of the ablation, counted from the first random weights."""
-    runs, parent = source.runs("pruned"), source.run(catalogue.row("pruned").parent).recipe
+    runs, parent = source.runs("pruned"), source.run(EXPERIMENTS["pruned"].parent).recipe
     epochs = parent.fit.epochs + runs[0].recipe.sparse.epochs + runs[0].recipe.fit.epochs
     return f"{budget(epochs, runs[0].recipe.images, len(runs))} an arm"
 
@@ -124,16 +198,34 @@ def frontier_note(source: Source) -> str:
     return f"{first.sparse.epochs} + {first.fit.epochs} epochs of {first.images:,} images"
 
 
+def cost(widths: tuple[int, ...]) -> dict[str, int]:
+    """Parameters of a ResNet-14 and its multiply-adds for one image, as Torch-Pruning counts them."""
+    macs, parameters = tp.utils.count_ops_and_params(networks.ResNet14(widths).eval(), torch.zeros(1, 3, 28, 28))
+    return {"parameters": parameters, "MACs": int(macs)}
+
+
+@table("cost")
+def cost_rows(source: Source) -> list[dict]:
+    """ResNet-14 against the pruned network; times are the bench's medians, their ratio the median of its rounds."""
+    whole, narrow = cost(networks.WIDTHS), cost(NARROW)
+    rows = [{"": name, "ResNet-14": whole[name], "pruned": narrow[name]} for name in whole]
+    rows = [row | {"ratio": row["pruned"] / row["ResNet-14"]} for row in rows]
+    one, other = (row for row in source.bench["rows"] if row["unit"] == "ms")
+    return [
+        *rows,
+        {"": "ms for one image", "ResNet-14": one["median"], "pruned": other["median"], "ratio": other["ratio"]},
+    ]
+
+
 @table("frontier", **{"MACs": lambda macs: f"{macs / 1e6:.1f} M", "on disk": lambda size: f"{size / 1e3:.0f} kB"})
 def frontier_rows(source: Source) -> list[dict]:
     """Ratio, size, cost and validation accuracies; the distilled network, not pruned, is the first row."""
     rows = []
     for runs in (source.runs("distilled"), *source.group("frontier").values()):
         ratio = getattr(runs[0].recipe, "ratio", None)
-        network = networks.ResNet14(pruning.narrowed(networks.WIDTHS, ratio or 0.0)).eval()
-        macs, parameters = tp.utils.count_ops_and_params(network, torch.zeros(1, 3, 28, 28))
-        row = {"ratio": "not pruned" if ratio is None else ratio, "widths": "/".join(map(str, network.widths))}
-        row |= {"parameters": parameters, "MACs": macs, "on disk": len(save(network.state_dict()))}
+        widths = pruning.narrowed(networks.WIDTHS, ratio or 0.0)
+        row = {"ratio": "not pruned" if ratio is None else ratio, "widths": "/".join(map(str, widths))}
+        row |= cost(widths) | {"on disk": len(save(networks.ResNet14(widths).state_dict()))}
         row |= {"right after pruning": at_phase(runs, "pruned"), "in the end": [run.val_accuracy for run in runs]}
         rows.append(row | {"seeds": len(runs)})
     return rows

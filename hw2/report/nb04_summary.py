@@ -1,19 +1,26 @@
 """Notebook 04: the networks against each other, the delivered one at work, how fast things are."""
 
+import io
+import textwrap
+
 import numpy as np
 import torch
+from IPython.display import display
 from matplotlib.figure import Figure
+from PIL import Image
 from torch import Tensor
 
 from hw2 import pictures
 from hw2.assignment import BASELINE
 from hw2.data import CLASSES
-from hw2.experiments import catalogue
+from hw2.experiments import store
+from hw2.experiments.catalogue import EXPERIMENTS
 from hw2.report import statistics, style
+from hw2.report.nb01_teacher import confused, draw_confusion
 from hw2.report.nb02_distillation import by_seed, tested
 from hw2.report.source import Source
 from hw2.report.statistics import bounds, points, rounded, wilson
-from hw2.report.style import distinct, draw_rows, images, panels, percent, plot, table
+from hw2.report.style import distinct, draw_boxes, draw_rows, images, panels, percent, plot, table
 from hw2.training import exact_logits, logits_of
 
 #: profile -> network, where its mean over seeds is judged, and the accuracy aimed at; of two the lower is the floor
@@ -25,6 +32,7 @@ PAIRS = (
     ("distilled", "plain"), ("compressed", "distilled"), ("compressed", "plain"), ("compressed", "scratch"),
     ("compressed", "unpruned"),
 )  # fmt: skip
+FEW = 20  # images: an accuracy of fewer says nothing
 RATIOS = ("ratio", "ratio_low", "ratio_high")  # of the bench: a case's value divided by another's
 
 
@@ -33,7 +41,7 @@ def result_rows(source: Source) -> list[dict]:
     """The chain's networks side by side: parameters, seeds, accuracies over the seeds."""
     rows = []
     for name, runs in source.group("chain").items():
-        row = {"network": catalogue.row(name).words, "parameters": runs[0].parameters, "seeds": len(runs)}
+        row = {"network": EXPERIMENTS[name].words, "parameters": runs[0].parameters, "seeds": len(runs)}
         rows.append(row | {"validation": [run.val_accuracy for run in runs], "test": tested(runs)})
     return rows
 
@@ -44,6 +52,21 @@ def arms(source: Source) -> dict:
     rows = [f"{row['network']}\n{row['parameters']:,} parameters" for row in found]
     series = [{"name": split, "each": [row[split] for row in found]} for split in ("validation", "test")]
     return {"rows": rows, "series": series, "axis": "accuracy", "note": note, "line": BASELINE, "percent": 1}
+
+
+@plot(draw_boxes, "From the teacher to the delivered network, and the controls; accuracies on validation.", "chain")
+def pipeline(source: Source) -> dict:
+    """boxes and arrows; accuracies are means over the seeds."""
+    places = {"teacher": (0, 1), "distilled": (1, 1), "compressed": (2, 1), "plain": (0, 0), "unpruned": (1, 0)}
+    boxes, numbers = [], {}
+    for number, (name, place) in enumerate((places | {"scratch": (2, 0)}).items()):
+        runs, numbers[name] = source.runs(name), number
+        told = f"{runs[0].parameters:,} parameters, {np.mean([run.val_accuracy for run in runs]):.2%}"
+        text = textwrap.fill(EXPERIMENTS[name].words, 26) + f"\n{told}"
+        boxes.append({"text": text, "place": place, "main": place[1] == 1})
+    views, ratio = source.run("teacher").recipe.views, source.delivered.recipe.ratio
+    arrows = [[0, 1, f"soft targets\nof {views} views"], [1, 2, f"sparse learning,\npruned by {ratio},\nfine-tuned"]]
+    return {"boxes": boxes, "arrows": arrows}
 
 
 def _points_and_bounds(difference: statistics.Interval) -> str:
@@ -66,7 +89,7 @@ def pair_rows(source: Source) -> list[dict]:
         read = [pair for pair in pairs if all(run.test_accuracy is not None for run in pair)]
         found = {"validation": [[run.val_accuracy for run in pair] for pair in pairs]}
         found["test"] = [[run.test_accuracy for run in pair] for pair in read]
-        row = {"difference": f"{catalogue.row(one).words}, minus {catalogue.row(other).words}", "seeds": len(pairs)}
+        row = {"difference": f"{EXPERIMENTS[one].words}, minus {EXPERIMENTS[other].words}", "seeds": len(pairs)}
         for split, values in found.items():
             row[split] = statistics.paired(*100 * np.transpose(values)) if values else None
         row |= {"only one right": None, "p": None}
@@ -82,7 +105,7 @@ def aim_rows(source: Source) -> list[dict]:
     """What was aimed at and what came of it, for the means over the seeds."""
     rows, found = [], {row["network"]: row for row in result_rows(source)}
     for name, split, aim in AIMS.get(source.profile, ()):
-        words = catalogue.row(name).words
+        words = EXPERIMENTS[name].words
         values = found[words][split]
         verdict = None if not values else "met" if np.mean(values) >= aim else "missed"
         rows.append({"network": words, "on": split, "aimed at": aim, "reached": values, "verdict": verdict})
@@ -104,42 +127,53 @@ def class_rows(source: Source) -> list[dict]:
     return rows
 
 
+@plot(
+    draw_confusion,
+    "Test images by true and predicted class, the delivered network; colour: share of errors.",
+    "compressed",
+)
+def confusion(source: Source) -> dict:
+    return confused(source.fashion.test_labels, source.answers(source.delivered))
+
+
 def draw_reliability(data: dict) -> Figure:
     figure, (top, bottom) = panels((6, 5), 2, 1, height_ratios=(3, 1), sharex=True)
     top.plot([0, 1], [0, 1], color=style.GREY, ls="--", lw=1, label="perfectly calibrated")
     for arm, colour, marker in distinct(data["arms"]):
         label = f"{arm['name']}: expected calibration error {arm['error']:.1%}"
-        top.plot(arm["confidence"], arm["accuracy"], color=colour, marker=marker, label=label)
+        shown = [value if count >= FEW else None for value, count in zip(arm["accuracy"], arm["count"], strict=True)]
+        top.plot(arm["confidence"], np.array(shown, float), color=colour, marker=marker, label=label)
         bottom.plot(arm["confidence"], arm["count"], color=colour, marker=marker, ms=4)
     top.set_ylabel("accuracy")
     top.legend(loc="lower left", bbox_to_anchor=(0.0, 1.0))
     bottom.set(xlabel="confidence", ylabel="images", yscale="log")
+    bottom.axhline(FEW, color=style.GREY, lw=1, ls=":")
     percent(top.yaxis)
     percent(bottom.xaxis)
     return figure
 
 
 @plot(
-    draw_reliability, "Accuracy against confidence of teacher, distilled and delivered network on validation.",
+    draw_reliability, f"Accuracy against confidence on validation, where at least {FEW} images have it.",
     "teacher", "distilled", "compressed",
 )  # fmt: skip
 def reliability(source: Source) -> dict:
     """arms, a list of {name, confidence, accuracy, count (lists over the bins), error}: first seeds, on validation."""
     names = ("teacher", "distilled", "compressed")
     found = {name: statistics.calibration(*source.confidences(name)) for name in names}
-    return {"arms": [{"name": catalogue.row(name).words} | values for name, values in found.items()]}
+    return {"arms": [{"name": EXPERIMENTS[name].words, "row": name} | values for name, values in found.items()]}
 
 
 def draw_predictions(data: dict) -> Figure:
-    figure, grid = panels((10, 4.5), 2, 10, width_ratios=(1, 1.1) * 5)
-    images(grid[:, ::2].flat, data["images"], [CLASSES[true] for true in data["true"]])
-    for ax, true, values in zip(grid[:, 1::2].flat, data["true"], data["probabilities"], strict=True):
+    figure, grid = panels((9, 5.6), 4, 5, height_ratios=(1.5, 1) * 2)
+    images(grid[::2].flat, data["images"], [CLASSES[true] for true in data["true"]])
+    for ax, true, values in zip(grid[1::2].flat, data["true"], data["probabilities"], strict=True):
         top = sorted(range(len(CLASSES)), key=lambda label, values=values: (-values[label], label))[:3]
         colours = [style.GREEN if label == true else style.VERMILION for label in top]
         ax.barh([0.2, 1.2, 2.2], [values[label] for label in top], 0.4, color=colours)
         for place, label in enumerate(top):
             ax.text(0, place - 0.06, f"{CLASSES[label]} {values[label]:.0%}", fontsize=7.5, va="bottom")
-        ax.set(xlim=(0, 1.35), ylim=(2.6, -0.6))
+        ax.set(xlim=(0, 1.1), ylim=(2.6, -0.6))
         ax.axis("off")
     return figure
 
@@ -151,7 +185,11 @@ def _shown(rows: Tensor, source: Source) -> dict:
     return {"images": shown.tolist(), "true": true.tolist(), "probabilities": values}
 
 
-@plot(draw_predictions, "A test image of each class with the three likeliest classes.", "compressed")
+@plot(
+    draw_predictions,
+    "A test image of each class, below it the three likeliest classes; green: the true one.",
+    "compressed",
+)
 def demo(source: Source) -> dict:
     labels = source.fashion.test_labels
     return _shown(torch.stack([(labels == label).nonzero()[0, 0] for label in range(len(CLASSES))]), source)
@@ -166,6 +204,22 @@ def mistakes(source: Source) -> dict:
         true = logits(network, images[rows]).softmax(1)[torch.arange(len(rows)), labels[rows]]
         rows = rows[true.argsort(stable=True)[:count]]
     return _shown(rows, source)
+
+
+def upload() -> None:
+    """A button that takes a picture of one's own and shows its classes; for a live kernel."""
+    import ipywidgets
+
+    button, shown = ipywidgets.FileUpload(accept="image/*"), ipywidgets.Output()
+
+    @shown.capture(clear_output=True)
+    def predict(change: dict) -> None:
+        picture = Image.open(io.BytesIO(button.value[0].content))
+        found = pictures.predict(store.Store().delivered.network(), picture)
+        display(picture, {name: f"{value:.1%}" for name, value in list(found.items())[:3]})
+
+    button.observe(predict, "value")
+    display(button, shown)
 
 
 @table(

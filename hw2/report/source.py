@@ -2,47 +2,26 @@
 
 from functools import cache, cached_property
 
-import pandas as pd
 from torch import Tensor
 
 from hw2 import data, pictures
-from hw2.experiments import catalogue, ledger, schemas, store
-from hw2.experiments.profiles import check_profile
+from hw2.experiments import ledger, schemas
 from hw2.experiments.run import Run
+from hw2.experiments.store import Store
 from hw2.files import read_json
 from hw2.training import NEAR, logits_of, margins
 
 
-class Source:
+class Source(Store):
     """A profile's finished runs and the data set, each thing read once. It never trains and never writes.
 
     One lives as long as a call of `show`, `table` or `write`: the next call sees what was trained meanwhile.
     """
 
     def __init__(self, profile: str | None = None):
-        self.profile = check_profile(profile or store.default_profile())
+        super().__init__(profile)
         self.fashion = data.fashion_mnist()
-        self.runs, self.answers, self.confidences = map(cache, (self.runs, self.answers, self.confidences))
-
-    def runs(self, name: str) -> list[Run]:
-        """A row's runs, in the order of their seeds. `InputError` where that of the first seed is not there."""
-        return store.finished(name, self.profile)
-
-    def run(self, name: str) -> Run:
-        """A row's run of its first seed."""
-        return self.runs(name)[0]
-
-    def group(self, group: str) -> dict[str, list[Run]]:
-        """Row -> its runs, in the catalogue's order: the first row is what studies hold the others against."""
-        return {name: self.runs(name) for name in catalogue.names(self.profile, group)}
-
-    @cached_property
-    def delivered(self) -> Run:
-        return store.delivered(self.profile)
-
-    @cached_property
-    def trials(self) -> pd.DataFrame:
-        return store.trials(self.profile)
+        self.answers, self.confidences = cache(self.answers), cache(self.confidences)
 
     @cached_property
     def bench(self) -> dict:

@@ -4,15 +4,17 @@ import io
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import matplotlib
+import matplotlib.style
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import PercentFormatter
+from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-from hw2.errors import InputError
+from hw2.errors import InputError, Named
 from hw2.report.source import Source
 from hw2.report.statistics import spread
 
@@ -20,11 +22,8 @@ from hw2.report.statistics import spread
 BLUE, ORANGE, GREEN, VERMILION, GREY = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#666666"
 COLOURS = (BLUE, VERMILION, GREEN, ORANGE, "#CC79A7", "#56B4E9", "#000000", GREY)
 MARKERS = "os^DvPX*"
-STYLE = {
-    "svg.hashsalt": "hw2", "svg.fonttype": "path", "figure.dpi": 100, "figure.constrained_layout.use": True,
-    "font.size": 10, "axes.titlesize": 11, "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True,
-    "grid.color": "#e5e5e5", "axes.axisbelow": True, "legend.frameon": False,
-}  # fmt: skip
+ROWS = ("distilled", "plain", "compressed", "teacher", "scratch", "unpruned")  # these colours, in every figure
+STYLE = Path(__file__).with_name("templates") / "hw2.mplstyle"
 METADATA = {"png": {"Software": None}, "svg": {"Date": None, "Creator": None}}  # no date and no version
 
 
@@ -53,17 +52,9 @@ class Table:
             return ""
         if column in self.written:
             return self.written[column](value)
+        if isinstance(value, float):
+            return f"{value:.2f}"
         return spread(value) if isinstance(value, list) else f"{value:,}" if isinstance(value, int) else str(value)
-
-
-class Named(dict):
-    """What is known by a name; `InputError` for another name."""
-
-    def __init__(self, kind: str):
-        self.kind = kind
-
-    def __missing__(self, name: str):
-        raise InputError(f"{self.kind} {name!r}: expected one of {', '.join(self)}")
 
 
 FIGURES: dict[str, Plot] = Named("figure")
@@ -85,8 +76,7 @@ def files(plot: Plot, source: Source, kinds: tuple[str, ...] = ("png", "svg")) -
     text = json.dumps(plot.data(source), separators=(",", ":"), allow_nan=False) + "\n"
     content = {"json": text.encode()}
     with matplotlib.rc_context():
-        matplotlib.rcdefaults()
-        matplotlib.rcParams.update(STYLE)
+        matplotlib.style.use(["default", STYLE])
         figure = plot.draw(json.loads(text))
         figure.draw_without_rendering()
         # The layout's solver leaves last digits that differ from process to process, and SVG names hang on them.
@@ -107,10 +97,12 @@ def panels(size: tuple[float, float], *grid: int, **more) -> tuple[Figure, Axes 
 
 
 def distinct(items: list) -> list[tuple]:
-    """Each with a colour and a marker of its own. `InputError` where there are more than these."""
+    """Each with a colour and a marker: a network's own ones, by its `row`. `InputError` where there are too few."""
     if len(items) > len(COLOURS):
         raise InputError(f"{len(items)} curves in a figure: readers can tell {len(COLOURS)} apart; draw fewer")
-    return [(item, COLOURS[number], MARKERS[number]) for number, item in enumerate(items)]
+    rows = [item.get("row") if isinstance(item, dict) else None for item in items]
+    places = [ROWS.index(row) if row in ROWS else number for number, row in enumerate(rows)]
+    return [(item, COLOURS[place], MARKERS[place]) for item, place in zip(items, places, strict=True)]
 
 
 def beside(ax, text: str, place: tuple, offset: tuple, colour: str = GREY, **more) -> None:
@@ -129,36 +121,67 @@ def images(axes, pictures: list, titles: list[str]) -> None:
         ax.set_title(title, fontsize=8)
         ax.set(xticks=[], yticks=[])
         ax.grid(False)
-        for spine in ax.spines.values():
-            spine.set(visible=True, color="#cccccc")
+        ax.spines[:].set(visible=True, color="#cccccc")
+
+
+def draw_grid(data: dict) -> Figure:
+    """data: images (row, column, 28 x 28); titles, of the columns."""
+    rows, titles = data["images"], data["titles"]
+    figure, grid = panels((9, 1.02 * len(rows)), len(rows), len(titles))
+    images(grid.flat, [one for row in rows for one in row], titles + [""] * (len(rows) - 1) * len(titles))
+    return figure
 
 
 def draw_curves(data: dict) -> Figure:
-    """data: arms, a list of {name, epoch, val_loss, val_accuracy}; marks, optional [epoch, text] pairs.
+    """Loss and accuracy by epoch, a line for each seed.
 
-    An arm may have train_loss: a loss with soft targets, which is no cross-entropy, must not stand beside val_loss.
+    data: arms, a list of {name, epoch, val_loss, val_accuracy}, these two with a list for each seed; mark, optional
+    [epoch, text]; start, optional: the epoch from which on all values are in view. An arm may have lr and train_loss; a
+    loss with soft targets is no cross-entropy and must not stand beside val_loss.
     """
     figure, (left, right) = panels((9, 3.4), 1, 2)
-    several = len(data["arms"]) > 1
     for arm, colour, marker in distinct(data["arms"]):
-        how = {"color": colour, "marker": marker, "ms": 4}
+        how = {"color": colour, "marker": marker, "ms": 4, "markevery": max(1, len(arm["epoch"]) // 12), "lw": 1.2}
         if "train_loss" in arm:
             left.plot(arm["epoch"], arm["train_loss"], ":", label="training loss", **how)
-        label = f"{arm['name']}: validation loss" if several else "validation loss"
-        left.plot(arm["epoch"], arm["val_loss"], label=label, **how)
-        right.plot(arm["epoch"], arm["val_accuracy"], label=arm["name"], **how)
-    for epoch, text in data.get("marks", []):
-        for ax in (left, right):
+        if "lr" in arm:
+            rate = right.twinx()
+            rate.fill_between(arm["epoch"], arm["lr"], color=GREY, alpha=0.15, lw=0)
+            rate.set(ylabel="learning rate (grey)", ylim=(0, None))
+            rate.grid(False)
+        for ax, column in ((left, "val_loss"), (right, "val_accuracy")):
+            for number, each in enumerate(arm[column]):
+                ax.plot(arm["epoch"], each, label=None if number else arm["name"], **how)
+    for ax, column in ((left, "val_loss"), (right, "val_accuracy")):
+        if "start" in data:
+            seen = np.concatenate([np.array(arm[column])[:, data["start"] - 1 :].flatten() for arm in data["arms"]])
+            ax.set_ylim(seen.min() - 0.1 * np.ptp(seen), seen.max() + 0.1 * np.ptp(seen))
+        if "mark" in data:
+            epoch, text = data["mark"]
             ax.axvline(epoch, color=GREY, lw=1, ls="--")
-        beside(right, text, (epoch, 0.94), (4, 0), xycoords=("data", "axes fraction"))
+            beside(ax, text, (epoch, 0.02), (4, 0), xycoords=("data", "axes fraction"))
+        ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     left.set(xlabel="epoch", ylabel="loss", title="Loss")
     right.set(xlabel="epoch", ylabel="validation accuracy", title="Accuracy on the validation split")
-    percent(right.yaxis)
+    percent(right.yaxis, int("start" in data))
     left.legend()
-    if several:
-        right.legend(loc="lower right")
-    for ax in (left, right):
-        ax.xaxis.get_major_locator().set_params(integer=True)
+    return figure
+
+
+def draw_boxes(data: dict) -> Figure:
+    """data: boxes, a list of {text, place [x, y], main (coloured)}; arrows, a list of [from, to, text]."""
+    places, drawn = np.array([box["place"] for box in data["boxes"]]), []
+    (left, bottom), (right, top) = places.min(0) - 0.5, places.max(0) + 0.5
+    figure, ax = panels((9, 1.2 * (top - bottom)))
+    ax.set(xlim=(left, right), ylim=(bottom, top))
+    ax.axis("off")
+    for box in data["boxes"]:
+        frame = {"boxstyle": "round,pad=0.5", "fc": "white", "ec": BLUE if box["main"] else GREY}
+        drawn.append(ax.text(*box["place"], box["text"], ha="center", va="center", fontsize=9, bbox=frame))
+    for start, end, text in data["arrows"]:
+        ends = {"patchA": drawn[start].get_bbox_patch(), "patchB": drawn[end].get_bbox_patch()}
+        ax.annotate("", places[end], places[start], arrowprops={"arrowstyle": "->", "color": GREY, **ends})
+        ax.text(*places[[start, end]].mean(0), text, ha="center", va="bottom", fontsize=8, color=GREY)
     return figure
 
 
@@ -182,20 +205,20 @@ def draw_rows(data: dict) -> Figure:
     data: rows; series, a list of {name, each: for each row its values; bounds, optional: for each row [low, high] or
     null}; axis; note; line, the value at which a line is drawn; percent, the digits where values are fractions.
     """
-    figure, ax = panels((8.5, 0.45 * len(data["rows"]) + 1.4))
+    count, total = len(data["rows"]), len(data["series"])
+    figure, ax = panels((8.5, 0.45 * count + 1.4))
     for number, (series, colour, marker) in enumerate(distinct(data["series"])):
-        place = np.arange(len(data["rows"])) + (number - (len(data["series"]) - 1) / 2) * 0.3
-        for row, (height, each) in enumerate(zip(place, series["each"], strict=True)):
-            if each:
-                bar = series["bounds"][row] if "bounds" in series else [min(each), max(each)]
-                ax.plot(bar or [], [height] * len(bar or []), color=colour, lw=1.5)
-                ax.plot(each, [height] * len(each), "o", mfc="white", color=colour, ms=4)
-                ax.plot([np.mean(each)], [height], marker, color=colour, ms=7)
+        places = np.arange(count) + (number - (total - 1) / 2) * 0.3
+        bars = series.get("bounds", [[min(each), max(each)] if each else [] for each in series["each"]])
+        for place, each, bar in zip(places, series["each"], bars, strict=True):
+            ax.plot(bar or [], [place] * len(bar or []), color=colour, lw=1.5)
+            ax.plot(each, [place] * len(each), "o", mfc="white", color=colour, ms=4)
+            ax.plot([np.mean(each)] if each else [], [place] if each else [], marker, color=colour, ms=7)
         ax.plot([], [], marker, color=colour, ms=7, label=series["name"])
     if data["line"] is not None:
         ax.axvline(data["line"], color=GREY, ls="--", lw=1)
-    ax.set_yticks(range(len(data["rows"])), data["rows"])
-    ax.set(xlabel=data["axis"], ylim=(len(data["rows"]) - 0.4, -0.6))
+    ax.set_yticks(range(count), data["rows"])
+    ax.set(xlabel=data["axis"], ylim=(count - 0.4, -0.6))
     ax.set_title(data["note"], fontsize=9, color=GREY)
     ax.grid(axis="y", visible=False)
     if data["percent"] is not None:

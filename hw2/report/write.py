@@ -1,6 +1,5 @@
 """figures/, report.md, the model card, README's result and submission.csv from runs/, and which of them are stale."""
 
-import hashlib
 import io
 import json
 import os
@@ -16,8 +15,9 @@ import pandas as pd
 from PIL import Image
 
 from hw2 import assignment, data, files, grading, report
-from hw2.experiments import catalogue, check, ledger, store
-from hw2.experiments.run import home, root
+from hw2.experiments import check, ledger
+from hw2.experiments.run import home
+from hw2.experiments.store import Store
 from hw2.report import nb02_distillation, nb03_pruning, statistics, style
 from hw2.report.source import Source
 
@@ -45,7 +45,7 @@ def _provenance(source: Source) -> list[dict]:
     for name, plot in report.FIGURES.items():
         runs, commands = [], []
         for need in plot.needs:
-            folders, command = SOURCES.get(need) or (catalogue.members(need, source.profile), f"hw2 train {need}")
+            folders, command = SOURCES.get(need) or (source.members(need), f"hw2 train {need}")
             runs += folders
             commands.append(command)
         runs, commands = (", ".join(f"`{one}`" for one in ones) for ones in (runs, commands))
@@ -67,15 +67,9 @@ def markdown(table: style.Table, source: Source, *code: str) -> str:
     return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
 
 
-def _difference(source: Source, one: str, other: str) -> tuple[statistics.Interval, int]:
-    """Of two rows' validation accuracies, and the number of seeds."""
-    each, interval = nb02_distillation.difference(source.runs(one), source.runs(other))
-    return interval, len(each)
-
-
 def _hours(source: Source) -> dict[str, float]:
     """Processor hours of the search, where it recorded them, of its finalists and of each row of the chain."""
-    told = root(source.profile) / "tuning" / source.profile / "environment.json"
+    told = source.root / "tuning" / source.profile / "environment.json"
     search = sum(files.read_json(told).get("processor_s", [])) / 3600 if told.is_file() else 0
     groups = source.group("chain") | {"finalists": [run for runs in source.group("finalists").values() for run in runs]}
     hours = {name: sum(run.core_hours for run in runs) for name, runs in groups.items()}
@@ -101,16 +95,13 @@ def context(source: Source) -> dict:
         "mean": statistics.spread(nb02_distillation.tested(chain["compressed"])),
         "calibration": statistics.calibration(*source.confidences("compressed")),
         "readings": [row | {"current": row["recipe"] in current} for row in readings],
-        "store": hashlib.sha256(store.sums_of(run.profile).encode()).hexdigest(),
         "hours": _hours(source),
         "others": nb03_pruning.public(),
         "other_threads": sorted({one.environment["threads"] for runs in chain.values() for one in runs[1:]}),
         "nb02": nb02_distillation,
         "nb03": nb03_pruning,
-        "difference": lambda one, other: _difference(source, one, other),
-        "points": statistics.points,
-        "bounds": statistics.bounds,
-        "verdict": statistics.verdict,
+        "difference": lambda one, other: nb02_distillation.difference(source.runs(one), source.runs(other)),
+        "statistics": statistics,
         "table": lambda name, *code: markdown(report.TABLES[name], source, *code),
         "provenance": markdown(PROVENANCE, source),
         "alt": lambda name: report.FIGURES[name].alt,
@@ -186,7 +177,7 @@ def stale(profile: str, folder: Path | None = None) -> list[str]:
     Changes nothing. Text and data are compared exactly. Pictures are compared byte for byte on Linux x86-64, where the
     pins hold, elsewhere by look.
     """
-    if problems := check.of_store(profile):
+    if problems := check.of_store(Store(profile)):
         return problems
     folder, content = folder or output(profile), made(Source(profile))
     exact = (platform.system(), platform.machine()) == ("Linux", "x86_64")
