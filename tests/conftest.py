@@ -38,8 +38,8 @@ SHRUNKEN = {
     "targets": "mean",
     "teacher": {"fit": FIT},
     "student": {"fit": FIT},
-    "tuning": {"fit": FIT, "images": 32, "temperatures": (2.0, 4.0), "alphas": (0.9,), "seeds": (0, 1)},
     "finalist": {"fit": FIT},
+    "tuning": {"fit": FIT, "images": 32, "temperatures": (2.0, 4.0), "alphas": (0.9,), "seeds": (0, 1)},
     "compressed": PRUNING | {"fit": Fit(epochs=2, lr=0.05, batch=64)},
     "study": {"fit": FIT, "images": 32},
     "study pruning": PRUNING | {"images": 32},
@@ -49,9 +49,9 @@ SHRUNKEN = {
 }
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="session", autouse=True)
 def data():
-    return source.fashion_mnist()
+    return source.fashion_mnist()  # before the first test, which may have a project of its own
 
 
 def first(data):

@@ -139,7 +139,7 @@ def test_soft_targets_and_phases_that_no_kept_answer_tells_of_are_computed_again
 )  # fmt: skip
 def test_a_trial_is_checked_and_replayed_like_a_run(walk_done, name, column, told):
     cell(2, column, one_more, root("smoke") / "tuning/smoke" / name)  # of the second trial
-    (trial,) = replay.named(["tuning/smoke/1"], "smoke")
+    (trial,) = replay.named(["tuning/smoke/1"], Store("smoke"))
     assert any(told in problem for problem in replay.replay(trial, CPU).problems)
     seen = any("tuning/smoke: trial 1: " in problem for problem in check.of_store(Store("smoke")))
     assert seen == (name != "steps.csv")

@@ -193,7 +193,7 @@ CASES = [
     Case("kept answers removed", "check", "validation_logits.npy is missing",
          {f"{ARM}/validation_logits.npy": lambda path: path.unlink()}),
     Case("weights", "replay", "the last loss of history.csv", {"vanilla/cpu-s3/model.safetensors": nudge}),
-    Case("weights that are delivered", "check", "is not the delivered one",
+    Case("weights that are delivered", "check", "not the delivered weights",
          {"compressed/cpu-s0/model.safetensors": partial(flip, -4, 0x01)}),
     Case("another seed's weights delivered", "check", "names compressed/cpu-s1, expected compressed/cpu-s0",
          {"delivered.json": partial(delivered, "compressed/cpu-s1")}),

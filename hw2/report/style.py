@@ -155,7 +155,8 @@ def draw_curves(data: dict) -> Figure:
     for ax, column in ((left, "val_loss"), (right, "val_accuracy")):
         if "start" in data:
             seen = np.concatenate([np.array(arm[column])[:, data["start"] - 1 :].flatten() for arm in data["arms"]])
-            ax.set_ylim(seen.min() - 0.1 * np.ptp(seen), seen.max() + 0.1 * np.ptp(seen))
+            margin = 0.1 * np.ptp(seen) or 0.01
+            ax.set_ylim(seen.min() - margin, seen.max() + margin)
         if "mark" in data:
             epoch, text = data["mark"]
             ax.axvline(epoch, color=GREY, lw=1, ls="--")
