@@ -150,6 +150,14 @@ def test_workers_share_a_study_also_when_another_is_dead(searched, fits, monkeyp
     assert set(tried) == set(LABELS) and len(tried) < 2 * len(GRID)  # the dead worker's too, and most of them once
 
 
+def test_no_two_workers_take_the_same_trial(project, storage):
+    """Without a lock of its own SQLite gave one in four to both."""
+    one, other = (search.study(replace(RECIPE, seeds=(0, 1, 2)), storage) for _ in range(2))
+    with ThreadPoolExecutor() as pool:
+        taken = pool.map(lambda study: [study.ask().number for _ in range(6)], (one, other))
+    assert sorted(itertools.chain(*taken)) == list(range(12))
+
+
 NO_URL, LOST, UNUSABLE = "--storage: expected a URL", "in memory is lost", "the search's database cannot be used: "
 STORAGES = {
     "": NO_URL,

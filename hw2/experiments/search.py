@@ -55,7 +55,7 @@ def _reason(error: Exception) -> str:
 def database(storage: str):
     """Optuna's storage in the database of that URL. `InputError`, without its password, where it cannot be used."""
     from optuna.storages import RDBStorage, RetryHeartbeatStaleTrialCallback
-    from sqlalchemy import make_url
+    from sqlalchemy import event, make_url
     from sqlalchemy.exc import ArgumentError
 
     try:
@@ -71,11 +71,14 @@ def database(storage: str):
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            return RDBStorage(
+            kept = RDBStorage(
                 storage.replace("{", "{{").replace("}", "}}"),  # Optuna formats it
                 heartbeat_interval=HEARTBEAT,
                 heartbeat_stale_trial_callback=RetryHeartbeatStaleTrialCallback(),
             )
+        if kept.engine.dialect.name == "sqlite":  # it locks no row that was read: two workers could take one trial
+            event.listen(kept.engine, "begin", lambda connection: connection.exec_driver_sql("BEGIN IMMEDIATE"))
+        return kept
     except Exception as error:  # drivers and migrations raise whatever they met
         told = _reason(error).replace(url.password or "\0", "***")
         shown = url.set(query={}).render_as_string(hide_password=True)
