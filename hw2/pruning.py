@@ -4,6 +4,8 @@ Channels that depend on each other, through a shortcut for instance, form a grou
 pushes the group norms apart, the weakest channels are removed, and BatchNorm's running statistics are measured again.
 """
 
+import copy
+
 import torch
 import torch_pruning as tp
 from torch import Tensor, nn
@@ -88,9 +90,8 @@ def prune(network: ResNet14, ratio: float, importance: tp.importance.Importance 
 
 def prune_group(network: ResNet14, number: int, ratio: float) -> nn.Module:
     """A copy that lost `ratio` of the channels, the weakest, of one group alone: of that place in `Pruner.groups`."""
-    copied = ResNet14(network.widths)
-    copied.load_state_dict(network.state_dict())
-    norms = pruner(copied.eval(), 0.0)
+    copied = copy.deepcopy(network).eval()
+    norms = pruner(copied, 0.0)
     group = norms.groups()[number]
     order = norms.estimate_importance(group).argsort()
     group.prune(order[: int(len(order) * ratio)].tolist())

@@ -84,8 +84,8 @@ def test_what_cannot_be_done_is_told_in_one_line(monkeypatch, capsys, error, sta
 @pytest.mark.parametrize(
     ("words", "told"),
     [(("train", "teacher", "--profile", "huge"), "profile 'huge': expected one of smoke, cpu, full"),
-     (("train", "everything"), "experiment 'everything': expected one of chain"),
-     (("train", "teacher", "--weights", "nowhere.pth", "--yes"), r"nowhere\.pth: not loaded"),
+     (("train", "everything"), "experiment 'everything': expected one of all, chain"),
+     (("train", "teacher", "--weights", "nowhere.pth", "--yes"), r"nowhere\.pth: no such file"),
      (("train", "plain", "--weights", "x.pth"), "--weights: `hw2 train plain` takes none"),
      (("train", "plain", "--device", "gpu"), "device 'gpu'"),
      (("tune", "--profile", "smoke", "--storage", "study.db"), "--storage: expected a URL such as"),

@@ -83,10 +83,11 @@ def nested(depth):
 
 RECORDED = recipes.written(COMPRESSED)
 NO_RECIPE = [(RECORDED | {name: value}, r"^no recipe \(.+\)$") for name, value in (
-    ("stage", nested(50_000)), ("sparse", None), ("lr", 1), ("images", "64"), ("fit", {"epochs": 1}), ("reg", math.nan),
+    ("stage", nested(50_000)), ("sparse", None), ("lr", 1), ("images", "64"), ("fit", {"epochs": 1, "lr": 0.1}),
+    ("reg", math.nan),
 )]  # fmt: skip
 NO_RECIPE += [({key: value for key, value in RECORDED.items() if key != name}, rf"^no recipe \(.*{name}")
-              for name in ("parent", "reg", "fit")]  # fmt: skip
+              for name in ("images", "temperature", "fit")]  # fmt: skip
 NO_RECIPE += [(RECORDED | wrong, "its digest is not that of its numbers") for wrong in ({"digest": "x"}, {"images": 1})]
 
 

@@ -203,7 +203,7 @@ CASES = [
          {"teacher/cpu-s0/metrics.json": one_right}),
     Case("the teacher's test count in metrics.json and ledger, no answers kept", "nothing", "",
          {"teacher/cpu-s0/metrics.json": one_right, LEDGER: partial(cell, 1, 3, more)}),
-    Case("test count in metrics.json and ledger, answers kept", "check", "whose answers have",
+    Case("test count in metrics.json and ledger, answers kept", "check", "the ledger's reading says",
          {"plain/cpu-s0/metrics.json": one_right, LEDGER: partial(cell, 4, 3, more)}),
     Case("kept answers to the test set, their count unchanged", "replay", "test_classes.npy is not what the weights",
          {"plain/cpu-s0/test_classes.npy": swap}),

@@ -130,7 +130,7 @@ class Recipes:
         """Temperature and alpha: `best` of the search, those of `finalist-1` or `-2`, or `chosen`."""
         return 1.0, 0.5
 
-    def course_file(self) -> str | None:
+    def course_file(self, seed: int) -> str | None:
         """SHA-256 of the file that stands in for the teacher's training, or None."""
         return None
 
@@ -140,9 +140,9 @@ class Recipes:
         return [name for name, row in rows if self.profile in row.profiles and group in (None, row.group)]
 
     def members(self, name: str) -> list[str]:
-        """The rows that a name stands for: a row's own, or a group's."""
+        """The rows that a name stands for: all, a group's, or a row's own."""
         groups = {row.group: self.names(row.group) for row in EXPERIMENTS.values()}
-        return Named("experiment", groups | {one: [one] for one in EXPERIMENTS})[name]
+        return Named("experiment", {"all": self.names()} | groups | {one: [one] for one in EXPERIMENTS})[name]
 
     def seeds(self, name: str) -> tuple[int, ...]:
         """The seeds with which a row is trained, its first one first."""
@@ -172,7 +172,7 @@ class Recipes:
         if self.profile not in row.profiles:
             raise InputError(f"profile {self.profile} does not train {name}; those that do: {', '.join(row.profiles)}")
         values = {"stage": name, "seed": seed} | numbers["common"] | numbers[row.numbers]
-        if row.kind is TeacherRecipe and (file := self.course_file()):
+        if row.kind is TeacherRecipe and (file := self.course_file(seed)):
             # The course's file was trained elsewhere: none of our training's numbers describe it.
             values |= {"weights": file, "stem": "imagenet", "fit": Fit(epochs=0, lr=0.0)}
         if row.teacher:

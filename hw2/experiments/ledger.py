@@ -37,7 +37,7 @@ def checked(run: Run, classes: Tensor, fashion: data.FashionMNIST) -> int:
     correct = int((classes == fashion.test_labels).sum())
     if (told := reading(run)) not in (None, (correct, len(classes))):
         path = root(run.profile) / "test_ledger.csv"
-        raise broken(path, f"{told[0]} test images correct for {run.name}, whose answers have {correct}")
+        raise broken(path, f"{run.name}: {correct} test images correct, the ledger's reading says {told[0]}")
     return correct
 
 

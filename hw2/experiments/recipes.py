@@ -147,13 +147,16 @@ class TuningRecipe(Recipe):
 def read(kind: type[Recipe], content: dict) -> Recipe:
     """The recipe of a recipe.json. `InputError` where it is none of this kind, or its digest is not that of its fields.
 
-    A field that the file lacks has its default.
+    A field that came after `FIRST` has its default where the file lacks it.
     """
     retired = (RETIRED | {"digest": content.get("digest")}).items()
     try:
         values = {name: value for name, value in content.items() if (name, value) not in retired}
         for part in {"fit", "sparse"} & values.keys():
             values[part] = dict(one for one in values[part].items() if one not in RETIRED_FIT.items())
+        for one, given in ((kind, values), *((Fit, values[part]) for part in {"fit", "sparse"} & values.keys())):
+            if lacking := FIRST & {field.name for field in fields(one)} - given.keys():
+                raise ValueError(f"it lacks {', '.join(sorted(lacking))}")
         recipe = adapter(kind).validate_json(json.dumps(values, allow_nan=False), strict=True)
     except (AttributeError, ValueError, RecursionError) as error:
         raise InputError(f"no recipe ({textwrap.shorten(str(error), 200)})") from None

@@ -126,8 +126,9 @@ class Run:
         """Where it was measured, of these weights (`walk.deliver`)."""
         path = self.folder / "sensitivity.json"
         found = read_json(path, schemas.Sensitivity)
-        if found["weights"] != sha256(self.weights):
-            raise broken(path, "it is not of these weights", "`hw2 deliver` measures it again")
+        lengths = [len(found["ratios"])] * len(_group_sizes(self.widths))
+        if found["weights"] != sha256(self.weights) or list(map(len, found["correct"])) != lengths:
+            raise broken(path, "not of these weights, or not of each group", "delete it; `hw2 deliver` measures anew")
         return found
 
     @cached_property

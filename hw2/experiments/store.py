@@ -93,8 +93,8 @@ class Store(catalogue.Recipes):
         """Row -> its runs, in the catalogue's order: the first row is what studies hold the others against."""
         return {name: self.runs(name) for name in self.names(group)}
 
-    def course_file(self) -> str | None:
-        recorded = self.root / "teacher" / f"{self.profile}-s0" / "recipe.json"
+    def course_file(self, seed: int) -> str | None:
+        recorded = self.root / "teacher" / f"{self.profile}-s{seed}" / "recipe.json"
         return self.file or (read_json(recorded).get("weights") if recorded.is_file() else None)
 
     def setting(self, which: str) -> tuple[float, float]:
@@ -129,10 +129,14 @@ class Store(catalogue.Recipes):
         """The run that delivered.json names; `InputError` where its weights are not the named ones."""
         run, digest = self.named()
         if run.profile != self.profile:
-            raise InputError(f"profile {self.profile}: {run.name} is delivered; `hw2 deliver` names its own")
+            raise InputError(
+                f"profile {self.profile}: the delivered network is {run.name}; `hw2 deliver` names its own"
+            )
         weights = run.folder / "model.safetensors"
-        if not weights.is_file() or sha256(weights) != digest:
-            raise broken(weights, "missing, or not the delivered weights (SHA-256 differs)")
+        if not weights.is_file():
+            raise broken(weights, "the delivered network has no model.safetensors")
+        if sha256(weights) != digest:
+            raise broken(weights, "not the delivered weights (SHA-256 differs)")
         return run
 
 

@@ -240,6 +240,8 @@ def obtain(
     known, where = Store(profile), environment.pick_device(device)
     # Wrong values and a bad file are told before anything is trained.
     sketch = catalogue.changed(catalogue.Recipes(known.profile).recipe(name, seed), change)
+    if weights and not Path(weights).is_file():
+        raise InputError(f"{weights}: no such file; expected the course's resnet-50.pth")
     if weights:
         networks.load_course_teacher(weights)
     todo = [one for one in plan.before(name, seed, known) if not plan.finished(*one, known)]

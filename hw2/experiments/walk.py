@@ -7,6 +7,7 @@ import time
 from hw2 import data, pruning, training
 from hw2.errors import Ended, InputError, end_if_asked, ending_at_an_epoch, told_in_a_line
 from hw2.experiments import environment, ledger, plan, search, store, train
+from hw2.experiments.catalogue import Recipes
 from hw2.experiments.run import Run
 from hw2.experiments.store import Store
 from hw2.files import sha256, write_json
@@ -20,9 +21,10 @@ def work(profile: str, device: str, replace: bool) -> None:
     """Take the next task whose needs are finished and that nobody works at, until all are done; one thread on a CPU."""
     where = environment.pick_device(device)
     with environment.threads(1 if where.type == "cpu" else os.cpu_count()):
-        done: set[plan.Task] = set()
-        while len(done) < len(plan.tasks(known := Store(profile))):
-            for one in plan.tasks(known):
+        todo, done = plan.tasks(Recipes(profile)), set()
+        while len(done) < len(todo):
+            known = Store(profile)
+            for one in todo:
                 ready = one not in done and done.issuperset(plan.needs(*one, known))
                 if ready and (plan.finished(*one, known) or _try(*one, known, device, replace)):
                     done.add(one)

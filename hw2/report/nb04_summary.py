@@ -5,15 +5,14 @@ import textwrap
 
 import numpy as np
 import torch
-from IPython.display import display
 from matplotlib.figure import Figure
 from PIL import Image
 from torch import Tensor
 
+import hw2
 from hw2 import pictures
 from hw2.assignment import BASELINE
 from hw2.data import CLASSES
-from hw2.experiments import store
 from hw2.experiments.catalogue import EXPERIMENTS
 from hw2.report import statistics, style
 from hw2.report.nb01_teacher import confused, draw_confusion
@@ -57,13 +56,12 @@ def arms(source: Source) -> dict:
 @plot(draw_boxes, "From the teacher to the delivered network, and the controls; accuracies on validation.", "chain")
 def pipeline(source: Source) -> dict:
     """boxes and arrows; accuracies are means over the seeds."""
-    places = {"teacher": (0, 1), "distilled": (1, 1), "compressed": (2, 1), "plain": (0, 0), "unpruned": (1, 0)}
-    boxes, numbers = [], {}
-    for number, (name, place) in enumerate((places | {"scratch": (2, 0)}).items()):
-        runs, numbers[name] = source.runs(name), number
+    main, controls, boxes = ("teacher", "distilled", "compressed"), ("plain", "unpruned", "scratch"), []
+    for number, name in enumerate(main + controls):
+        runs, place = source.runs(name), (number % 3, 1 - number // 3)
         told = f"{runs[0].parameters:,} parameters, {np.mean([run.val_accuracy for run in runs]):.2%}"
         text = textwrap.fill(EXPERIMENTS[name].words, 26) + f"\n{told}"
-        boxes.append({"text": text, "place": place, "main": place[1] == 1})
+        boxes.append({"text": text, "place": place, "main": name in main})
     views, ratio = source.run("teacher").recipe.views, source.delivered.recipe.ratio
     arrows = [[0, 1, f"soft targets\nof {views} views"], [1, 2, f"sparse learning,\npruned by {ratio},\nfine-tuned"]]
     return {"boxes": boxes, "arrows": arrows}
@@ -209,13 +207,14 @@ def mistakes(source: Source) -> dict:
 def upload() -> None:
     """A button that takes a picture of one's own and shows its classes; for a live kernel."""
     import ipywidgets
+    from IPython.display import display
 
     button, shown = ipywidgets.FileUpload(accept="image/*"), ipywidgets.Output()
 
     @shown.capture(clear_output=True)
     def predict(change: dict) -> None:
         picture = Image.open(io.BytesIO(button.value[0].content))
-        found = pictures.predict(store.Store().delivered.network(), picture)
+        found = hw2.predict(picture)
         display(picture, {name: f"{value:.1%}" for name, value in list(found.items())[:3]})
 
     button.observe(predict, "value")
