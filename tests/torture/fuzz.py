@@ -94,6 +94,7 @@ def json_readers(folder: Path) -> dict[str, Reader]:
     found = {
         "runs/delivered.json": lambda path: Store("cpu").named(),
         "runs/bench.json": lambda path: read_json(path, schemas.Bench),
+        "runs/distilled/cpu-s0/sensitivity.json": lambda path: run.Run(path.parent).sensitivity,
     }
     for name in ("metrics", "environment", "recipe", "group_norms"):
         found[f"runs/pruned/cpu-s3/{name}.json"] = lambda path: use_run(path.parent)
