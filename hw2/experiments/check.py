@@ -99,6 +99,8 @@ def of_run(run: Run, fashion: FashionMNIST) -> list[str]:
         lines += against(run, right, slack, loss)
     if isinstance(recipe, CompressedRecipe):
         lines += _phases(run)
+    if (run.folder / "sensitivity.json").is_file() and np.max(run.sensitivity["correct"]) > metrics["val_total"]:
+        lines.append("sensitivity.json counts more validation images than there are")
     return lines + _test(run, fashion)
 
 

@@ -70,7 +70,7 @@ class Sensitivity(TypedDict):
     """sensitivity.json: validation images right with one group pruned by one ratio, [group][ratio]."""
 
     weights: Sha256
-    ratios: list[Amount]
+    ratios: Annotated[list[Amount], Field(min_length=1)]
     correct: list[list[Count]]
 
 
