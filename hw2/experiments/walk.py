@@ -95,14 +95,14 @@ def deliver(profile: str, fashion: data.FashionMNIST | None = None) -> Run:
     parent, path = known.run("distilled"), known.run("distilled").folder / "sensitivity.json"
     if not path.is_file():
         found = {"weights": sha256(parent.weights), "ratios": RATIOS}
-        found["correct"] = [sensitivity(parent, number, fashion) for number in range(len(pruning.group_names()))]
+        groups = range(len(pruning.group_names()))
+        found["correct"] = [[sensitivity(parent, number, ratio, fashion) for ratio in RATIOS] for number in groups]
         with store.changing(profile):
             write_json(path, found)
     return run
 
 
-def sensitivity(run: Run, number: int, fashion: data.FashionMNIST | None = None) -> list[int]:
-    """Validation images that its network gets right with one group of channels pruned alone, for each of `RATIOS`."""
-    network, (images, labels) = run.network(), run.recipe.task(fashion or data.fashion_mnist()).held_out
-    pruned = [pruning.prune_group(network, number, ratio) for ratio in RATIOS]
-    return [int((training.predict(one, images) == labels).sum()) for one in pruned]
+def sensitivity(run: Run, number: int, ratio: float, fashion: data.FashionMNIST | None = None) -> int:
+    """Validation images that its network gets right with one group of channels pruned alone."""
+    images, labels = run.recipe.task(fashion or data.fashion_mnist()).held_out
+    return int((training.predict(pruning.prune_group(run.network(), number, ratio), images) == labels).sum())
