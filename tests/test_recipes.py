@@ -1,5 +1,6 @@
 """Recipes, profiles and catalogue: every number counts for the digest, and a row is all that an experiment needs."""
 
+import json
 import math
 from dataclasses import asdict, dataclass, fields, replace
 
@@ -158,11 +159,17 @@ def test_controls_see_as_many_images_as_what_they_are_held_against(profile):
      (lambda: made("plain", "huge"), "profile 'huge': expected one of smoke, cpu, full"),
      (lambda: made("smoothed", "full"), "profile full does not train smoothed"),
      (lambda: catalogue.changed(made("plain", "full"), {"fit.rate": 1}), r"plain takes no fit\.rate"),
+     (lambda: catalogue.changed(made("plain", "full"), {"images": 2.5}), r"images 2\.5: expected a number"),
      (lambda: catalogue.read({}), "experiment 'None'")],
 )  # fmt: skip
 def test_unknown_names_are_told(call, told):
     with pytest.raises(InputError, match=told):
         call()
+
+
+def test_a_whole_number_stands_for_a_fraction_also_in_the_digest():
+    own = catalogue.changed(made("distilled", "full"), {"temperature": 3, "fit.lr": 1})
+    assert catalogue.read(json.loads(json.dumps(recipes.written(own)))) == own
 
 
 @pytest.mark.parametrize("profile", PROFILES)

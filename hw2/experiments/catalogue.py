@@ -204,9 +204,11 @@ def changed(recipe: Recipe, change: dict[str, object]) -> Recipe:
     for name, value in change.items():
         if name not in known:
             raise InputError(f"{recipe.stage} takes no {name}: expected one of {', '.join(known)}")
-        if isinstance(known[name], int | float) and not isinstance(value, int | float):
+        kind = type(known[name])
+        if kind in (int, float) and not isinstance(value, int | kind):
             raise InputError(f"{name} {value!r}: expected a number, such as {known[name]}")
     own, of_fit = {}, {}
     for name, value in change.items():
+        value = float(value) if isinstance(known[name], float) else value  # 3 is written as 3.0, for the digest
         (of_fit if name.startswith("fit.") else own)[name.removeprefix("fit.")] = value
     return replace(recipe, **{"fit": replace(recipe.fit, **of_fit)} | own)

@@ -12,7 +12,7 @@ from hw2 import data
 from hw2.errors import InputError
 from hw2.experiments import store
 from hw2.experiments.run import Run, root
-from hw2.files import broken, read_array, read_csv, sha256, write_array, write_csv, write_json
+from hw2.files import broken, read_array, read_csv, read_json, sha256, write_array, write_csv, write_json
 from hw2.training import predict
 
 ANSWERS = "test_classes.npy"  # in the run's folder, uint8 (10000,)
@@ -71,7 +71,8 @@ def read_test_set(run: Run, fashion: data.FashionMNIST) -> None:
             rows = [*ledger(run.profile).to_dict("records"), new]
             write_csv(root(run.profile) / "test_ledger.csv", COLUMNS, rows)
         write_array(run.folder / ANSWERS, classes.numpy().astype(np.uint8))
-        write_json(run.folder / "metrics.json", run.metrics | {"test_correct": correct, "test_total": total})
+        metrics = read_json(run.folder / "metrics.json")  # fields that the schema does not know stay
+        write_json(run.folder / "metrics.json", metrics | {"test_correct": correct, "test_total": total})
 
 
 def of_weights(path: Path) -> list[Run]:
