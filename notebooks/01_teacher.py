@@ -37,8 +37,8 @@ print(f"{len(train):,} images for training, {len(validation):,} for validation, 
 # %% [markdown]
 # ## The data
 #
-# Fashion-MNIST has ten classes of clothes, in grey images of 28 x 28 pixels. Four classes are tops with sleeves: expect mistakes
-# between them.
+# Fashion-MNIST has ten classes of clothes, in grey images of 28 x 28 pixels. T-shirts, pullovers, coats and shirts have one
+# outline: expect mistakes among them. The data is bright on black, and the figures show it dark on white.
 
 # %%
 report.show("samples")
@@ -46,15 +46,15 @@ report.show("samples")
 # %% [markdown]
 # ## What a network sees
 #
-# In each epoch a network sees another *view* of every image: a crop that is moved by up to two pixels, and perhaps a flip.
-# Both are computed from the view's number, so the same view can be made again at any time. View 0 is the image as it is.
+# It sees *views* of an image: crops that are moved by up to two pixels, half of them flipped. Both depend only on the view's number, so a
+# view can be made again at any time. View 0 is the image as it is. Each epoch shows one view of every image. The
+# teacher's training takes a new one each time. A student's training cycles through the views that the teacher has answered.
 
 # %%
 report.show("shown_views")
 
 # %% [markdown]
-# The cut images are scaled. Over the training images their pixels then have mean 0 and standard deviation 1, which the
-# first convolution can start from.
+# Then pixels are normalised: over the training images they have mean 0 and standard deviation 1.
 
 # %%
 inputs = views.normalise(fashion.train_images[train[:5000]])
@@ -64,8 +64,8 @@ print(f"mean {abs(inputs.double().mean()):.2f}, standard deviation {inputs.doubl
 # %% [markdown]
 # ## A training step in plain code
 #
-# `training.fit` repeats four lines for each batch: predict, measure the loss, compute its gradient, step. Three such steps of
-# a new ResNet-14 on one batch of 128 images lower the loss each time.
+# `training.fit` repeats five lines for each batch: predict, measure the loss, clear the old gradient, compute the new one, step.
+# Here a new ResNet-14, the student of the next notebook, takes three such steps on one batch of 128 images.
 
 # %%
 torch.manual_seed(0)
@@ -78,13 +78,14 @@ for _ in range(3):
     loss.backward()
     optimizer.step()
     losses.append(loss.item())
+print("loss: " + ", ".join(f"{loss:.1f}" for loss in losses))
 assert losses[0] > losses[1] > losses[2]
 
 # %% [markdown]
 # ## Two stems
 #
-# Torchvision's ResNet-50 was made for images of 224 x 224 pixels. Its stem, the first convolution and a pooling, divides each
-# side by four. With stride 1 in that convolution, twice as many pixels a side reach the blocks, for about four times the work.
+# They differ by the resolution that the blocks see, and by cost. Torchvision's ResNet-50 was made for images of 224 x 224 pixels. Its
+# stem, the first convolution and a pooling, divides each side by four. With stride 1 in that convolution, it divides by two.
 
 # %%
 rows, image = [], torch.zeros(1, 3, 28, 28)
@@ -99,8 +100,9 @@ pd.DataFrame(rows).set_index("stem")
 # %% [markdown]
 # ## Training
 #
-# The teacher is torchvision's ResNet-50 with a 10-way `fc`. `obtain` loads the committed run, or trains one: SGD with
-# Nesterov momentum, one cycle of the learning rate, a new view in every epoch.
+# The teacher is torchvision's ResNet-50 with a 10-way `fc`. It is trained by SGD with Nesterov momentum, and the learning rate
+# runs through one cycle. `obtain` loads the committed run, or trains one where there is none. A *profile* is a set of numbers, such as epochs
+# and images: `smoke` takes a minute, the others take hours.
 
 # %%
 teacher = obtain("teacher")
@@ -121,45 +123,55 @@ report.table("results")
 # %% [markdown]
 # ## Where does it err?
 #
-# Between garments of one shape. Rows are true classes, columns predictions, on the validation split. Squares hold counts of images; the
-# colour shows errors only.
+# Between garments of one outline. The cell prints its most frequent mistakes on the validation split.
+
+# %%
+logits, labels = teacher.soft_targets[0][validation], fashion.train_labels[validation]
+predicted = logits.argmax(dim=1)
+errors = predicted != labels
+pairs = pd.Series(10 * labels[errors] + predicted[errors]).value_counts().sort_index().nlargest(4)
+for pair, count in pairs.items():
+    print(f"{data.CLASSES[pair // 10]:12} taken for {data.CLASSES[pair % 10]:12} {count} of {(labels == pair // 10).sum()} images")
+
+# %% [markdown]
+# In the figure, rows are true classes and columns predictions. Squares hold counts of images. The colour is the share of a row, errors
+# only.
 
 # %%
 report.show("teacher_confusion")
 
 # %% [markdown]
-# Shirts are taken for T-shirts, pullovers and coats, and shoes for other shoes. A label says "shirt" and no more. The teacher's
-# output says what a shirt nearly was.
-#
 # ## What does it find similar?
 #
-# The softmax of the logits, divided by a temperature T, tells. The first image is the one on which the teacher is surest. On the three
-# others it is right, and least sure. The higher the temperature, the more of the other classes shows.
+# The softmax of the logits, divided by a temperature T, tells: these probabilities are called *soft targets*. A label says "shirt" and no
+# more. Soft targets also rank the other classes, and a higher temperature shows more of them. The first image is the one on which
+# the teacher is surest. On the three others it is right, and of their classes least sure.
 
 # %%
 report.show("soft_targets")
 
 # %% [markdown]
-# ## What goes on to the student
+# ## What does the student receive?
 #
 # The teacher's logits, in half precision, for every view of every image. They are computed once, so a student's training never runs
 # the ResNet-50.
 
 # %%
-views, images, classes = teacher.soft_targets.shape
-print(f"{views} views x {images:,} images x {classes} logits")
-assert views == teacher.recipe.views and images == len(fashion.train_labels)
+shape = tuple(teacher.soft_targets.shape)
+print("{} views x {:,} images x {} logits".format(*shape))
+assert shape == (teacher.recipe.views, len(fashion.train_labels), len(data.CLASSES))
 
 # %% [markdown]
 # ## What we learned
 
 # %%
-wrong = 1 - teacher.val_accuracy
-names = [data.CLASSES.index(name) for name in ("T-shirt/top", "Pullover", "Coat", "Shirt")]
-logits, labels = teacher.soft_targets[0][validation], fashion.train_labels[validation]
-tops = sum((labels == name) & (logits.argmax(1) != labels) for name in names).sum() / (logits.argmax(1) != labels).sum()
-print(f"The teacher is wrong on {wrong:.1%} of the validation images; {tops:.0%} of these show tops with sleeves.")
-print(f"Its soft targets cover {len(teacher.soft_targets)} views of {len(train) + len(validation):,} images.")
+tops = torch.tensor([data.CLASSES.index(name) for name in ("T-shirt/top", "Pullover", "Coat", "Shirt")])
+among = torch.isin(labels, tops) & torch.isin(predicted, tops) & errors
+second = logits[errors].argsort(dim=1, descending=True)[:, 1] == labels[errors]
+print(f"The teacher is wrong on {errors.double().mean():.1%} of the validation images.")
+print(f"{among.sum() / errors.sum():.0%} of its errors are among T-shirts, pullovers, coats and shirts.")
+print(f"For {second.double().mean():.0%} of its errors the right class has the second largest probability.")
+print("So its soft targets say what a label does not: what else an image could be.")
 
 # %% [markdown]
 # ## Try it yourself
@@ -168,7 +180,8 @@ print(f"Its soft targets cover {len(teacher.soft_targets)} views of {len(train) 
 #
 # 1. **Unmoved images.** Crops move by -2 to 2 pixels in both directions, and every second image is flipped. Which share of the images
 #    does view 1 leave as it is? Check your answer with `views.view(1)`.
-# 2. **One more epoch.** Train ResNet-14 on labels for three epochs in profile smoke. How many rows has its history?
+# 2. **The cycle.** The learning rate rises in the first fifth of the steps, then falls. Train ResNet-14 on labels for three epochs in
+#    profile smoke. Which of its epochs ends with the highest learning rate?
 #
 # <details><summary>Solutions</summary>
 #
@@ -178,7 +191,7 @@ print(f"Its soft targets cover {len(teacher.soft_targets)} views of {len(train) 
 # assert abs(share - 1 / 25 / 2) < 0.003  # one of 25 places, unflipped half of the time
 #
 # run = obtain("plain", profile="smoke", **{"fit.epochs": 3})
-# assert len(run.history) == 3
+# assert run.history.lr.is_monotonic_decreasing  # the first: its rise takes 0.6 epochs
 # ```
 #
 # </details>

@@ -4,7 +4,8 @@
 # **Question.** Does a small network learn more from the teacher's soft targets than from the labels alone, and at which
 # temperature and weight?
 #
-# The student is the ResNet-14 of the report. Its loss is that of Hinton, Vinyals and Dean (2015):
+# The student is a ResNet-14: a ResNet with six blocks of two convolutions, of 16 to 64 channels. Its loss is that of Hinton, Vinyals
+# and Dean (2015), with the logits z of student and teacher, the temperature T and the weight alpha:
 #
 # $$L = (1 - \alpha)\,\mathrm{CE}(z_s, y) + \alpha\,T^2\,\mathrm{KL}(\mathrm{softmax}(z_t / T)\,\|\,\mathrm{softmax}(z_s / T))$$
 #
@@ -44,7 +45,8 @@ print(f"teacher: ResNet-50, {teacher.metrics['parameters']:,} parameters, valida
 # %% [markdown]
 # ## The loss, step by step
 #
-# Four lines give the same number as `distillation.kd_loss`, here for eight validation images at the delivered setting.
+# Four lines give the same number as `distillation.kd_loss`, here for eight validation images, at the T and alpha that this notebook
+# will choose.
 
 # %%
 rows = fashion.split[1][:8]
@@ -55,6 +57,7 @@ log_teacher = torch.log_softmax(z_t / T, dim=1)  # what the teacher says
 log_student = torch.log_softmax(z_s / T, dim=1)  # what the student says
 kl = (log_teacher.exp() * (log_teacher - log_student)).sum(dim=1).mean()
 loss = (1 - alpha) * functional.cross_entropy(z_s, labels) + alpha * T**2 * kl
+print(f"T = {T:g}, alpha = {alpha:g}: the loss is {loss:.2f}, by kd_loss {distillation.kd_loss(z_s, z_t, labels, T, alpha):.2f}")
 torch.testing.assert_close(loss, distillation.kd_loss(z_s, z_t, labels, T, alpha))
 
 # %% [markdown]
@@ -69,8 +72,8 @@ for reduction, theirs in {"batchmean": each.sum() / len(each), "mean": each.mean
 # %% [markdown]
 # ## Why T squared?
 #
-# A higher temperature flattens both distributions and shrinks the gradient about as 1 / T squared. The factor T squared makes up
-# for that, so alpha means nearly the same at every temperature. On random logits:
+# So that alpha weighs both parts of the loss alike at every temperature. A higher temperature flattens both distributions and shrinks
+# the gradient about as 1 / T squared. The factor makes up for most of that. On random logits:
 
 # %%
 generator, rows = torch.Generator().manual_seed(0), []
@@ -85,7 +88,8 @@ pd.DataFrame(rows).set_index("T")
 # %% [markdown]
 # ## What a temperature shows
 #
-# The classes further down the list. The table holds the five likeliest classes of the image of which the teacher is least sure.
+# A higher temperature shows the less likely classes, too. The table holds the five likeliest classes of the image of which the teacher
+# is least sure.
 
 # %%
 logits = teacher.soft_targets[0][fashion.split[1]].double()
@@ -95,10 +99,10 @@ table = pd.DataFrame(shares, index=data.CLASSES).sort_values("T = 1", ascending=
 table.head(5).map("{:.1%}".format)
 
 # %% [markdown]
-# ## Which temperature and weight?
+# ## The search for temperature and weight
 #
-# We try every temperature with every alpha and every seed, on Optuna, and judge on the validation split. At alpha = 1 the labels are not
-# used at all.
+# We try every temperature with every alpha and every seed, with Optuna, and compare on the validation split. At alpha = 1 the labels are
+# not used at all. The trials are short, so the search is a screening: it picks two finalists, which are then trained longer.
 
 # %%
 source = report.Source()
@@ -111,23 +115,25 @@ report.show("tuning")
 # %%
 seeds, total = trials.seed.nunique(), teacher.metrics["val_total"]
 deviation = 100 * nb02_distillation.seed_deviation(trials) / total
-print(f"standard deviation between seeds, pooled: {deviation:.2f} points")
-print(f"standard error of the difference of two cells: {deviation * (2 / seeds) ** 0.5:.2f} points")
+print(f"standard deviation between the seeds of a setting, over all settings: {deviation:.2f} points")
+print(f"twice the standard error of the difference of two settings: {2 * deviation * (2 / seeds) ** 0.5:.2f} points")
 
 # %% [markdown]
-# Between cells that differ by less than twice the standard error no difference was detected. The largest of many cells is the
-# largest partly by luck. So the search is screening: it picks finalists and decides nothing.
+# Between settings that differ by less than the second number, no difference was detected. The best of many settings is the best partly
+# by luck.
 
 # %%
 best = store.best(trials)
-edges = [name for name, value in zip(("T", "alpha"), best) if value in (trials[name].min(), trials[name].max())]
-print("best: T = {:g}, alpha = {:g}".format(*best) + "".join(f"; {name} lies at the grid's edge" for name in edges))
+print("best: T = {:g}, alpha = {:g}".format(*best))
+for name, value in zip(("T", "alpha"), best):
+    if value in (trials[name].min(), trials[name].max()):
+        print(f"{name} lies at the grid's edge: a value beyond it may be better")
 
 # %% [markdown]
-# ## Does the ranking hold?
+# ## Does the ranking hold in longer training?
 #
-# We train two finalists longer, on all images: the map's best setting, and the best other setting of the smallest alpha. Early in
-# training even a weak teacher beats the student, so short trials favour a large alpha. The better finalist is used from here on.
+# The cell below the table prints the answer. We train two finalists longer, on all images: the best setting, and the best other one with the
+# smallest alpha. Early in training even a weak teacher knows more than its student, so short trials may favour a large alpha.
 
 # %%
 report.table("finalists")
@@ -137,12 +143,14 @@ first, second = source.runs("finalist-1"), source.runs("finalist-2")
 difference = statistics.paired(*([100 * run.val_accuracy for run in runs] for runs in (first, second)))
 print(f"trained longer: {first[0].recipe.fit.epochs} epochs of {first[0].recipe.images:,} images")
 print(f"first minus second: {statistics.points(difference)} points, 95 % interval {statistics.bounds(difference)}")
+print(f"the ranking {'holds' if difference[0] > 0 else 'is reversed'}")
 print("chosen: T = {:g}, alpha = {:g}".format(*source.setting("chosen")))
 
 # %% [markdown]
-# ## What does the teacher add, and does the loss have to be just so?
+# ## What in the loss matters?
 #
-# Each arm differs from vanilla KD in one thing. The seeds are not the search's, on which the best setting is best partly by luck.
+# Each arm of this study changes one thing in the loss of Hinton et al., which we call vanilla KD. `labels` has no teacher at all. The arms
+# have seeds of their own, because the search's seeds favour the chosen setting.
 
 # %%
 report.table("arms")
@@ -151,8 +159,9 @@ report.table("arms")
 report.show("arm_differences")
 
 # %% [markdown]
-# Differences are paired by seed, with 95 % paired t-intervals. Where an interval includes 0, no difference was detected, which does
-# not prove that the arms are equal. The intervals are not corrected for their number: of twenty true nulls one is expected outside.
+# Differences are in percentage points, paired by seed, with 95 % paired t-intervals. Where an interval includes 0, no difference was
+# detected, which does not prove that the arms are equal. The intervals are not corrected for their number. Of twenty comparisons without
+# a real difference, about one interval excludes 0.
 
 # %%
 different = nb02_distillation.against_first(source.group("arms"))
@@ -163,22 +172,21 @@ for verdict, words in verdicts.items():
 
 # %% [markdown]
 # The setting was tuned for vanilla KD alone: other losses are run at it, untuned. Where arms see fewer images than the teacher saw,
-# soft targets carry over something of labels that an arm without a teacher never sees.
-
-# %% [markdown]
-# ## What does the student take over?
+# its soft targets tell of labels that an arm without a teacher never sees.
 #
-# Its teacher's errors, too? The figure counts the images on which the teacher is wrong, and asks on how many of them a student gives the
-# same wrong answer.
+# ## Does the student repeat its teacher's errors?
+#
+# On many images it does, but so does a student that never had a teacher. The figure shows how many of the teacher's wrong answers a
+# student gives, too.
 
 # %%
 report.show("agreement")
 
 # %% [markdown]
-# ## With and without the teacher, on all images
+# ## Does the teacher help, on all images?
 #
-# Notebook 3 goes on from the student at the chosen setting. Its control has the same network, images, views, epochs and seed, and the
-# cross-entropy alone.
+# *What we learned* below has the answer over all seeds. Notebook 3 goes on from the student at the chosen setting. Its control has the same
+# network, images, views, epochs and seed, and the cross-entropy alone. Of seed 0:
 
 # %%
 for name, run in (("distilled", distilled), ("alone", plain)):
@@ -190,7 +198,7 @@ print(f"difference: {difference:+d} of {total:,} images")
 report.show("student_curves")
 
 # %% [markdown]
-# Each line is a seed. The axes show the later epochs in full.
+# Each line is a seed. The axes are those of the later epochs, so the first ones lie outside.
 #
 # ## What we learned
 
@@ -207,8 +215,9 @@ print(f"Distilled minus alone, {len(each)} seeds: {statistics.points(gain)} poin
 #
 # 1. **No teacher at all.** Which known loss is `kd_loss` at alpha = 0?
 # 2. **A very high temperature.** What do soft targets look like at T = 1000?
-# 3. **The `mean` bug.** By which factor is the soft part of `kl_mean` smaller than that of `kl`?
-# 4. **Your own setting.** Train the student in profile smoke at T = 3. Does the run replace the committed one?
+# 3. **The `mean` bug.** It makes the soft part ten times too small. Which alpha of the right loss weighs both parts as the bug does at
+#    alpha = 0.9?
+# 4. **Your own setting.** Train the student in profile smoke at T = 3. In which folder does the run lie: does it replace another one?
 #
 # <details><summary>Solutions</summary>
 #
@@ -220,8 +229,9 @@ print(f"Distilled minus alone, {len(each)} seeds: {statistics.points(gain)} poin
 #
 # assert (distillation.soft_targets(z_t, 1000.0) - 0.1).abs().max() < 0.001  # all classes alike
 #
-# whole, bug = (distillation.kd_loss(z_s, z_t, labels, 4.0, 1.0, loss=name) for name in ("kl", "kl_mean"))
-# torch.testing.assert_close(whole, 10 * bug)
+# alpha = 0.09 / (0.1 + 0.09)  # the weights 0.1 and 0.9 / 10, as shares of their sum
+# bug = distillation.kd_loss(z_s, z_t, labels, 4.0, 0.9, loss="kl_mean")
+# torch.testing.assert_close(bug, 0.19 * distillation.kd_loss(z_s, z_t, labels, 4.0, alpha))
 #
 # run = obtain("distilled", profile="smoke", temperature=3.0)
 # assert run.recipe.temperature == 3.0 and "own" in run.folder.parts  # own/ is ignored by git

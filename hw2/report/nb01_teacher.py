@@ -14,7 +14,7 @@ from hw2.report.statistics import rounded
 from hw2.report.style import distinct, draw_curves, draw_grid, draw_heat, images, panels, percent, plot
 
 
-@plot(draw_grid, "Four training images of each of the ten classes.", "data")
+@plot(draw_grid, "Four training images of each of the ten classes, dark on white.", "data")
 def samples(source: Source) -> dict:
     data, rows = source.fashion, source.fashion.split[0]
     each = [rows[data.train_labels[rows] == label][:4] for label in range(len(CLASSES))]
@@ -36,7 +36,7 @@ def curve(runs: list[Run], name: str, *more: str) -> dict:
     }
 
 
-@plot(draw_curves, "Loss and validation accuracy of the teacher by epoch.", "teacher")
+@plot(draw_curves, "The teacher by epoch. The training loss is of moved images, a mean over the epoch.", "teacher")
 def teacher_curves(source: Source) -> dict:
     return {"arms": [curve(source.runs("teacher"), "validation", "train_loss")]}
 
@@ -46,7 +46,9 @@ def draw_confusion(data: dict) -> Figure:
     wrong = np.where(np.eye(len(matrix), dtype=bool), np.nan, matrix / matrix.sum(1, keepdims=True))
     most = np.nanmax(wrong)
     texts = {place: (str(value), not wrong[place] > most / 2) for place, value in np.ndenumerate(matrix) if value}
-    return draw_heat(wrong, texts, (CLASSES, "true class"), (CLASSES, "predicted class"), "Blues")
+    return draw_heat(
+        wrong, texts, (CLASSES, "true class"), (CLASSES, "predicted class"), "Blues", "share of the true class, errors"
+    )
 
 
 def confused(true: Tensor, predicted: Tensor) -> dict:
@@ -55,7 +57,7 @@ def confused(true: Tensor, predicted: Tensor) -> dict:
 
 
 @plot(
-    draw_confusion, "Images by true and predicted class, the teacher on validation; colour: share of errors.", "teacher"
+    draw_confusion, "The teacher on validation: images by true and predicted class. Colour: share of a row.", "teacher"
 )
 def teacher_confusion(source: Source) -> dict:
     return confused(source.held_out[1], source.teacher_logits.argmax(1))
@@ -79,7 +81,7 @@ def draw_soft_targets(data: dict) -> Figure:
 
 @plot(
     draw_soft_targets,
-    "The teacher's probabilities for a clear and three doubtful images, at T = 1 and as chosen.",
+    "The teacher's probabilities for a clear and three doubtful images, at T = 1 and at the chosen T.",
     "teacher",
 )
 def soft_targets(source: Source) -> dict:

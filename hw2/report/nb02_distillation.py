@@ -14,6 +14,7 @@ from hw2.report.statistics import Interval, bounds, points, rounded
 from hw2.report.style import draw_curves, draw_heat, draw_rows, plot, table
 
 DIFFERENCE = {"minus the first": points, "95 % interval": bounds}
+CROSSING = "Where a bar crosses 0, no difference was detected."
 
 
 def budget(epochs: int, images: int, seeds: int) -> str:
@@ -30,12 +31,12 @@ def draw_tuning(data: dict) -> Figure:
         texts[row, column] = text + "\nfinalist" * finalist, dark
     rows = [f"{value:g}" for value in data["temperatures"]], "temperature"
     columns = [f"{value:g}" for value in data["alphas"]], "alpha, weight of the KL term"
-    figure = draw_heat(accuracy, texts, rows, columns, "viridis")
+    figure = draw_heat(accuracy, texts, rows, columns, "viridis", "validation accuracy")
     figure.axes[0].set_title(data["note"], fontsize=9)
     return figure
 
 
-@plot(draw_tuning, "Validation accuracy for each temperature and alpha, with its spread.", "search")
+@plot(draw_tuning, "The search: validation accuracy by temperature and alpha, over the seeds.", "search")
 def tuning(source: Source) -> dict:
     """temperatures, alphas, accuracy and spread (temperature, alpha; null for one seed), finalists, note."""
     trials, total = source.trials, source.run("teacher").metrics["val_total"]
@@ -132,12 +133,14 @@ def arm_note(source: Source) -> str:
     return f"{budget(one.fit.epochs, one.images, len(runs))} an arm; T = {one.temperature:g}, alpha = {one.alpha:g}"
 
 
-@plot(draw_rows, "Validation accuracy of each arm minus that of vanilla KD, with intervals.", "arms")
+@plot(draw_rows, f"Validation accuracy of each arm minus vanilla KD's. {CROSSING}", "arms")
 def arm_differences(source: Source) -> dict:
     return differences(source.group("arms"), arm_note(source))
 
 
-@plot(draw_rows, "Share of the teacher's errors that students repeat, with and without KD.", "vanilla", "labels")
+@plot(
+    draw_rows, "Share of the teacher's errors that students repeat, too. Bars: range of the seeds.", "vanilla", "labels"
+)
 def agreement(source: Source) -> dict:
     """Of the validation images on which the teacher is wrong, those on which a student gives the same answer."""
     answers, names = source.teacher_logits.argmax(1), ("vanilla", "labels")
@@ -149,7 +152,9 @@ def agreement(source: Source) -> dict:
     return {"rows": rows, "series": series, "axis": axis, "note": note, "line": None, "percent": 0}
 
 
-@plot(draw_curves, "Validation loss and accuracy by epoch, with and without KD, all seeds.", "distilled", "plain")
+@plot(
+    draw_curves, "Validation loss and accuracy by epoch, a line a seed. Early epochs lie outside.", "distilled", "plain"
+)
 def student_curves(source: Source) -> dict:
     arms = [curve(source.runs(name), words) for name, words in (("distilled", "distilled"), ("plain", "alone"))]
     return {"arms": arms, "start": len(arms[0]["epoch"]) // 2 + 1}

@@ -15,7 +15,7 @@ from hw2.experiments.catalogue import EXPERIMENTS
 from hw2.files import read_json
 from hw2.report import style
 from hw2.report.nb01_teacher import curve
-from hw2.report.nb02_distillation import DIFFERENCE, at_phase, budget, differences, study_rows
+from hw2.report.nb02_distillation import CROSSING, DIFFERENCE, at_phase, budget, differences, study_rows
 from hw2.report.source import Source
 from hw2.report.statistics import rounded, verdict
 from hw2.report.style import beside, distinct, draw_boxes, draw_curves, draw_rows, panels, percent, plot, table
@@ -57,7 +57,7 @@ def draw_phases(data: dict) -> Figure:
     return figure
 
 
-@plot(draw_phases, "Validation accuracy before pruning, after it, recalibrated, fine-tuned; logit scale.", "compressed")
+@plot(draw_phases, "Validation accuracy after each phase of the compression. The axis is a logit scale.", "compressed")
 def phases(source: Source) -> dict:
     """names; lines, a list of {name, place, value}: accuracies of the delivered run at some of the names."""
     run, lines = source.run("compressed"), []
@@ -74,7 +74,7 @@ def phases(source: Source) -> dict:
     return {"names": [textwrap.fill(words, 12) for words, _, _ in PHASES], "lines": lines}
 
 
-@plot(draw_curves, "Loss and accuracy through sparse learning and fine-tuning, over the learning rate.", "compressed")
+@plot(draw_curves, "Sparse learning, then fine-tuning, by epoch. Grey: the learning rate.", "compressed")
 def compressed_curves(source: Source) -> dict:
     run = source.run("compressed")
     mark = [run.recipe.sparse.epochs + 0.5, "pruned"]
@@ -84,9 +84,7 @@ def compressed_curves(source: Source) -> dict:
 RIVALS = {"compressed": "pruned", "scratch": "the same widths from scratch", "unpruned": "not pruned"}
 
 
-@plot(
-    draw_curves, "Loss and accuracy by epoch: pruned, the same widths from scratch, not pruned.", *RIVALS, "distilled"
-)
+@plot(draw_curves, "The pruned network and its two controls by epoch. Dashed: distillation ends.", *RIVALS, "distilled")
 def rivals(source: Source) -> dict:
     """All see as many epochs; the pruned network's begin as its parent's."""
     arms = [curve(source.runs(name), words) for name, words in RIVALS.items()]
@@ -113,7 +111,7 @@ def draw_norms(data: dict) -> Figure:
     return figure
 
 
-@plot(draw_norms, "Channels' norms by group, in order of size, before and after sparse learning.", "pruned")
+@plot(draw_norms, "Norms of a group's channels before and after sparse learning. Grey: they leave.", "pruned")
 def norms(source: Source) -> dict:
     """groups, a list of {name, before, after (norms in order of size), removed (channels)}; note. The first seed's."""
     run, groups = source.run("pruned"), []
@@ -122,7 +120,7 @@ def norms(source: Source) -> dict:
         removed = len(before) - pruning.narrowed((len(before),), run.recipe.ratio)[0]
         sizes = {"before": rounded(sorted(before)), "after": rounded(sorted(after))}
         groups.append({"name": name, **sizes, "removed": removed})
-    note = f"{run.name}: {run.recipe.sparse.epochs} epochs of {run.recipe.images:,} images; grey: channels that leave"
+    note = f"{run.name}: {run.recipe.sparse.epochs} epochs of {run.recipe.images:,} images"
     return {"groups": groups, "note": note}
 
 
@@ -147,9 +145,12 @@ def group(source: Source) -> dict:
 def draw_sensitivity(data: dict) -> Figure:
     figure, axes = panels((9, 3.6), 1, 2, sharey=True)
     for ax, kind in zip(axes, ("shortcuts", "convolutions"), strict=True):
-        for one, colour, marker in distinct([one for one in data["groups"] if one["name"].endswith(kind)]):
-            label = one["name"].partition(",")[0]
-            ax.plot(data["ratios"], one["accuracy"], color=colour, marker=marker, label=label)
+        for one in sorted(data["groups"], key=lambda group: group["name"]):
+            layer, _, what = one["name"].partition(", ")
+            stage = int(layer[5]) - 1  # layer1.0
+            how = {"color": style.COLOURS[stage], "marker": style.MARKERS[stage], "ls": "--" if ".1" in layer else "-"}
+            if what.endswith(kind):
+                ax.plot(data["ratios"], one["accuracy"], label=layer, **how)
         ax.set(xlabel="share of the group's channels removed", title=f"Groups {data['kinds'][kind]}")
         ax.legend(loc="lower left")
         percent(ax.xaxis)
@@ -160,7 +161,7 @@ def draw_sensitivity(data: dict) -> Figure:
 
 @plot(
     draw_sensitivity,
-    "Validation accuracy with one group pruned alone and nothing trained or recalibrated.",
+    "Validation accuracy with one group pruned alone. Nothing is trained or recalibrated.",
     "distilled",
 )
 def sensitivity(source: Source) -> dict:
@@ -181,7 +182,7 @@ def ablation_note(source: Source) -> str:
     return f"{budget(epochs, runs[0].recipe.images, len(runs))} an arm"
 
 
-@plot(draw_rows, "Validation accuracy of the ablation's arms minus the whole recipe's.", "ablation")
+@plot(draw_rows, f"Validation accuracy of each arm minus the whole recipe's. {CROSSING}", "ablation")
 def ablation(source: Source) -> dict:
     return differences(source.group("ablation"), ablation_note(source))
 

@@ -45,7 +45,7 @@ def result_rows(source: Source) -> list[dict]:
     return rows
 
 
-@plot(draw_rows, "Validation and test accuracy of the networks with their parameters.", "chain")
+@plot(draw_rows, "Validation and test accuracy of the networks. Dots are seeds, the line is the baseline.", "chain")
 def arms(source: Source) -> dict:
     found, note = result_rows(source), f"line: the baseline, {BASELINE:.1%}"
     rows = [f"{row['network']}\n{row['parameters']:,} parameters" for row in found]
@@ -127,7 +127,7 @@ def class_rows(source: Source) -> list[dict]:
 
 @plot(
     draw_confusion,
-    "Test images by true and predicted class, the delivered network; colour: share of errors.",
+    "The delivered network on the test set: images by true and predicted class. Colour: share of a row.",
     "compressed",
 )
 def confusion(source: Source) -> dict:
@@ -152,7 +152,7 @@ def draw_reliability(data: dict) -> Figure:
 
 
 @plot(
-    draw_reliability, f"Accuracy against confidence on validation, where at least {FEW} images have it.",
+    draw_reliability, f"Accuracy against confidence on validation. Points of under {FEW} images (dotted) are left out.",
     "teacher", "distilled", "compressed",
 )  # fmt: skip
 def reliability(source: Source) -> dict:
@@ -185,7 +185,7 @@ def _shown(rows: Tensor, source: Source) -> dict:
 
 @plot(
     draw_predictions,
-    "A test image of each class, below it the three likeliest classes; green: the true one.",
+    "A test image of each class under its true class, and the three likeliest classes. Green: the true one.",
     "compressed",
 )
 def demo(source: Source) -> dict:
@@ -193,7 +193,11 @@ def demo(source: Source) -> dict:
     return _shown(torch.stack([(labels == label).nonzero()[0, 0] for label in range(len(CLASSES))]), source)
 
 
-@plot(draw_predictions, "The ten worst mistakes on the test set with three guesses each.", "compressed")
+@plot(
+    draw_predictions,
+    "The ten mistakes on the test set with the lowest probability of the true class (green).",
+    "compressed",
+)
 def mistakes(source: Source) -> dict:
     """The ten mistakes with the lowest probability for the true class."""
     images, labels, network = source.fashion.test_images, source.fashion.test_labels, source.delivered.network()

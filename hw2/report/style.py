@@ -186,8 +186,11 @@ def draw_boxes(data: dict) -> Figure:
     return figure
 
 
-def draw_heat(matrix: np.ndarray, texts: dict, rows: tuple, columns: tuple, cmap: str) -> Figure:
-    """A square for each value; texts, {(row, column): (text, whether it is dark)}; rows, columns: labels, title."""
+def draw_heat(matrix: np.ndarray, texts: dict, rows: tuple, columns: tuple, cmap: str, label: str) -> Figure:
+    """A square for each value; texts, {(row, column): (text, whether it is dark)}; rows, columns: labels, title.
+
+    `label` says what the colour is.
+    """
     figure, ax = panels((6.6, 5.4))
     picture = ax.imshow(matrix, cmap=cmap, aspect="auto")
     for (row, column), (text, dark) in texts.items():
@@ -196,7 +199,7 @@ def draw_heat(matrix: np.ndarray, texts: dict, rows: tuple, columns: tuple, cmap
     ax.set_yticks(range(len(rows[0])), rows[0])
     ax.set(xlabel=columns[1], ylabel=rows[1])
     ax.grid(False)
-    percent(figure.colorbar(picture, ax=ax, shrink=0.8).ax.yaxis, 1)
+    percent(figure.colorbar(picture, ax=ax, shrink=0.8, label=label).ax.yaxis, 1)
     return figure
 
 
@@ -219,10 +222,9 @@ def draw_rows(data: dict) -> Figure:
     if data["line"] is not None:
         ax.axvline(data["line"], color=GREY, ls="--", lw=1)
     ax.set_yticks(range(count), data["rows"])
-    ax.set(xlabel=data["axis"], ylim=(count - 0.4, -0.6))
-    ax.set_title(data["note"], fontsize=9, color=GREY)
+    ax.set(xlabel=f"{data['axis']}\n{data['note']}", ylim=(count - 0.4, -0.6))
     ax.grid(axis="y", visible=False)
     if data["percent"] is not None:
         percent(ax.xaxis, data["percent"])
-    ax.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0))
+    ax.legend(loc="lower left", bbox_to_anchor=(0.0, 1.0), ncols=total)
     return figure
