@@ -23,7 +23,8 @@ def soft_targets(logits: Tensor, temperature: float) -> Tensor:
 def kl(student: Tensor, teacher: Tensor, labels: Tensor, temperature: float) -> Tensor:
     """T^2 * KL(softmax(teacher / T) || softmax(student / T)): summed over classes, averaged over the batch.
 
-    T^2 keeps the gradient's size as the temperature grows (Hinton et al. 2015, section 2.1).
+    Logits are (n, 10); `labels` are not used. T^2 keeps the gradient's size as the temperature grows (Hinton et al.
+    2015, section 2.1).
     """
     logs = [functional.log_softmax(logits / temperature, dim=1) for logits in (student, teacher)]
     return temperature**2 * functional.kl_div(*logs, reduction="batchmean", log_target=True)
@@ -65,7 +66,10 @@ SOFT_LOSSES = {"kl": kl, "kl_mean": kl_mean, "decoupled": decoupled, "standardis
 def kd_loss(
     student: Tensor, teacher: Tensor, labels: Tensor, temperature: float, alpha: float, loss: str = "kl"
 ) -> Tensor:
-    """(1 - alpha) * CE(student, labels) + alpha * the soft part, a scalar. Logits are (n, 10), labels (n,)."""
+    """(1 - alpha) * CE(student, labels) + alpha * the soft part, a scalar. Logits are (n, 10), labels (n,).
+
+    `loss` is a key of `SOFT_LOSSES`.
+    """
     hard = functional.cross_entropy(student, labels)
     return (1 - alpha) * hard + alpha * SOFT_LOSSES[loss](student, teacher, labels, temperature)
 
@@ -79,7 +83,8 @@ def cached_objective(
     """The loss that looks a batch's teacher logits up in `cache`, (views, 60000, 10), by view and row.
 
     `targets`: the logits for the view that the student sees (`same view`); for the image as it is (`identity`, a
-    control); or their mean over all views, in float32 (`mean`: test-time augmentation of the teacher).
+    control); or their mean over all views, in float32 (`mean`: test-time augmentation of the teacher). `InputError`
+    for values that `check` refuses.
     """
     check(temperature, alpha, loss, targets)
     if targets == "mean":

@@ -82,8 +82,8 @@ class ResNet14(nn.Module):
 def teacher(stem: str = "imagenet") -> nn.Module:
     """Torchvision's ResNet-50 with a 10-way `fc`: 23,528,522 parameters.
 
-    `stem="stride1"` takes the stride from `conv1`: 14 x 14 and not 7 x 7 pixels enter the blocks, at 2.6 times the
-    cost. Residual branches start at zero (Goyal et al. 2017).
+    `stem="stride1"` takes the stride from `conv1`: 14 x 14 and not 7 x 7 pixels enter the blocks, for 299 and not 80
+    million multiply-adds. Residual branches start at zero (Goyal et al. 2017).
     """
     if stem not in ("imagenet", "stride1"):
         raise InputError(f"stem {stem!r}: expected 'imagenet' or 'stride1'")

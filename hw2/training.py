@@ -85,7 +85,7 @@ class History:
 
 
 def learning_rate(fit: Fit, step: int, steps: int) -> float:
-    """One cycle (Smith 2018): linear from 0 to `fit.lr` over the warm-up, a half cosine back to 0. `step` from 0."""
+    """One cycle (Smith 2018) of `steps` steps: linear to `fit.lr`, then a half cosine back to 0. `step` from 0."""
     rise = fit.warmup * steps
     if step + 1 < rise:
         return fit.lr * (step + 1) / rise
@@ -242,7 +242,7 @@ def margins(logits: Tensor) -> Tensor:
 def validate(network: nn.Module, images: Tensor, labels: Tensor) -> tuple[float, int]:
     """Mean cross-entropy and count of correct predictions, of the network itself: neither folded nor copied.
 
-    Near ties are settled as in `predict`. Leaves evaluation mode on.
+    uint8 images (n, 28, 28), labels (n,). Near ties are settled as in `predict`. Leaves evaluation mode on.
     """
     network.eval()
     logits = torch.cat([network(views.normalise(part)) for part in images.split(100)])

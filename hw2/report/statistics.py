@@ -14,7 +14,7 @@ def rounded(values) -> list:
 
 
 def spread(values: list[float]) -> str:
-    """Mean, and standard deviation where there is more than one value, in percent."""
+    """Mean of fractions, and standard deviation where there is more than one, in percent."""
     if not values:
         return "not read"
     mean = f"{100 * np.mean(values):.2f}"
@@ -29,7 +29,7 @@ def wilson(correct: int, total: int) -> tuple[float, float]:
 def paired(values: list[float], others: list[float]) -> Interval:
     """Mean of `values - others`, pair by pair, and its 95 % interval by Student's t; no interval for a single pair.
 
-    Pairs share seed and images: the interval tells of other seeds, not of other images.
+    In the values' own unit. Pairs share seed and images: the interval tells of other seeds, not of other images.
     """
     differences = np.subtract(values, others)
     mean = float(differences.mean())
