@@ -155,7 +155,7 @@ def grade(
 
     known = _store(profile)
     folder = write.output(known.profile)
-    lines, _ = grading.grade(
+    lines = grading.grade(
         weights or known.delivered.weights,
         submission or folder / "submission.csv",
         folder / "report.md",

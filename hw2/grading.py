@@ -22,7 +22,7 @@ VERDICTS = {True: "pass", False: "fail", None: "not checkable"}
 
 
 class Line(NamedTuple):
-    """One check of the rubric; `ok` None: it cannot be checked here."""
+    """One check of the rubric. No `share`: it is of the part above. `ok` None: it cannot be checked here."""
 
     part: str
     share: str
@@ -74,8 +74,8 @@ def methods_section(report: str) -> str:
     return found.group(1).strip() if found else ""
 
 
-def grade(weights: Path, submission: Path, report: Path, data: FashionMNIST) -> tuple[list[Line], Tensor]:
-    """Every line of the rubric for these weights, this submission and this report; and the predicted classes (n,).
+def grade(weights: Path, submission: Path, report: Path, data: FashionMNIST) -> list[Line]:
+    """Every line of the rubric for these weights, this submission and this report.
 
     `InputError` where a file cannot be read, or the ledger has another count for a run of these weights.
     """
@@ -95,7 +95,7 @@ def grade(weights: Path, submission: Path, report: Path, data: FashionMNIST) -> 
     evidence = "the report holds what torchsummary prints" if printed else "not what torchsummary prints"
     told = f"{words} words; distillation and pruning {'named' if both else 'not both named'}"
     reached, competition = f"{correct / total:.2%} ({correct:,} of {total:,})", "competition: both constraints"
-    lines = [
+    return [
         Line(competition, "45%", f"at most {LIMIT:,} parameters", count <= LIMIT, f"{count:,}"),
         Line(competition, "", f"test accuracy at least {BASELINE:.1%}", correct >= BASELINE * total, reached),
         Line(competition, "", "submission.csv", *check_submission(submission, classes)),
@@ -106,7 +106,6 @@ def grade(weights: Path, submission: Path, report: Path, data: FashionMNIST) -> 
         Line("report: explanation", "", "references", sources, "given" if sources else "missing"),
         Line("demo", "5%", "the model classifies a picture of each class", right >= 8, f"{right} of 10 right"),
     ]
-    return lines, classes
 
 
 def table(lines: list[Line]) -> pd.DataFrame:

@@ -148,7 +148,7 @@ def graded(weights: Path | str | None = None, submission: Path | str | None = No
         for name, text in texts(source).items():
             files.write_text(Path(folder, name), text)
         submission, weights = Path(submission or f"{folder}/submission.csv"), Path(weights or source.delivered.weights)
-        lines, _ = grading.grade(weights, submission, Path(folder, "report.md"), source.fashion)
+        lines = grading.grade(weights, submission, Path(folder, "report.md"), source.fashion)
     return grading.table(lines)
 
 
