@@ -26,9 +26,9 @@ except ImportError as error:
 # %%
 from IPython.display import Markdown, display
 
-from hw2 import data, grading, report
+from hw2 import assignment, data, grading, report
 from hw2.experiments import walk
-from hw2.report import write
+from hw2.report import nb02_distillation, statistics, write
 
 profile = report.Source().profile
 delivered = walk.deliver(profile)
@@ -164,6 +164,14 @@ hw2.grade()
 # %%
 folder = write.write(profile)
 print(len(report.FIGURES), "figures, report.md, model_card.md, docs/ and submission.csv written")
+
+# %% [markdown]
+# ## What we learned
+
+# %%
+reached = nb02_distillation.tested(report.Source().runs("compressed"))
+print(f"Small enough: {delivered.parameters:,} parameters of at most {assignment.LIMIT:,}.")
+print(f"Good enough: {statistics.spread(reached)} on the test set ({len(reached)} seeds), against {assignment.BASELINE:.1%}.")
 
 # %% [markdown]
 # ## Try it yourself

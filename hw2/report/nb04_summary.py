@@ -14,6 +14,7 @@ from hw2 import pictures
 from hw2.assignment import BASELINE
 from hw2.data import CLASSES
 from hw2.experiments.catalogue import EXPERIMENTS
+from hw2.experiments.run import Run
 from hw2.report import statistics, style
 from hw2.report.nb01_teacher import confused, draw_confusion
 from hw2.report.nb02_distillation import by_seed, tested
@@ -71,17 +72,22 @@ def _points_and_bounds(difference: statistics.Interval) -> str:
     return points(difference) + (f" ({bounds(difference)})" if bounds(difference) else "")
 
 
-def _p(value: float) -> str:
+def p_value(value: float) -> str:
     return f"{value:.3f}" if value >= 0.001 else "< 0.001"
 
 
-@table("pairs", validation=_points_and_bounds, test=_points_and_bounds, p=_p)
+def mcnemar(source: Source, one: Run, other: Run) -> tuple[int, int, float]:
+    """`statistics.mcnemar` of two networks on the test images."""
+    return statistics.mcnemar(*(source.answers(run) == source.fashion.test_labels for run in (one, other)))
+
+
+@table("pairs", validation=_points_and_bounds, test=_points_and_bounds, p=p_value)
 def pair_rows(source: Source) -> list[dict]:
     """Differences in percentage points, paired by seed; McNemar's test of the first pair on the test images.
 
     A run whose test set was not read stays unread: only its validation counts.
     """
-    labels, rows = source.fashion.test_labels, []
+    rows = []
     for one, other in PAIRS:
         pairs = by_seed(source.runs(one), source.runs(other))
         read = [pair for pair in pairs if all(run.test_accuracy is not None for run in pair)]
@@ -92,7 +98,7 @@ def pair_rows(source: Source) -> list[dict]:
             row[split] = statistics.paired(*100 * np.transpose(values)) if values else None
         row |= {"only one right": None, "p": None}
         if read:
-            first, second, row["p"] = statistics.mcnemar(*(source.answers(run) == labels for run in read[0]))
+            first, second, row["p"] = mcnemar(source, *read[0])
             row["only one right"] = f"{first} : {second}"
         rows.append(row)
     return rows

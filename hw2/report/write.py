@@ -18,7 +18,7 @@ from hw2 import assignment, data, files, grading, report
 from hw2.experiments import check, ledger
 from hw2.experiments.run import home
 from hw2.experiments.store import Store
-from hw2.report import nb02_distillation, nb03_pruning, statistics, style
+from hw2.report import nb02_distillation, nb03_pruning, nb04_summary, statistics, style
 from hw2.report.source import Source
 
 WRITTEN = ("report.md", "model_card.md", "docs/figures.md", "docs/ledger.md", "docs/speed.md")  # a template each
@@ -101,6 +101,7 @@ def context(source: Source) -> dict:
         "nb02": nb02_distillation,
         "nb03": nb03_pruning,
         "difference": lambda one, other: nb02_distillation.difference(source.runs(one), source.runs(other)),
+        "p": lambda *names: nb04_summary.p_value(nb04_summary.mcnemar(source, *map(source.run, names))[2]),
         "statistics": statistics,
         "table": lambda name, *code: markdown(report.TABLES[name], source, *code),
         "provenance": markdown(PROVENANCE, source),
