@@ -238,8 +238,8 @@ report.show("frontier")
 #
 # <details><summary>An answer</summary>
 #
-# One image is little work. Each of the layers has a fixed cost, to start it and to pass its numbers through memory, and there are as many
-# layers as before. Widths such as 11 and 45 also leave parts of the processor's vectors empty.
+# One image is little work. Each layer has a fixed cost, to start it and to pass its numbers through memory. There are as many layers as
+# before. Widths such as 11 and 45 also leave parts of the processor's vectors empty.
 #
 # </details>
 

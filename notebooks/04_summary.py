@@ -67,8 +67,8 @@ report.show("rivals")
 # %% [markdown]
 # ## Do the original report's claims hold?
 #
-# The original report says that distillation helps, that pruning costs little accuracy, and that the small network beats the course's
-# teacher, which has 92.4 % on the test set. Our runs answer these questions and some more:
+# The original report says that distillation helps, and that pruning costs little accuracy. It also says that the small network beats the
+# course's teacher, which has 92.4 % on the test set. Our runs answer these questions and some more:
 
 # %%
 display(Markdown(write.conclusions(profile)))

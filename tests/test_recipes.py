@@ -155,7 +155,6 @@ def test_controls_see_as_many_images_as_what_they_are_held_against(profile):
 @pytest.mark.parametrize(
     ("call", "told"),
     [(lambda: made("unplain", "full"), "experiment 'unplain': expected"),
-     (lambda: Recipes("full").members("unplain"), "experiment 'unplain': expected"),
      (lambda: made("plain", "huge"), "profile 'huge': expected one of smoke, cpu, full"),
      (lambda: made("smoothed", "full"), "profile full does not train smoothed"),
      (lambda: catalogue.changed(made("plain", "full"), {"fit.rate": 1}), r"plain takes no fit\.rate"),

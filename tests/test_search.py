@@ -151,7 +151,6 @@ def test_workers_share_a_study_also_when_another_is_dead(searched, fits, monkeyp
 
 
 def test_no_two_workers_take_the_same_trial(project, storage):
-    """Without a lock of its own SQLite gave one in four to both."""
     one, other = (search.study(replace(RECIPE, seeds=(0, 1, 2)), storage) for _ in range(2))
     with ThreadPoolExecutor() as pool:
         taken = pool.map(lambda study: [study.ask().number for _ in range(6)], (one, other))

@@ -85,8 +85,7 @@ def test_the_test_set_is_read_once_for_each_recipe(project, few):
     run, other = make(), make(OTHER)
     with pytest.raises(InputError, match="its test set was not read; `hw2 deliver` reads it"):
         ledger.answers(run, few)
-    path = run.folder / "metrics.json"
-    write_json(path, read_json(path) | {"new": 1})  # a field of a later version
+    write_json(path := run.folder / "metrics.json", read_json(path) | {"new": 1})  # a field of a later version
     for one in (run, other):
         ledger.read_test_set(one, few)
     assert read_json(path)["new"] == 1
