@@ -16,7 +16,7 @@ from PIL import Image
 
 from hw2 import assignment, data, files, grading, report
 from hw2.experiments import check, ledger
-from hw2.experiments.run import home
+from hw2.experiments.run import Run, home
 from hw2.experiments.store import Store
 from hw2.report import nb02_distillation, nb03_pruning, nb04_summary, statistics, style
 from hw2.report.source import Source
@@ -76,6 +76,13 @@ def _hours(source: Source) -> dict[str, float]:
     return hours | ({"search": search} if search else {})
 
 
+def _p(one: Run, other: Run, source: Source) -> str | None:
+    """McNemar's p of two networks; None where the test set was not read for both."""
+    if one.test_accuracy is None or other.test_accuracy is None:
+        return None
+    return nb04_summary.p_value(nb04_summary.mcnemar(source, one, other)[2])
+
+
 def context(source: Source) -> dict:
     """What the templates may name: the source, and what is computed from it."""
     run, chain = source.delivered, source.group("chain")
@@ -101,7 +108,7 @@ def context(source: Source) -> dict:
         "nb02": nb02_distillation,
         "nb03": nb03_pruning,
         "difference": lambda one, other: nb02_distillation.difference(source.runs(one), source.runs(other)),
-        "p": lambda *names: nb04_summary.p_value(nb04_summary.mcnemar(source, *map(source.run, names))[2]),
+        "p": lambda *names: _p(*map(source.run, names), source),
         "statistics": statistics,
         "table": lambda name, *code: markdown(report.TABLES[name], source, *code),
         "provenance": markdown(PROVENANCE, source),
