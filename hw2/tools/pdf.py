@@ -7,7 +7,7 @@ from tempfile import TemporaryDirectory
 
 from hw2.errors import InputError, told_in_a_line
 from hw2.experiments.store import Store
-from hw2.files import reading, write_bytes
+from hw2.files import write_bytes
 from hw2.report.write import output
 
 STYLE = Path(__file__).parents[1] / "report/templates/report.typ"
@@ -23,16 +23,17 @@ def pdf(folder: Path) -> bytes:
         import typst
     except ImportError as error:
         raise InputError(f"{error.name} is not installed; `make pdf` or `pip install '.[pdf]'` brings it") from None
-    with (
-        reading(folder / "report.md", "report", "`hw2 report` writes one", (OSError, typst.TypstError)),
-        TemporaryDirectory(dir=folder, prefix=".pdf-") as made,  # Typst reads what lies under its root alone
-    ):
-        text = re.sub(r"\]\(figures/(\w+)\.png\)", r"](../figures/\1.svg)", (folder / "report.md").read_text("utf-8"))
-        body = pypandoc.convert_text(text, "typst", format="gfm", extra_args=["--wrap=none"])
-        page = Path(made, "report.typ")
-        page.write_text(STYLE.read_text("utf-8") + body, "utf-8")
-        fonts = [STYLE.parent / "fonts"]
-        return typst.compile(page, root=folder, font_paths=fonts, ignore_system_fonts=True, timestamp=0)
+    try:
+        text = (folder / "report.md").read_text("utf-8")
+        with TemporaryDirectory(dir=folder, prefix=".pdf-") as made:  # Typst reads what lies under its root alone
+            text = re.sub(r"\]\(figures/(\w+)\.png\)", r"](../figures/\1.svg)", text)
+            body = pypandoc.convert_text(text, "typst", format="gfm", extra_args=["--wrap=none"])
+            page = Path(made, "report.typ")
+            page.write_text(STYLE.read_text("utf-8") + body, "utf-8")
+            fonts = [STYLE.parent / "fonts"]
+            return typst.compile(page, root=folder, font_paths=fonts, ignore_system_fonts=True, timestamp=0)
+    except (OSError, typst.TypstError) as error:
+        raise InputError(f"{folder}/report.md: cannot be set ({error}); `hw2 report` writes it") from None
 
 
 def main() -> None:
