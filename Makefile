@@ -15,7 +15,7 @@ help:
 	@echo "make lab        open the notebooks in JupyterLab"
 	@echo "make pdf        set report.md as report.pdf"
 	@echo "make smoke      everything on a tiny subset, from nothing, in build/smoke"
-	@echo "make reproduce  train the delivered profile where runs are missing (HW2_PROFILE=full: another), then report"
+	@echo "make reproduce  train the delivered profile where runs are missing (HW2_PROFILE=smoke: another), then report"
 	@echo "make replay     train the first steps of every run again, evaluate its weights: are they as recorded?"
 	@echo "make weekly     what is slow: replay, all tests under coverage, JupyterLab in a browser; an hour or two"
 	@echo "make setup      environment in .venv and data set; the others call it first"

@@ -16,9 +16,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-Profile = Annotated[
-    Optional[str], typer.Option(help="smoke, cpu or full; default: HW2_PROFILE, else what is delivered")
-]
+Profile = Annotated[Optional[str], typer.Option(help="smoke or full; default: HW2_PROFILE, else what is delivered")]
 Device = Annotated[str, typer.Option(help="auto, cpu or cuda")]
 Out = Annotated[Optional[Path], typer.Option(help="where to write; default: the project's own place")]
 Weights = Annotated[Optional[Path], typer.Option(help="safetensors; default: the delivered network's")]

@@ -35,32 +35,8 @@ def kl_mean(student: Tensor, teacher: Tensor, labels: Tensor, temperature: float
     return kl(student, teacher, labels, temperature) / student.shape[1]
 
 
-def decoupled(student: Tensor, teacher: Tensor, labels: Tensor, temperature: float, beta: float = 8.0) -> Tensor:
-    """Decoupled KD (Zhao et al., CVPR 2022, equation 7, its alpha 1): T^2 * (TCKD + beta * NCKD).
-
-    TCKD compares target class against all others, NCKD the others among themselves.
-    """
-    target = functional.one_hot(labels, student.shape[1]).bool()
-
-    def parts(logits: Tensor) -> tuple[Tensor, Tensor]:
-        logs = functional.log_softmax(logits / temperature, dim=1)
-        others = logs[~target].view(len(labels), -1)
-        together = others.logsumexp(1, keepdim=True)
-        return torch.cat([logs[target][:, None], together], dim=1), others - together
-
-    pairs = zip(parts(student), parts(teacher), strict=True)
-    tckd, nckd = (functional.kl_div(mine, theirs, reduction="batchmean", log_target=True) for mine, theirs in pairs)
-    return temperature**2 * (tckd + beta * nckd)
-
-
-def standardised(student: Tensor, teacher: Tensor, labels: Tensor, temperature: float) -> Tensor:
-    """`kl` of z-scored logits (Sun et al., CVPR 2024): the student need not match the teacher's range."""
-    scores = [(x - x.mean(1, keepdim=True)) / (x.std(1, keepdim=True) + 1e-7) for x in (student, teacher)]
-    return kl(*scores, labels, temperature)
-
-
 #: name in a recipe -> (student, teacher, labels, temperature) -> the soft part of the loss, a scalar
-SOFT_LOSSES = {"kl": kl, "kl_mean": kl_mean, "decoupled": decoupled, "standardised": standardised}
+SOFT_LOSSES = {"kl": kl, "kl_mean": kl_mean}
 
 
 def kd_loss(

@@ -38,7 +38,6 @@ class Fit:
     warmup: float = 0.2  # share of all steps
     momentum: float = 0.9
     weight_decay: float = 5e-4
-    label_smoothing: float = 0.0
     precision: str = "float32"  # or "bfloat16": autocast
     __pydantic_config__ = FORBID
 
@@ -92,9 +91,9 @@ def learning_rate(fit: Fit, step: int, steps: int) -> float:
     return fit.lr * 0.5 * (1 + math.cos(math.pi * (step + 1 - rise) / (steps - rise + 1)))
 
 
-def cross_entropy(label_smoothing: float = 0.0) -> Objective:
-    """The loss of training on labels alone."""
-    return lambda logits, labels, rows, view: functional.cross_entropy(logits, labels, label_smoothing=label_smoothing)
+def cross_entropy(logits: Tensor, labels: Tensor, rows: Tensor, view: int) -> Tensor:
+    """The loss of training on labels alone, an `Objective`."""
+    return functional.cross_entropy(logits, labels)
 
 
 class _Training:
@@ -184,7 +183,7 @@ def fit(
     task: Task,
     *,
     seed: int,
-    objective: Objective | None = None,
+    objective: Objective = cross_entropy,
     options: Options | None = None,
     device: torch.device | None = None,
     checkpoint: Path | None = None,
@@ -198,7 +197,6 @@ def fit(
     options, device = options or Options(), device or torch.device("cpu")
     if device.type == "cuda":
         torch.backends.cudnn.allow_tf32 = False  # float32 means float32: on by default for convolutions
-    objective = objective or cross_entropy(numbers.label_smoothing)
     training = _Training(network, numbers, task, seed, objective, options, device)
     if checkpoint and checkpoint.is_file():
         training.load(checkpoint)

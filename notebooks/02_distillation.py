@@ -171,8 +171,7 @@ for verdict, words in verdicts.items():
     print(f"{words}: {', '.join(found) or 'none'}")
 
 # %% [markdown]
-# The setting was tuned for vanilla KD alone: other losses are run at it, untuned. Where arms see fewer images than the teacher saw,
-# its soft targets tell of labels that an arm without a teacher never sees.
+# The setting was tuned for vanilla KD alone: other losses are run at it, untuned.
 #
 # ## Does the student repeat its teacher's errors?
 #
@@ -183,7 +182,7 @@ for verdict, words in verdicts.items():
 report.show("agreement")
 
 # %% [markdown]
-# ## Does the teacher help, on all images?
+# ## Does the teacher help in longer training?
 #
 # *What we learned* below has the answer over all seeds. Notebook 3 goes on from the student at the chosen setting. Its control has the same
 # network, images, views, epochs and seed, and the cross-entropy alone. Of seed 0:
@@ -207,6 +206,8 @@ each, gain = nb02_distillation.difference(source.runs("distilled"), source.runs(
 words = {"better": "distillation helps", "worse": "distillation hurts"}.get(statistics.verdict(gain), "no difference detected")
 print("Chosen by longer training: T = {:g}, alpha = {:g}.".format(*source.setting("chosen")))
 print(f"Distilled minus alone, {len(each)} seeds: {statistics.points(gain)} points ({statistics.bounds(gain)}): {words}.")
+loss = nb02_distillation.lost(source.runs("distilled"), source.runs("plain"))
+print("Its validation loss: " + " to ".join(f"{value:+.3f}" for value in loss[1:] if value is not None))
 
 # %% [markdown]
 # ## Try it yourself

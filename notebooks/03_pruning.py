@@ -187,7 +187,7 @@ pd.DataFrame(columns).map("{:.2f}".format)
 # %% [markdown]
 # ## What does sparse learning do to the norms?
 #
-# It makes the weak channels of a group weaker, and the weakest ones leave. The figure shows an arm of the ablation below, before pruning.
+# It makes the weak channels of a group weaker, and the weakest ones leave. The figure shows the delivered network's chain, before pruning.
 
 # %%
 report.show("norms")
@@ -218,7 +218,8 @@ report.show("ablation")
 # ## What does each ratio cost?
 #
 # The table prunes the distilled network by several ratios, each fine-tuned for few epochs. So its accuracies are below the delivered
-# network's, and are compared with one another only. MACs are multiply-adds for one image, as Torch-Pruning counts them.
+# network's, and are compared with one another only. At ratio 0 no channel leaves: what is lost there is the cost of sparse learning and of the
+# short schedule. MACs are multiply-adds for one image, as Torch-Pruning counts them.
 
 # %%
 print(nb03_pruning.frontier_note(report.Source()))

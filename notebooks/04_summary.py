@@ -46,6 +46,12 @@ report.table("results")
 report.show("arms")
 
 # %% [markdown]
+# What we aimed at for the delivered recipe's mean on the test set, as written before any student was trained:
+
+# %%
+report.table("aims")
+
+# %% [markdown]
 # ## Is one network better than another?
 #
 # Where an interval excludes 0, yes. The table holds differences in percentage points, paired by seed, as in notebook 2. `only one right`

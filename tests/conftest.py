@@ -35,7 +35,6 @@ FIT = Fit(epochs=1, lr=0.05, batch=64)
 PRUNING = {"sparse": FIT, "reg": 1e-2, "fit": FIT, "recalibration": 32}
 SHRUNKEN = {
     "common": {"images": 64, "validation": 32, "views": 2},
-    "targets": "mean",
     "teacher": {"fit": FIT},
     "student": {"fit": FIT},
     "finalist": {"fit": FIT},
@@ -44,8 +43,7 @@ SHRUNKEN = {
     "study": {"fit": FIT, "images": 32},
     "study pruning": PRUNING | {"images": 32},
     "frontier": PRUNING | {"images": 32},
-    "setting of studies": "best",
-    "seeds": {"first": (0,), "walk": (0,), "scratch": (0,), "search": (0, 1), "arms": (2,), "frontier": (0,)},
+    "seeds": {"first": (0,), "walk": (0,), "search": (0, 1), "arms": (2,), "frontier": (0,)},
 }
 
 

@@ -83,13 +83,13 @@ def test_what_cannot_be_done_is_told_in_one_line(monkeypatch, capsys, error, sta
 
 @pytest.mark.parametrize(
     ("words", "told"),
-    [(("train", "teacher", "--profile", "huge"), "profile 'huge': expected one of smoke, cpu, full"),
+    [(("train", "teacher", "--profile", "huge"), "profile 'huge': expected one of smoke, full"),
      (("train", "everything"), "experiment 'everything': expected one of all, chain"),
      (("train", "teacher", "--weights", "nowhere.pth", "--yes"), r"nowhere\.pth: no such file"),
      (("train", "plain", "--weights", "x.pth"), "--weights: `hw2 train plain` takes none"),
      (("train", "plain", "--device", "gpu"), "device 'gpu'"),
      (("tune", "--profile", "smoke", "--storage", "study.db"), "--storage: expected a URL such as"),
-     (("replay", "nothing/cpu-s0"), "run 'nothing/cpu-s0': expected"),
+     (("replay", "nothing/full-s0"), "run 'nothing/full-s0': expected"),
      (("grade", "--weights", PROJECT / "README.md"), r"README\.md: no readable weights"),
      (("figure", "nonsense"), "figure 'nonsense'")],
 )  # fmt: skip
@@ -121,11 +121,11 @@ def test_tune_tells_the_best_setting_and_deliver_the_run(walk_done, no_training)
     assert called("deliver") == (0, [str(Store("smoke").delivered)])
 
 
-@pytest.mark.parametrize(("profile", "ok", "status"), [("cpu", False, 1), ("cpu", True, 0), ("smoke", False, 0)])
+@pytest.mark.parametrize(("profile", "ok", "status"), [("full", False, 1), ("full", True, 0), ("smoke", False, 0)])
 def test_grading_exits_with_1_when_something_fails(walk_done, monkeypatch, profile, ok, status):
     line = grading.Line("part", "5%", "checked", ok, "evidence")
     monkeypatch.setattr(grading, "grade", lambda *_: [line])
-    monkeypatch.setattr(data, "PROJECT", PROJECT if profile == "cpu" else walk_done)
+    monkeypatch.setattr(data, "PROJECT", PROJECT if profile == "full" else walk_done)
     assert called("grade", "--profile", profile) == (status, grading.text([line]).splitlines())
 
 

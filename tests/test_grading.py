@@ -68,13 +68,13 @@ def test_a_layer_that_torchsummary_does_not_see_is_an_error():
 
 
 def test_the_count_is_held_against_the_ledgers_reading_and_none_is_recorded(tmp_path, monkeypatch):
-    before = {name: (root("cpu") / name).read_bytes() for name in ("test_ledger.csv", "SHA256SUMS")}
+    before = {name: (root("full") / name).read_bytes() for name in ("test_ledger.csv", "SHA256SUMS")}
     unread = Store(DELIVERED.profile).runs("vanilla")[0]
     assert ledger.reading(unread) is None
     graded(unread.weights)
     networks.save(networks.ResNet14((4, 4, 4, 4)), tmp_path / "strange.safetensors")
     graded(tmp_path / "strange.safetensors")
-    assert {name: (root("cpu") / name).read_bytes() for name in before} == before
+    assert {name: (root("full") / name).read_bytes() for name in before} == before
     monkeypatch.setattr(ledger, "reading", lambda run: (9999, 10_000))
     with pytest.raises(InputError, match="ledger's reading"):
         graded()

@@ -24,7 +24,7 @@ def run(seed, validation, test=None):
     return SimpleNamespace(name=f"run-{seed}", recipe=SimpleNamespace(seed=seed), **kept)
 
 
-def faked(profile="cpu", answers=(), true=(), **runs):
+def faked(profile="full", answers=(), true=(), **runs):
     """A source of such runs: rows that are not named have the last one's."""
     last = list(runs.values())[-1]
     found = {name: runs.get(name, last) for name in Recipes(profile).names()}
@@ -59,12 +59,11 @@ def test_an_arm_that_is_worse_than_the_first_has_a_negative_difference(studies):
     assert catalogue.EXPERIMENTS["vanilla"].words not in data["rows"]
 
 
-@pytest.mark.parametrize("profile", ["smoke", "cpu", "full"])
+@pytest.mark.parametrize("profile", ["smoke", "full"])
 def test_every_profile_trains_what_the_figures_name(profile):
     known = [need for plot in FIGURES.values() for need in plot.needs if need not in ("data", "search", "bench")]
     assert all(Recipes(profile).members(need) for need in known)
     assert {name for pair in nb04_summary.PAIRS for name in pair} <= set(Recipes(profile).names("chain"))
-    assert {name for name, *_ in nb04_summary.AIMS.get(profile, ())} <= set(Recipes(profile).names("chain"))
 
 
 def test_the_deviation_between_seeds_is_pooled_over_settings(committed):
@@ -105,7 +104,7 @@ def chain():
 
 def test_pairs_are_of_the_seeds_that_both_have_and_an_aim_is_met_at_its_value(chain):
     verdicts = [row["verdict"] for row in nb04_summary.aim_rows(chain)]
-    assert verdicts == ["missed", "met"]  # distilled at 0.91, compressed at the very 0.945
+    assert verdicts == ["missed", "met"]  # compressed is at the very floor
     first, second = TABLES["pairs"].in_words(chain).iloc[:2].to_dict("records")
     assert first["seeds"] == "2"
     assert first["validation"].startswith("+0.00 (")  # +1 and -1

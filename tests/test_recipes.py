@@ -130,10 +130,8 @@ def test_no_two_rows_of_a_profile_are_one_recipe(profile):
     )
 
 
-def test_the_smoke_transform_makes_any_row_short(monkeypatch):
-    """Also those that smoke leaves out."""
-    for name, row in EXPERIMENTS.items():
-        monkeypatch.setitem(EXPERIMENTS, name, replace(row, profiles=tuple(PROFILES)))
+def test_smoke_makes_every_row_short():
+    for name in EXPERIMENTS:
         recipe = made(name, "smoke")
         assert recipe.images <= 600 and recipe.views == 2, name
         assert recipe.fit.epochs <= 5 and getattr(recipe, "sparse", Fit(0, 0)).epochs <= 1, name
@@ -155,8 +153,7 @@ def test_controls_see_as_many_images_as_what_they_are_held_against(profile):
 @pytest.mark.parametrize(
     ("call", "told"),
     [(lambda: made("unplain", "full"), "experiment 'unplain': expected"),
-     (lambda: made("plain", "huge"), "profile 'huge': expected one of smoke, cpu, full"),
-     (lambda: made("smoothed", "full"), "profile full does not train smoothed"),
+     (lambda: made("plain", "huge"), "profile 'huge': expected one of smoke, full"),
      (lambda: catalogue.changed(made("plain", "full"), {"fit.rate": 1}), r"plain takes no fit\.rate"),
      (lambda: catalogue.changed(made("plain", "full"), {"images": 2.5}), r"images 2\.5: expected a number"),
      (lambda: catalogue.read({}), "experiment 'None'")],

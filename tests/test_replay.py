@@ -147,12 +147,12 @@ def test_a_trial_is_checked_and_replayed_like_a_run(walk_done, name, column, tol
 
 @pytest.mark.parametrize(
     ("told", "lowered"),
-    [({"instruction_set": "AVX2"}, "avx2"), ({"instruction_set": "DEFAULT"}, "default"), ({}, "avx2"),
+    [({"instruction_set": "AVX2"}, "avx2"), ({"instruction_set": "DEFAULT"}, "default"),
      ({"instruction_set": "AVX512"}, None), ({"device": "cuda"}, None)],
 )  # fmt: skip
 def test_processes_get_the_instruction_set_that_was_recorded(told, lowered, monkeypatch):
     monkeypatch.delenv("ATEN_CPU_CAPABILITY", raising=False)
-    with environment.variables(environment.lowering({"device": "cpu"} | told)):
+    with environment.variables(environment.lowering({"device": "cpu", "lowered_by": {}} | told)):
         assert os.environ.get("ATEN_CPU_CAPABILITY") == lowered
     assert "ATEN_CPU_CAPABILITY" not in os.environ
 

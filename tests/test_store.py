@@ -29,7 +29,7 @@ METRICS = {"val_correct": 40, "val_total": 50, "test_correct": None, "test_total
 METRICS |= {"peak_memory_bytes": None}
 
 
-def make(recipe=RECIPE, profile="cpu", network=None):
+def make(recipe=RECIPE, profile="full", network=None):
     with store.new_folder(recipe, profile) as folder:
         networks.save(network or tiny_network(), folder / "model.safetensors")
         write_csv(folder / "history.csv", HISTORY, [])
@@ -45,25 +45,27 @@ def checked(folder):
 
 
 def test_a_run_is_found_by_its_recipe_and_by_nothing_else(project):
-    assert Store("cpu").find(RECIPE) is None
+    assert Store("full").find(RECIPE) is None
     run = make()
-    assert run.folder == project / "runs/plain/cpu-s3" and (run.name, run.profile) == ("plain/cpu-s3", "cpu")
+    assert run.folder == project / "runs/plain/full-s3" and (run.name, run.profile) == ("plain/full-s3", "full")
     assert (run.recipe, run.val_accuracy, run.test_accuracy) == (RECIPE, 0.8, None)
-    assert str(run) == f"plain/cpu-s3: {count_parameters(run.network()):,} parameters, validation 80.00%, test not read"
-    for recipe, profile in ((LATER, "cpu"), (OTHER, "cpu"), (RECIPE, "full")):
+    assert (
+        str(run) == f"plain/full-s3: {count_parameters(run.network()):,} parameters, validation 80.00%, test not read"
+    )
+    for recipe, profile in ((LATER, "full"), (OTHER, "full"), (RECIPE, "smoke")):
         assert Store(profile).find(recipe) is None
-    assert Store("cpu").made_by(RECIPE.digest) == run
+    assert Store("full").made_by(RECIPE.digest) == run
     with pytest.raises(InputError, match="no run with the recipe"):
-        Store("cpu").made_by(OTHER.digest)
+        Store("full").made_by(OTHER.digest)
 
 
 @pytest.mark.parametrize("kind", [ValueError, KeyboardInterrupt])
 def test_a_run_that_breaks_off_leaves_nothing_and_an_earlier_one_as_it_was(project, kind):
     for _ in range(2):
         before = contents(project)
-        with pytest.raises(kind), store.new_folder(RECIPE, "cpu") as folder:
+        with pytest.raises(kind), store.new_folder(RECIPE, "full") as folder:
             (folder / "metrics.json").write_text("{}")
-            assert Store("cpu").place(RECIPE).exists() == bool(before)
+            assert Store("full").place(RECIPE).exists() == bool(before)
             raise kind
         assert contents(project) == before
         make()
@@ -76,9 +78,9 @@ def test_a_new_recipe_takes_the_place_of_an_older_one_when_asked(project):
             store.check_replaced(folder, LATER, replace=False)
         store.check_replaced(folder, LATER, replace=True)
         (folder / "recipe.json").unlink(missing_ok=True)
-    with store.new_folder(LATER, "cpu") as folder:
+    with store.new_folder(LATER, "full") as folder:
         (folder / "only").write_text("")
-    assert sorted(path.name for path in Store("cpu").find(LATER).folder.iterdir()) == ["only", "recipe.json"]
+    assert sorted(path.name for path in Store("full").find(LATER).folder.iterdir()) == ["only", "recipe.json"]
 
 
 def test_the_test_set_is_read_once_for_each_recipe(project, few):
@@ -91,7 +93,7 @@ def test_the_test_set_is_read_once_for_each_recipe(project, few):
     assert read_json(path)["new"] == 1
     classes = predict(tiny_network(), few.test_images)
     correct = int((classes == few.test_labels).sum())
-    table = ledger.ledger("cpu")
+    table = ledger.ledger("full")
     assert table[["run", "recipe", "correct", "total"]].values.tolist() == [
         [one.name, one.recipe.digest, correct, 100] for one in (run, other)
     ]
@@ -103,7 +105,7 @@ def test_the_test_set_is_read_once_for_each_recipe(project, few):
     assert ledger.answers(run, few).equal(classes) and contents(project) == before
     again = make()  # trained again: its metrics have no reading yet
     ledger.read_test_set(again, few)
-    assert len(ledger.ledger("cpu")) == 2 and again.metrics["test_total"] == 100
+    assert len(ledger.ledger("full")) == 2 and again.metrics["test_total"] == 100
     again, before = make(network=tiny_network(1)), contents(project)  # other weights of the same recipe
     with pytest.raises(InputError, match=f"test images correct, the ledger's reading says {correct}"):
         ledger.read_test_set(again, few)
@@ -126,38 +128,38 @@ def test_weights_are_known_by_their_content(project):
 
 def test_folders_of_killed_processes_go_when_nobody_holds_their_lock(project):
     for recipe in (RECIPE, OTHER):
-        aside = Store("cpu").place(recipe).with_name(f".cpu-s{recipe.seed}.{recipe.digest[:16]}.tmp")
+        aside = Store("full").place(recipe).with_name(f".full-s{recipe.seed}.{recipe.digest[:16]}.tmp")
         write_bytes(aside / "half", b"")
     with store.lock(OTHER):
-        store.complete_sums("cpu")
+        store.complete_sums("full")
         assert [path.name for path in (project / "runs/plain").iterdir()] == [aside.name]
     make(OTHER)
-    assert [path.name for path in (project / "runs/plain").iterdir()] == ["cpu-s4"]
+    assert [path.name for path in (project / "runs/plain").iterdir()] == ["full-s4"]
 
 
 def test_whoever_is_killed_before_the_sums_leaves_none(project):
     run = make()
-    with pytest.raises(KeyboardInterrupt), store.changing("cpu"):
+    with pytest.raises(KeyboardInterrupt), store.changing("full"):
         write_json(run.folder / "metrics.json", METRICS | {"val_correct": 0})
         raise KeyboardInterrupt
     assert not (project / "runs/SHA256SUMS").exists()
     for folder in (project / "runs", run.folder):  # which a process that was killed while it wrote left as well
         (folder / ".half.1.tmp").touch()
-    store.complete_sums("cpu")
+    store.complete_sums("full")
     assert not [*project.rglob(".half*")]
-    assert "plain/cpu-s3/metrics.json" in checked(project / "runs")
+    assert "plain/full-s3/metrics.json" in checked(project / "runs")
 
 
 def test_the_sums_name_every_file_of_a_profile_and_hold(project):
     make()
     make(profile="smoke")
     make(OTHER, "full")
-    with store.changing("cpu"):
+    with store.changing("full"):
         write_json(project / "runs/delivered.json", {})
-        write_bytes(project / "runs/plain/.cpu-s4.1.tmp/half", b"")
+        write_bytes(project / "runs/plain/.full-s4.1.tmp/half", b"")
         write_json(project / "runs/tuning/full/recipe.json", {})
     found = checked(project / "runs")
-    assert found == sorted(found) and {"delivered.json", "plain/cpu-s3/recipe.json"} < set(found) and len(found) == 12
+    assert found == sorted(found) and {"delivered.json", "plain/full-s3/recipe.json"} < set(found) and len(found) == 12
     assert len(checked(project / "build/smoke/runs")) == 5
 
 
@@ -167,7 +169,7 @@ def test_one_at_a_time_changes_the_runs(project):
 
     def change(_):
         for _ in range(20):
-            with store.changing("cpu"):
+            with store.changing("full"):
                 count = read_json(path)["count"] if path.is_file() else 0
                 write_json(path, {"count": count + 1})
 
@@ -180,7 +182,7 @@ NAMED = {"run": "compressed/full-s0", "sha256": "0" * 64}
 
 
 def test_the_default_profile_is_the_environments_or_the_delivered_networks(project, monkeypatch):
-    assert Store().profile == "cpu"  # none is delivered yet
+    assert Store().profile == "full"  # none is delivered yet
     write_json(project / "runs/delivered.json", NAMED)
     for value, profile in (("", "full"), ("smoke", "smoke")):
         monkeypatch.setenv("HW2_PROFILE", value)
@@ -190,7 +192,7 @@ def test_the_default_profile_is_the_environments_or_the_delivered_networks(proje
         Store()
 
 
-OUTSIDE = ("../compressed/cpu-s0", "/compressed", "compressed/../../x-s0", "compressed/huge-s0")
+OUTSIDE = ("../compressed/full-s0", "/compressed", "compressed/../../x-s0", "compressed/huge-s0")
 
 
 @pytest.mark.parametrize("content", [{}, NAMED | {"sha256": "x"}, *(NAMED | {"run": run} for run in (3, *OUTSIDE))])

@@ -92,13 +92,13 @@ OUTPUTS = {
 
 
 def test_committed_outputs_are_what_runs_give_and_changed_ones_are_named(committed, hand, monkeypatch):
-    made = write.made(Source("cpu"))  # once: drawing takes long
+    made = write.made(Source("full"))  # once: drawing takes long
     monkeypatch.setattr(write, "made", lambda source: made)
     monkeypatch.setattr(check, "of_store", lambda profile: [])
-    assert write.stale("cpu", committed) == []
+    assert write.stale("full", committed) == []
     hand(OUTPUTS)
     before = contents(committed)
-    assert sorted(problem.partition(": ")[0] for problem in write.stale("cpu", committed)) == sorted(OUTPUTS)
+    assert sorted(problem.partition(": ")[0] for problem in write.stale("full", committed)) == sorted(OUTPUTS)
     assert contents(committed) == before
 
 
@@ -161,13 +161,13 @@ class Case(NamedTuple):
     changes: dict  # file, or run (all its files) -> what is done to its path
 
 
-ARM, PLAIN, PRUNED, LEDGER = "finalist-1/cpu-s0", "plain/cpu-s1", "pruned/cpu-s3", "test_ledger.csv"
+ARM, PLAIN, PRUNED, LEDGER = "finalist-1/full-s0", "plain/full-s1", "pruned/full-s3", "test_ledger.csv"
 counted = partial(field, "val_correct", lambda count: count + 20)
 scored = partial(cell, -1, 4, lambda share: (share * 5000 + 20) / 5000)
 one_right = partial(field, "test_correct", more)
 CASES = [
     Case("parameters of metrics.json", "check", "85,956 parameters, metrics.json says 75,956",
-         {"compressed/cpu-s0/metrics.json": partial(field, "parameters", lambda count: count - 10_000)}),
+         {"compressed/full-s0/metrics.json": partial(field, "parameters", lambda count: count - 10_000)}),
     Case("validation count of metrics.json", "check", "the last epoch of history.csv is not",
          {f"{ARM}/metrics.json": counted}),
     Case("validation count in metrics.json and history.csv, answers kept", "check", "validation images are right",
@@ -192,26 +192,26 @@ CASES = [
          {f"{ARM}/validation_logits.npy": soften}),
     Case("kept answers removed", "check", "validation_logits.npy is missing",
          {f"{ARM}/validation_logits.npy": lambda path: path.unlink()}),
-    Case("weights", "replay", "the last loss of history.csv", {"vanilla/cpu-s3/model.safetensors": nudge}),
+    Case("weights", "replay", "the last loss of history.csv", {"vanilla/full-s3/model.safetensors": nudge}),
     Case("weights that are delivered", "check", "not the delivered weights",
-         {"compressed/cpu-s0/model.safetensors": partial(flip, -4, 0x01)}),
-    Case("another seed's weights delivered", "check", "names compressed/cpu-s1, expected compressed/cpu-s0",
-         {"delivered.json": partial(delivered, "compressed/cpu-s1")}),
+         {"compressed/full-s0/model.safetensors": partial(flip, -4, 0x01)}),
+    Case("another seed's weights delivered", "check", "names compressed/full-s1, expected compressed/full-s0",
+         {"delivered.json": partial(delivered, "compressed/full-s1")}),
     Case("test count of metrics.json", "check", "test images are right, the ledger has",
-         {"plain/cpu-s0/metrics.json": one_right}),
+         {"plain/full-s0/metrics.json": one_right}),
     Case("the teacher's test count of metrics.json", "check", "test images are right, the ledger has",
-         {"teacher/cpu-s0/metrics.json": one_right}),
+         {"teacher/full-s0/metrics.json": one_right}),
     Case("the teacher's test count in metrics.json and ledger, no answers kept", "nothing", "",
-         {"teacher/cpu-s0/metrics.json": one_right, LEDGER: partial(cell, 1, 3, more)}),
+         {"teacher/full-s0/metrics.json": one_right, LEDGER: partial(cell, 1, 3, more)}),
     Case("test count in metrics.json and ledger, answers kept", "check", "the ledger's reading says",
-         {"plain/cpu-s0/metrics.json": one_right, LEDGER: partial(cell, 4, 3, more)}),
+         {"plain/full-s0/metrics.json": one_right, LEDGER: partial(cell, 4, 3, more)}),
     Case("kept answers to the test set, their count unchanged", "replay", "test_classes.npy is not what the weights",
-         {"plain/cpu-s0/test_classes.npy": swap}),
+         {"plain/full-s0/test_classes.npy": swap}),
     Case("a row of the ledger removed", "check", "the ledger has no reading", {LEDGER: partial(drop, 1)}),
     Case("a row of the ledger twice", "check", "a recipe has two readings",
          {LEDGER: lambda path: path.write_text(path.read_text() + path.read_text().splitlines()[1] + "\n")}),
-    Case("a row of the ledger under another run's name", "check", "is of the recipe of plain/cpu-s0",
-         {LEDGER: lambda path: path.write_text(path.read_text().replace(",plain/cpu-s0", ",plain/cpu-s9"))}),
+    Case("a row of the ledger under another run's name", "check", "is of the recipe of plain/full-s0",
+         {LEDGER: lambda path: path.write_text(path.read_text().replace(",plain/full-s0", ",plain/full-s9"))}),
     Case("a date of the ledger", "nothing", "", {LEDGER: partial(digit, r"T\d\d:\d\d:\d")}),
     Case("phase: the parent's count", "check", "phase distilled",
          {f"{PRUNED}/metrics.json": partial(field, "phases.distilled", less)}),
@@ -221,29 +221,29 @@ CASES = [
          {f"{PRUNED}/metrics.json": partial(field, "phases.pruned_without_sparse_learning", less)}),
     Case("phase: pruned after sparse learning", "nothing", "",
          {f"{PRUNED}/metrics.json": partial(field, "phases.pruned", less)}),
-    Case("group norms before sparse learning", "check", "group_norms.json is not of the weights of vanilla/cpu-s3",
+    Case("group norms before sparse learning", "check", "group_norms.json is not of the weights of vanilla/full-s3",
          {f"{PRUNED}/group_norms.json": partial(field, "before.0.0", better)}),
     Case("group norms after sparse learning", "nothing", "",
          {f"{PRUNED}/group_norms.json": partial(field, "after.0.0", better)}),
     Case("sensitivity of the first group, pruned by half", "replay", "pruned again it is",
-         {"distilled/cpu-s0/sensitivity.json": partial(field, "correct.0.2", less)}),
+         {"distilled/full-s0/sensitivity.json": partial(field, "correct.0.2", less)}),
     Case("sensitivity of another group or ratio", "nothing", "",
-         {"distilled/cpu-s0/sensitivity.json": partial(field, "correct.1.0", less)}),
+         {"distilled/full-s0/sensitivity.json": partial(field, "correct.1.0", less)}),
     Case("sensitivity of other weights", "check", "not of these weights",
-         {"distilled/cpu-s0/sensitivity.json": partial(field, "weights", lambda one: one[::-1])}),
+         {"distilled/full-s0/sensitivity.json": partial(field, "weights", lambda one: one[::-1])}),
     Case("soft targets", "check", "not what soft_targets.json",
-         {"teacher/cpu-s0/soft_targets.npy": partial(flip, -1, 0x01)}),
+         {"teacher/full-s0/soft_targets.npy": partial(flip, -1, 0x01)}),
     Case("soft targets of training images and their sum, weights not in the cache", "nothing", "",
-         {"teacher/cpu-s0/soft_targets.json": lambda path: None, "teacher/cpu-s0/soft_targets.npy": other_views}),
-    Case("a seed removed", "check", "labels/cpu-s5 is not there", {"labels/cpu-s5": lambda path: path.unlink()}),
-    Case("a run copied as a further seed", "check", "labels/cpu-s4 holds numbers or weights of labels/cpu-s3",
-         {"labels/cpu-s4": lambda path: path.name == "recipe.json" or copied_from("labels/cpu-s3", path)}),
+         {"teacher/full-s0/soft_targets.json": lambda path: None, "teacher/full-s0/soft_targets.npy": other_views}),
+    Case("a seed removed", "check", "labels/full-s5 is not there", {"labels/full-s5": lambda path: path.unlink()}),
+    Case("a run copied as a further seed", "check", "labels/full-s4 holds numbers or weights of labels/full-s3",
+         {"labels/full-s4": lambda path: path.name == "recipe.json" or copied_from("labels/full-s3", path)}),
     Case("a recipe of another seed under a run's name", "check", "its seed is 7, 3 is asked for",
-         {"labels/cpu-s3/recipe.json": partial(remake, seed=7)}),
+         {"labels/full-s3/recipe.json": partial(remake, seed=7)}),
     Case("a number of a recipe", "check", "its digest is not that of its numbers",
-         {"labels/cpu-s3/recipe.json": partial(field, "images", more)}),
+         {"labels/full-s3/recipe.json": partial(field, "images", more)}),
     Case("a trial's setting in trials.csv", "check", "trials.csv is not of its recipe's grid",
-         {"tuning/cpu/trials.csv": partial(cell, 1, 1, more)}),
+         {"tuning/full/trials.csv": partial(cell, 1, 1, more)}),
     Case("threads, hardware or seconds of a run", "nothing", "",
          {f"{ARM}/environment.json": partial(field, "cores", more),
           f"{ARM}/metrics.json": partial(field, "wall_s", more)}),
@@ -253,7 +253,7 @@ CASES = [
 
 def change_with_sums(hand, case):
     hand({f"runs/{name}": how for name, how in case.changes.items()})
-    hand({"runs/SHA256SUMS": lambda path: path.write_text(store.sums("cpu"))})
+    hand({"runs/SHA256SUMS": lambda path: path.write_text(store.sums("full"))})
 
 
 def replayed(run, monkeypatch):
@@ -263,28 +263,32 @@ def replayed(run, monkeypatch):
 
 
 def test_what_is_committed_passes_every_check(committed):
-    assert check.of_store(Store("cpu")) == []
+    assert check.of_store(Store("full")) == []
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.what)
 def test_with_sums_report_and_notebooks_made_anew(case, hand, monkeypatch):
     """Of the runs only the changed ones, two that the ledger tells of, their parents and other seeds are looked at."""
-    of_run, runs, touched = check.of_run, Store("cpu").every(), {"/".join(name.split("/")[:2]) for name in case.changes}
-    told = touched | ({"plain/cpu-s0", "teacher/cpu-s0"} if LEDGER in case.changes else set())
+    of_run, runs, touched = (
+        check.of_run,
+        Store("full").every(),
+        {"/".join(name.split("/")[:2]) for name in case.changes},
+    )
+    told = touched | ({"plain/full-s0", "teacher/full-s0"} if LEDGER in case.changes else set())
     near = {name.partition("/")[0] for name in told} | {"vanilla", "distilled"}
     kept = [run.folder for run in runs if run.folder.parent.name in near]
     monkeypatch.setattr(Store, "every", lambda _: [Run(one) for one in kept if (one / "recipe.json").is_file()])
     monkeypatch.setattr(check, "of_run", lambda run, fashion: of_run(run, fashion) if run.name in told else [])
     change_with_sums(hand, case)
-    lines = check.of_store(Store("cpu"))
+    lines = check.of_store(Store("full"))
     assert any(case.told in line for line in lines) if case.seen == "check" else lines == [], lines
 
 
 def test_tests_of_a_tree_that_lacks_a_run_name_it_and_end(hand, committed):
     session = SimpleNamespace(config=SimpleNamespace())
     conftest.pytest_sessionstart(session)
-    hand({"runs/labels/cpu-s5/recipe.json": lambda path: path.unlink()})
-    with pytest.raises(pytest.exit.Exception, match="labels/cpu-s5"):
+    hand({"runs/labels/full-s5/recipe.json": lambda path: path.unlink()})
+    with pytest.raises(pytest.exit.Exception, match="labels/full-s5"):
         conftest.pytest_sessionstart(session)
 
 
@@ -293,7 +297,7 @@ def test_tests_of_a_tree_that_lacks_a_run_name_it_and_end(hand, committed):
 def test_replay_sees_it_or_nothing_does(case, hand, monkeypatch):
     change_with_sums(hand, case)
     names = {"/".join(name.split("/")[:2]) for name in case.changes}
-    problems = [line for run in Store("cpu").every() if run.name in names for line in replayed(run, monkeypatch)]
+    problems = [line for run in Store("full").every() if run.name in names for line in replayed(run, monkeypatch)]
     assert any(case.told in line for line in problems) if case.seen == "replay" else problems == [], problems
 
 
@@ -306,17 +310,17 @@ def test_the_page_on_trust_shows_every_case():
 
 def test_what_is_changed_under_runs_is_named_by_its_sum(hand, committed):
     changes = {
-        "distilled/cpu-s0/model.safetensors": partial(flip, -1, 0x40),
-        "plain/cpu-s2/history.csv": lambda path: path.unlink(),
-        "plain/cpu-s2/stranger.csv": lambda path: path.write_text(""),
+        "distilled/full-s0/model.safetensors": partial(flip, -1, 0x40),
+        "plain/full-s2/history.csv": lambda path: path.unlink(),
+        "plain/full-s2/stranger.csv": lambda path: path.write_text(""),
         "test_ledger.csv": partial(cell, 1, 3, more),
     }
     hand({f"runs/{name}": how for name, how in changes.items()})
-    assert list(check.sums("cpu")) == [f"{', '.join(changes)}: changed, missing or new"]
+    assert list(check.sums("full")) == [f"{', '.join(changes)}: changed, missing or new"]
 
 
 def test_missing_sums_are_told_and_stay_missing(hand, committed, monkeypatch):
     monkeypatch.setattr(check, "of_run", lambda *_: [])
     hand({"runs/SHA256SUMS": lambda path: path.unlink()})
-    assert check.of_store(Store("cpu")) == ["SHA256SUMS: missing"]
+    assert check.of_store(Store("full")) == ["SHA256SUMS: missing"]
     assert not (committed / "runs/SHA256SUMS").exists()

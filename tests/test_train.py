@@ -214,8 +214,8 @@ def test_the_delivered_network_is_of_the_profile_and_has_its_weights(walk_done, 
     run.weights.unlink()
     with pytest.raises(InputError, match=r"compressed/smoke-s0.*no model\.safetensors"):
         Store("smoke").delivered.network()
-    field("run", lambda _: "compressed/cpu-s0", root("smoke") / "delivered.json")
-    with pytest.raises(InputError, match="profile smoke: the delivered network is compressed/cpu-s0"):
+    field("run", lambda _: "compressed/full-s0", root("smoke") / "delivered.json")
+    with pytest.raises(InputError, match="profile smoke: the delivered network is compressed/full-s0"):
         Store("smoke").delivered.network()
 
 

@@ -22,7 +22,7 @@ class Experiment:
     group: str  # chain, finalists, arms, ablation, frontier
     numbers: str  # key of the profile
     teacher: str | None = None  # row whose soft targets are learnt from
-    setting: str | None = None  # temperature and alpha: chosen, study, finalist-1, finalist-2
+    setting: str | None = None  # temperature and alpha: chosen, finalist-1, finalist-2
     parent: str | None = None  # row whose network is pruned, of the same seed
     seeds: str = "walk"  # key of the profile's seeds
     longer: str | None = None  # in one schedule, as its own and that row's in all; `itself`: without sparse learning
@@ -30,7 +30,6 @@ class Experiment:
     ratio: float | None = None
     change: tuple[tuple[str, object], ...] = ()  # fields of the recipe, or of its `fit` as fit.NAME
     keep: tuple[str, ...] = ("weights",)  # weights, logits, classes, group_norms
-    profiles: tuple[str, ...] = tuple(PROFILES)  # that train it
 
     @property
     def kind(self) -> type[Recipe]:
@@ -42,11 +41,9 @@ class Experiment:
 _CHOSEN = {"teacher": "teacher", "setting": "chosen"}
 _PRUNED = {"numbers": "compressed", "parent": "distilled", "ratio": RATIO, "keep": ("weights", "group_norms")}
 _ARM = {"group": "arms", "numbers": "study", "seeds": "arms", "keep": ("logits",)}
-_KD = {"teacher": "teacher", "setting": "study"}
 _ABLATION = {"group": "ablation", "seeds": "arms", "keep": ("classes", "group_norms")}
 _CUT = _ABLATION | {"numbers": "study pruning", "parent": "vanilla", "ratio": RATIO}
 _FRONTIER = _CHOSEN | {"group": "frontier", "numbers": "frontier", "parent": "distilled", "seeds": "frontier"}
-_OLD = ("smoke", "cpu")  # what full does not train
 
 EXPERIMENTS = Named("experiment", {
     "teacher": Experiment("ResNet-50, the teacher", "what can be learnt from?", "chain", "teacher", seeds="first"),
@@ -55,7 +52,7 @@ EXPERIMENTS = Named("experiment", {
     "compressed": Experiment("pruned and fine-tuned", "what is left at half the size?", "chain", **_PRUNED, **_CHOSEN),
     "scratch": Experiment(
         "the same widths from scratch", "does pruning beat training its widths at once?", "chain", "student",
-        seeds="scratch", longer="compressed", widths=NARROW, **_CHOSEN,
+        longer="compressed", widths=NARROW, **_CHOSEN,
     ),
     "unpruned": Experiment(
         "ResNet-14, trained as long", "what are the removed channels worth?", "chain", "student",
@@ -69,53 +66,29 @@ EXPERIMENTS = Named("experiment", {
         for number in (1, 2)
     },
     "vanilla": Experiment(
-        "vanilla KD", "the arm that the others are held against", **_ARM | _KD | {"keep": ("weights", "logits")}
+        "vanilla KD", "the arm that the others are held against", **_ARM | _CHOSEN | {"keep": ("weights", "logits")}
     ),
     "labels": Experiment("the labels alone", "does distillation help?", **_ARM),
-    "smoothed": Experiment(
-        "label smoothing 0.1, no teacher", "is it smoothing?", **_ARM, profiles=_OLD,
-        change=(("fit.label_smoothing", 0.1),),
-    ),
     "kl_mean": Experiment(
-        "KD with the mean reduction", "what does the common bug cost?", **_ARM | _KD, change=(("loss", "kl_mean"),)
+        "KD with the mean reduction", "what does the common bug cost?", **_ARM | _CHOSEN, change=(("loss", "kl_mean"),)
     ),
     "same_view": Experiment(
-        "KD, targets of the view that the student sees", "do student and teacher need the same view?", **_ARM | _KD,
-        profiles=("smoke", "full"), change=(("targets", "same view"),),
+        "KD, targets of the view that the student sees", "do student and teacher need the same view?", **_ARM | _CHOSEN,
+        change=(("targets", "same view"),),
     ),
     "fixed_teacher": Experiment(
-        "KD, targets of the un-augmented image", "do views matter?", **_ARM | _KD, change=(("targets", "identity"),)
+        "KD, targets of the un-augmented image", "do views matter?", **_ARM | _CHOSEN, change=(("targets", "identity"),)
     ),
-    "decoupled": Experiment(
-        "decoupled KD", "does weighing the parts apart help?", **_ARM | _KD, profiles=_OLD,
-        change=(("loss", "decoupled"),),
-    ),
-    "standardised": Experiment(
-        "KD of standardised logits", "does a free range help?", **_ARM | _KD, profiles=_OLD,
-        change=(("loss", "standardised"),),
-    ),
-    "pruned": Experiment("the whole recipe", "the arm that the others are held against", **_CUT | _KD),
+    "pruned": Experiment("the whole recipe", "the arm that the others are held against", **_CUT | _CHOSEN),
     "pruned_directly": Experiment(
-        "without sparse learning", "what does sparse learning add?", **_CUT | _KD, longer="itself"
+        "without sparse learning", "what does sparse learning add?", **_CUT | _CHOSEN, longer="itself"
     ),
     "pruned_labels": Experiment("labels alone from sparse learning on", "does KD help after pruning?", **_CUT),
-    "scratch_distilled": Experiment(
-        "the same widths from scratch, KD", "does pruning beat training its widths at once?",
-        **_ABLATION | _KD | {"keep": ("classes",)}, numbers="study", longer="pruned", widths=NARROW, profiles=_OLD,
-    ),
-    "scratch_labels": Experiment(
-        "from scratch, labels alone", "the same without a teacher", **_ABLATION | {"keep": ("classes",)},
-        numbers="study", longer="pruned", widths=NARROW, profiles=_OLD,
-    ),
     **{
         f"frontier-{ratio:g}": Experiment(
-            f"pruned by {ratio:g}", "how far can it go?", **_FRONTIER, ratio=ratio, profiles=profiles,
-            keep=("classes", "group_norms"),
+            f"pruned by {ratio:g}", "how far can it go?", **_FRONTIER, ratio=ratio, keep=("classes", "group_norms")
         )
-        for ratio, profiles in (
-            (0.0, ("full",)), (0.1, ("cpu",)), (0.2, ("cpu", "full")), (RATIO, ("smoke", "cpu", "full")),
-            (0.4, ("cpu",)), (0.5, ("smoke", "cpu", "full")), (0.6, ("cpu",)), (0.7, ("cpu", "full")),
-        )
+        for ratio in (0.0, 0.2, RATIO, 0.5, 0.7)
     },
 })  # fmt: skip
 
@@ -135,9 +108,8 @@ class Recipes:
         return None
 
     def names(self, group: str | None = None) -> list[str]:
-        """The rows that the profile trains, of one group or of all, in the catalogue's order."""
-        rows = EXPERIMENTS.items()
-        return [name for name, row in rows if self.profile in row.profiles and group in (None, row.group)]
+        """The rows of one group or all, in the catalogue's order."""
+        return [name for name, row in EXPERIMENTS.items() if group in (None, row.group)]
 
     def members(self, name: str) -> list[str]:
         """The rows that a name stands for: all, a group's, or a row's own."""
@@ -147,11 +119,6 @@ class Recipes:
     def seeds(self, name: str) -> tuple[int, ...]:
         """The seeds with which a row is trained, its first one first."""
         return self.numbers["seeds"][EXPERIMENTS[name].seeds]
-
-    def which(self, name: str) -> str | None:
-        """Which temperature and alpha a row is trained at (see `setting`); None for labels alone."""
-        which = EXPERIMENTS[name].setting
-        return self.numbers["setting of studies"] if which == "study" else which
 
     def listing(self) -> str:
         """The rows, a line each: group, name, seeds and what is asked."""
@@ -163,21 +130,19 @@ class Recipes:
 
     def tuning(self) -> TuningRecipe:
         """The recipe of the search."""
-        values = self.numbers["common"] | self.numbers["tuning"] | {"targets": self.numbers["targets"]}
-        return TuningRecipe(stage="tuning", seed=0, teacher=self.recipe("teacher").digest, **values)
+        values = self.numbers["common"] | self.numbers["tuning"] | {"teacher": self.recipe("teacher").digest}
+        return TuningRecipe(stage="tuning", seed=0, targets="mean", **values)
 
     def recipe(self, name: str, seed: int = 0) -> Recipe:
         """The recipe of a row's run."""
         row, numbers = EXPERIMENTS[name], self.numbers
-        if self.profile not in row.profiles:
-            raise InputError(f"profile {self.profile} does not train {name}; those that do: {', '.join(row.profiles)}")
         values = {"stage": name, "seed": seed} | numbers["common"] | numbers[row.numbers]
         if row.kind is TeacherRecipe and (file := self.course_file(seed)):
             # The course's file was trained elsewhere: none of our training's numbers describe it.
             values |= {"weights": file, "stem": "imagenet", "fit": Fit(epochs=0, lr=0.0)}
         if row.teacher:
-            temperature, alpha = self.setting(self.which(name))
-            learnt = {"teacher": self.recipe(row.teacher).digest, "targets": numbers["targets"]}
+            temperature, alpha = self.setting(row.setting)
+            learnt = {"teacher": self.recipe(row.teacher).digest, "targets": "mean"}
             values |= {"temperature": temperature, "alpha": alpha, **learnt}
         if row.parent:
             values |= {"parent": self.recipe(row.parent, seed).digest, "ratio": row.ratio}

@@ -30,16 +30,15 @@ SETS = {
 
 
 def lowering(told: dict) -> dict[str, str]:
-    """Variables with which a process computes as one did that recorded this environment; AVX2 where none is told."""
+    """Variables with which a process computes as one did that recorded this environment."""
     if told["device"] != "cpu":
         return {}
-    return told.get("lowered_by") or SETS.get(told.get("instruction_set", "AVX2"), {})
+    return told["lowered_by"] or SETS.get(told["instruction_set"], {})
 
 
 def alike(one: dict, other: dict) -> bool:
     """Whether what two environments tell lets the same numbers be expected, with as many threads."""
-    names = ("instruction_set", "device", "packages")
-    return all(name in one and one[name] == other.get(name) for name in names)
+    return all(one[name] == other[name] for name in ("instruction_set", "device", "packages"))
 
 
 @contextmanager

@@ -16,10 +16,10 @@ def needs(name: str, seed: int, recipes: Recipes) -> list[Task]:
     """What must be finished before, in an order in which it can be trained."""
     if (name, seed) == SEARCH:
         return [("teacher", 0)]
-    row, which = EXPERIMENTS[name], recipes.which(name)
+    row = EXPERIMENTS[name]
     found = [(row.teacher, 0)] if row.teacher else []
-    found += [SEARCH] if which else []
-    if which == "chosen":
+    found += [SEARCH] if row.setting else []
+    if row.setting == "chosen":
         found += [(one, number) for one in recipes.names("finalists") for number in recipes.seeds(one)]
     return found + ([(row.parent, seed)] if row.parent else [])
 

@@ -20,10 +20,11 @@ from hw2.training import FORBID, Fit, Task
 #: adding one keeps the digests of older runs.
 FIRST = frozenset({
     "images", "validation", "pad", "views", "view_seed", "stem", "weights", "temperature", "alpha", "teacher",
-    "recalibration", "batch", "warmup", "momentum", "weight_decay", "label_smoothing", "precision",
+    "recalibration", "batch", "warmup", "momentum", "weight_decay", "precision",
 })  # fmt: skip
 #: fields that recipes and their `Fit` had and gave up, at the one value that every run had; another is refused
-RETIRED, RETIRED_FIT = {"iterations": 1, "growing": False}, {"ema": 0.0, "erasing": 0}
+RETIRED = {"iterations": 1, "growing": False}
+RETIRED_FIT = {"ema": 0.0, "erasing": 0, "label_smoothing": 0.0}
 COUNTS = ("images", "validation", "views", "batch", "recalibration")  # at least one; other numbers are at least 0
 
 

@@ -27,7 +27,7 @@ class Metrics(TypedDict):
 
 
 class Environment(TypedDict):
-    """environment.json; runs of before 2026-11-26 lack what is not required."""
+    """environment.json."""
 
     packages: dict[str, str]
     python: str
@@ -37,10 +37,10 @@ class Environment(TypedDict):
     cores: Size
     threads: Size
     code: Sha256
-    commit: NotRequired[str | None]
-    instruction_set: NotRequired[str]
-    flags: NotRequired[list[str]]
-    lowered_by: NotRequired[dict[str, str]]
+    commit: str | None
+    instruction_set: str
+    flags: list[str]
+    lowered_by: dict[str, str]
 
 
 class TrialsEnvironment(TypedDict):

@@ -38,7 +38,7 @@ class Store(catalogue.Recipes):
     """
 
     def __init__(self, profile: str | None = None, file: str | None = None):
-        super().__init__(profile or os.environ.get("HW2_PROFILE") or delivered_profile() or "cpu")
+        super().__init__(profile or os.environ.get("HW2_PROFILE") or delivered_profile() or "full")
         self.root, self.file = root(self.profile), file
         self.setting, self.recipe, self.require = once(self.setting), once(self.recipe), once(self.require)
 

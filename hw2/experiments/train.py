@@ -44,17 +44,17 @@ class Start:
     network: nn.Module
     numbers: Fit
     options: dict  # of `training.Options`
-    objective: training.Objective | None = None
+    objective: training.Objective = training.cross_entropy
 
 
 def layout(recipe: TeacherRecipe) -> torch.memory_format:
     return torch.channels_last if recipe.stem == "stride1" else torch.contiguous_format
 
 
-def objective(recipe: StudentRecipe, work: Work) -> training.Objective | None:
-    """The recipe's loss; None is the cross-entropy alone."""
+def objective(recipe: StudentRecipe, work: Work) -> training.Objective:
+    """The recipe's loss."""
     if recipe.teacher is None:
-        return None
+        return training.cross_entropy
     targets = Store(work.profile).made_by(recipe.teacher).soft_targets.to(work.device)
     return distillation.cached_objective(targets, recipe.temperature, recipe.alpha, recipe.loss, recipe.targets)
 

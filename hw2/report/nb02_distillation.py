@@ -90,6 +90,12 @@ def difference(runs: list[Run], others: list[Run]) -> tuple[np.ndarray, Interval
     return values[:, 0] - values[:, 1], statistics.paired(*values.T)
 
 
+def lost(runs: list[Run], others: list[Run]) -> Interval:
+    """Last validation loss of `runs` minus that of `others`, by seed: mean and interval."""
+    values = [[run.history.val_loss.iloc[-1] for run in pair] for pair in by_seed(runs, others)]
+    return statistics.paired(*np.transpose(values))
+
+
 def against_first(found: dict[str, list[Run]]) -> dict[str, tuple[np.ndarray, Interval]]:
     """Other row -> `difference` of its runs and the first row's."""
     (_, reference), *others = found.items()

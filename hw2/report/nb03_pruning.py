@@ -111,10 +111,10 @@ def draw_norms(data: dict) -> Figure:
     return figure
 
 
-@plot(draw_norms, "Norms of a group's channels before and after sparse learning. Grey: they leave.", "pruned")
+@plot(draw_norms, "Norms of a group's channels before and after sparse learning. Grey: they leave.", "compressed")
 def norms(source: Source) -> dict:
     """groups, a list of {name, before, after (norms in order of size), removed (channels)}; note. The first seed's."""
-    run, groups = source.run("pruned"), []
+    run, groups = source.run("compressed"), []
     found = run.group_norms
     for name, before, after in zip(pruning.group_names(), found["before"], found["after"], strict=True):
         removed = len(before) - pruning.narrowed((len(before),), run.recipe.ratio)[0]

@@ -15,12 +15,15 @@ import pandas as pd
 from PIL import Image
 
 from hw2 import assignment, data, files, grading, report
-from hw2.experiments import check, ledger
+from hw2.experiments import check, ledger, schemas, store
+from hw2.experiments.catalogue import EXPERIMENTS
 from hw2.experiments.run import Run, home
 from hw2.experiments.store import Store
 from hw2.report import nb02_distillation, nb03_pruning, nb04_summary, statistics, style
 from hw2.report.source import Source
 
+#: device of a run -> how its hours are headed
+DEVICES = {"cpu": "hours on the CPU", "cuda": "hours on the accelerator"}
 WRITTEN = ("report.md", "model_card.md", "docs/figures.md", "docs/ledger.md", "docs/speed.md")  # a template each
 LOOK = 2.0  # root mean square difference, of 255, from which on two pictures do not look the same
 #: what figures need that is no row or group of the catalogue: under runs/, and what makes it
@@ -53,9 +56,6 @@ def _provenance(source: Source) -> list[dict]:
     return rows
 
 
-PROVENANCE = style.Table(_provenance, {})
-
-
 def markdown(table: style.Table, source: Source, *code: str) -> str:
     """The table in Markdown; columns of `code` are set as code. No rows: no table."""
     frame = table.in_words(source)
@@ -67,13 +67,30 @@ def markdown(table: style.Table, source: Source, *code: str) -> str:
     return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
 
 
-def _hours(source: Source) -> dict[str, float]:
-    """Processor hours of the search, where it recorded them, of its finalists and of each row of the chain."""
-    told = source.root / "tuning" / source.profile / "environment.json"
-    search = sum(files.read_json(told).get("processor_s", [])) / 3600 if told.is_file() else 0
-    groups = source.group("chain") | {"finalists": [run for runs in source.group("finalists").values() for run in runs]}
-    hours = {name: sum(run.core_hours for run in runs) for name, runs in groups.items()}
-    return hours | ({"search": search} if search else {})
+def _time(source: Source) -> list[dict]:
+    """Runs and hours of the search, of each row of the chain, and of the other groups, by device; and their sums."""
+    told = files.read_json(source.root / "tuning" / source.profile / "environment.json", schemas.TrialsEnvironment)
+    spent = [("search", told["environments"][0]["device"], seconds / 3600) for seconds in told["processor_s"]]
+    for name, row in EXPERIMENTS.items():
+        group = name if row.group == "chain" else row.group
+        spent += [(group, run.environment["device"], run.core_hours) for run in source.runs(name)]
+    frame = pd.DataFrame(spent, columns=["trained", "device", "hours"])
+    sums = frame.pivot_table("hours", "trained", "device", "sum", 0.0, sort=False, margins=True, margins_name="in all")
+    runs = dict(frame.trained.value_counts()) | {"in all": len(frame)}
+    return [
+        {"trained": name, "runs": int(runs[name])} | {words: row.get(key) or None for key, words in DEVICES.items()}
+        for name, row in sums.iterrows()
+    ]
+
+
+def _machines(source: Source) -> list[str]:
+    """The hardware of the catalogue's runs, in words."""
+    told = [run.environment for name in EXPERIMENTS for run in source.runs(name)]
+    words = [f"{one['hardware']} (torch {one['packages']['torch']}, threads a run: {one['threads']})" for one in told]
+    return [f"{one}: {count} runs" for one, count in pd.Series(words).value_counts().items()]
+
+
+PROVENANCE, TIME = style.Table(_provenance, {}), style.Table(_time, dict.fromkeys(DEVICES.values(), "{:.1f}".format))
 
 
 def _p(one: Run, other: Run, source: Source) -> str | None:
@@ -87,7 +104,7 @@ def context(source: Source) -> dict:
     """What the templates may name: the source, and what is computed from it."""
     run, chain = source.delivered, source.group("chain")
     current = {one.recipe.digest for runs in chain.values() for one in runs}
-    readings = [one for one in ledger.ledger(run.profile).to_dict("records") if f"/{run.profile}-s" in one["run"]]
+    readings = ledger.ledger(run.profile).to_dict("records")
     return {
         "source": source,
         "delivered": run,
@@ -102,12 +119,15 @@ def context(source: Source) -> dict:
         "mean": statistics.spread(nb02_distillation.tested(chain["compressed"])),
         "calibration": statistics.calibration(*source.confidences("compressed")),
         "readings": [row | {"current": row["recipe"] in current} for row in readings],
-        "hours": _hours(source),
+        "aims": nb04_summary.aim_rows(source),
+        "machines": _machines(source),
+        "time": markdown(TIME, source),
         "others": nb03_pruning.public(),
-        "other_threads": sorted({one.environment["threads"] for runs in chain.values() for one in runs[1:]}),
+        "best": store.best(source.trials),
         "nb02": nb02_distillation,
         "nb03": nb03_pruning,
-        "difference": lambda one, other: nb02_distillation.difference(source.runs(one), source.runs(other)),
+        "difference": lambda *names: nb02_distillation.difference(*map(source.runs, names)),
+        "lost": lambda *names: nb02_distillation.lost(*map(source.runs, names)),
         "p": lambda *names: _p(*map(source.run, names), source),
         "statistics": statistics,
         "table": lambda name, *code: markdown(report.TABLES[name], source, *code),

@@ -92,12 +92,12 @@ def use_run(folder: Path) -> None:
 def json_readers(folder: Path) -> dict[str, Reader]:
     """Every reader of JSON, by the files of a compressed run, of a search, and of what stands beside."""
     found = {
-        "runs/delivered.json": lambda path: Store("cpu").named(),
+        "runs/delivered.json": lambda path: Store("full").named(),
         "runs/bench.json": lambda path: read_json(path, schemas.Bench),
-        "runs/distilled/cpu-s0/sensitivity.json": lambda path: run.Run(path.parent).sensitivity,
+        "runs/distilled/full-s0/sensitivity.json": lambda path: run.Run(path.parent).sensitivity,
     }
     for name in ("metrics", "environment", "recipe", "group_norms"):
-        found[f"runs/pruned/cpu-s3/{name}.json"] = lambda path: use_run(path.parent)
+        found[f"runs/pruned/full-s3/{name}.json"] = lambda path: use_run(path.parent)
     for name in ("environment", "recipe"):
         found[f"runs/tuning/full/{name}.json"] = lambda path: run.trials(path.parent)
     for name in {Path(name).parent for name in found}:
@@ -119,7 +119,7 @@ def readers(monkeypatch, tmp_path) -> dict[str, Reader]:
     others = json_readers(tmp_path)
     monkeypatch.setattr(data, "PROJECT", tmp_path)
     (tmp_path / "run").mkdir()
-    made = (tmp_path / "runs/pruned/cpu-s3/recipe.json").read_bytes()
+    made = (tmp_path / "runs/pruned/full-s3/recipe.json").read_bytes()
     submission = table(("id", "pred"), *enumerate(CLASSES.tolist()))
     trials = [(n, 2.0**n, 0.5, 0.1, n % 2, 1, 64, 30 + n, "COMPLETE") for n in range(4)]
     history = table(run.HISTORY, (1, 0.1, 2.5, 2.25, 0.5), (2, 1e-5, 1.5, 1.25, 0.75))
