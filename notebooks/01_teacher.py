@@ -116,8 +116,9 @@ report.show("teacher_curves")
 # %% [markdown]
 # ## Is it better than its students?
 #
-# Hardly: the table holds means over the seeds. Ours is above the course's teacher, which has 92.4 % on the test set, and about level with the
-# small networks. They learn from something better: the mean of its answers to several views of an image.
+# No, it is level with them. On the test set it has 94.14 %, a ResNet-14 alone 94.07 %, a distilled one 94.25 %. That is above the course's
+# teacher with 92.4 %. Students learn from something better than a single answer: the mean of its answers to several views, further below.
+# The table holds means over the seeds.
 
 # %%
 report.table("results")
@@ -125,7 +126,7 @@ report.table("results")
 # %% [markdown]
 # ## Where does it err?
 #
-# Between garments of one outline. The cell prints its most frequent mistakes on the validation split.
+# Between garments of one outline: most often it takes a shirt for a T-shirt. The cell prints its most frequent mistakes on validation.
 
 # %%
 logits, labels = teacher.soft_targets[0][validation], fashion.train_labels[validation]
@@ -155,17 +156,17 @@ report.show("soft_targets")
 # %% [markdown]
 # ## What does the student receive?
 #
-# The mean of the teacher's logits over the views of an image. The logits are computed once, in half precision, so a student's training
-# never runs the ResNet-50. The mean knows more than a single answer:
+# The mean of the teacher's logits over the views of an image. It knows more than a single answer: 94.74 % in place of 94.36 % on
+# validation. The logits are computed once, in half precision, so a student's training never runs the ResNet-50.
 
 # %%
 shape = tuple(teacher.soft_targets.shape)
 print("{} views x {:,} images x {} logits".format(*shape))
 assert shape == (teacher.recipe.views, len(fashion.train_labels), len(data.CLASSES))
 means = teacher.soft_targets.double().mean(dim=0)[validation]
-for words, answer in (("of the image as it is", logits.double()), ("mean over the views", means)):
-    loss, right = functional.cross_entropy(answer, labels), (answer.argmax(dim=1) == labels).double().mean()
-    print(f"{words}: validation accuracy {right:.2%}, loss {loss:.3f}")
+share = (means.argmax(dim=1) == labels).double().mean()
+for words, answer, right in (("image as it is", logits.double(), teacher.val_accuracy), ("mean over views", means, share)):
+    print(f"{words:15} validation accuracy {right:.2%}, loss {functional.cross_entropy(answer, labels):.3f}")
 
 # %% [markdown]
 # ## What we learned

@@ -129,8 +129,8 @@ table.assign(left=(table.after / table.before).map("{:.0%}".format))
 # %% [markdown]
 # ## What does the accuracy do on the way?
 #
-# It falls when channels leave, and most of it is back after recalibration, which trains no weight. The table holds mean and standard deviation
-# over the seeds. The figure shows seed 0, with and without sparse learning before pruning. Its axis is a logit scale, which spreads the
+# After sparse learning little: it falls from 91.47 % to 90.13 %, and recalibration, which trains no weight, brings that back. Without sparse
+# learning it collapses to 24.30 %. The table holds mean and standard deviation over the seeds. The figure shows seed 0, with and without sparse learning before pruning. Its axis is a logit scale, which spreads the
 # values near 100 %.
 
 # %%
@@ -142,7 +142,8 @@ report.show("phases")
 # %% [markdown]
 # ## Does it matter which channels leave?
 #
-# Yes. Pruned at random, the network is hardly better than guessing. Each further row of the table adds one remedy.
+# Not at once: pruned by norm the network has 12.60 %, hardly better than 10.00 % at random. After sparse learning the weak channels are not
+# needed any more, and it keeps 90.58 %. Each row of the table adds one remedy.
 
 # %%
 torch.manual_seed(0)
@@ -204,7 +205,8 @@ report.show("compressed_curves")
 # %% [markdown]
 # ## Which parts of the recipe matter?
 #
-# The column `verdict` answers for each arm. The ablation changes the recipe in one place at a time, at a smaller budget. All arms end with the same
+# In the end none that three seeds show. Without sparse learning the difference is 0.01 points: fine-tuning makes up for all that pruning broke.
+# With labels alone it is 0.27 points. The ablation changes the recipe in one place at a time, at a smaller budget. All arms end with the same
 # widths, and have seen as many images from the first random weights on. Differences are read as in notebook 2.
 
 # %%
@@ -217,9 +219,9 @@ report.show("ablation")
 # %% [markdown]
 # ## What does each ratio cost?
 #
-# The table prunes the distilled network by several ratios, each fine-tuned for few epochs. So its accuracies are below the delivered
+# From 93.75 % at ratio 0.2 it falls to 91.00 % at 0.7. The table prunes the distilled network by several ratios, each fine-tuned for few epochs. So its accuracies are below the delivered
 # network's, and are compared with one another only. At ratio 0 no channel leaves: what is lost there is the cost of sparse learning and of the
-# short schedule. MACs are multiply-adds for one image, as Torch-Pruning counts them.
+# short schedule. One of its two seeds collapsed in sparse learning. MACs are multiply-adds for one image, as Torch-Pruning counts them.
 
 # %%
 print(nb03_pruning.frontier_note(report.Source()))

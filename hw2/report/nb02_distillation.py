@@ -84,9 +84,9 @@ def at_phase(runs: list[Run], phase: str | None) -> list[float] | None:
     return [run.at_phase(phase) for run in runs] if phase and "phases" in runs[0].metrics else None
 
 
-def difference(runs: list[Run], others: list[Run]) -> tuple[np.ndarray, Interval]:
-    """Validation accuracy of `runs` minus that of `others` by seed, in percentage points; mean and interval."""
-    values = 100 * np.array([[run.val_accuracy for run in pair] for pair in by_seed(runs, others)])
+def difference(runs: list[Run], others: list[Run], of: str = "val_accuracy") -> tuple[np.ndarray, Interval]:
+    """An accuracy of `runs` minus that of `others` by seed, in percentage points; mean and interval."""
+    values = 100 * np.array([[getattr(run, of) for run in pair] for pair in by_seed(runs, others)])
     return values[:, 0] - values[:, 1], statistics.paired(*values.T)
 
 
@@ -163,4 +163,4 @@ def agreement(source: Source) -> dict:
 )
 def student_curves(source: Source) -> dict:
     arms = [curve(source.runs(name), words) for name, words in (("distilled", "distilled"), ("plain", "alone"))]
-    return {"arms": arms, "start": len(arms[0]["epoch"]) // 2 + 1}
+    return {"arms": arms, "start": 3 * len(arms[0]["epoch"]) // 4 + 1}

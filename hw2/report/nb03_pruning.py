@@ -251,9 +251,9 @@ def draw_frontier(data: dict) -> Figure:
     figure, ax = panels((7.5, 4.2))
     ax.plot(data["parameters"], [np.mean(each) for each in data["validation"]], color=style.BLUE, marker="o", ms=6)
     points = zip(data["ratio"], data["parameters"], data["validation"], strict=True)
-    for number, (ratio, count, each) in enumerate(points):
+    for ratio, count, each in points:
         ax.plot([count] * len(each), each, ls="", marker="_", color=style.BLUE, ms=9)
-        beside(ax, f"ratio {ratio:g}", (count, np.mean(each)), (0, -18 if number % 2 else 12), style.BLUE, ha="center")
+        beside(ax, f"ratio {ratio:g}", (count, np.mean(each)), (6, -12), style.BLUE)
     ax.axvline(data["limit"], color=style.GREY, ls="--", lw=1)
     beside(ax, "the limit", (data["limit"], 0.02), (-4, 0), xycoords=("data", "axes fraction"), ha="right")
     ticks = (20_000, 50_000, 100_000, 200_000)

@@ -141,7 +141,7 @@ def draw_curves(data: dict) -> Figure:
     """
     figure, (left, right) = panels((9, 3.4), 1, 2)
     for arm, colour, marker in distinct(data["arms"]):
-        how = {"color": colour, "marker": marker, "ms": 4, "markevery": max(1, len(arm["epoch"]) // 12), "lw": 1.2}
+        how = {"color": colour, "marker": marker, "ms": 4, "markevery": max(1, len(arm["epoch"]) // 12), "lw": 1}
         if "train_loss" in arm:
             left.plot(arm["epoch"], arm["train_loss"], ":", label="training loss", **how)
         if "lr" in arm:
@@ -165,7 +165,7 @@ def draw_curves(data: dict) -> Figure:
     left.set(xlabel="epoch", ylabel="loss", title="Loss")
     right.set(xlabel="epoch", ylabel="validation accuracy", title="Accuracy on the validation split")
     percent(right.yaxis, int("start" in data))
-    left.legend()
+    left.legend(loc="upper right" if "start" in data else "best")
     return figure
 
 

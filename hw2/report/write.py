@@ -86,8 +86,8 @@ def _time(source: Source) -> list[dict]:
 def _machines(source: Source) -> list[str]:
     """The hardware of the catalogue's runs, in words."""
     told = [run.environment for name in EXPERIMENTS for run in source.runs(name)]
-    words = [f"{one['hardware']} (torch {one['packages']['torch']}, threads a run: {one['threads']})" for one in told]
-    return [f"{one}: {count} runs" for one, count in pd.Series(words).value_counts().items()]
+    words = [f"{one['hardware']} (torch {one['packages']['torch']}, threads a run: {one['threads']}" for one in told]
+    return [f"{one}, runs: {count})" for one, count in pd.Series(words).value_counts().items()]
 
 
 PROVENANCE, TIME = style.Table(_provenance, {}), style.Table(_time, dict.fromkeys(DEVICES.values(), "{:.1f}".format))
@@ -98,6 +98,12 @@ def _p(one: Run, other: Run, source: Source) -> str | None:
     if one.test_accuracy is None or other.test_accuracy is None:
         return None
     return nb04_summary.p_value(nb04_summary.mcnemar(source, one, other)[2])
+
+
+def _on_test(runs: list[Run], others: list[Run]) -> statistics.Interval | None:
+    """The difference on the test set; None where it was not read for all."""
+    read = all(run.test_accuracy is not None for run in (*runs, *others))
+    return nb02_distillation.difference(runs, others, "test_accuracy")[1] if read else None
 
 
 def context(source: Source) -> dict:
@@ -127,6 +133,7 @@ def context(source: Source) -> dict:
         "nb02": nb02_distillation,
         "nb03": nb03_pruning,
         "difference": lambda *names: nb02_distillation.difference(*map(source.runs, names)),
+        "on_test": lambda *names: _on_test(*map(source.runs, names)),
         "lost": lambda *names: nb02_distillation.lost(*map(source.runs, names)),
         "p": lambda *names: _p(*map(source.run, names), source),
         "statistics": statistics,
