@@ -149,8 +149,8 @@ print("chosen: T = {:g}, alpha = {:g}".format(*source.setting("chosen")))
 # %% [markdown]
 # ## What in the loss matters?
 #
-# Nothing for certain: all intervals include 0. But in each seed labels alone are worse, by 0.77 points in the mean. The `mean` bug costs
-# 0.42 points. Which views the targets come from hardly matters.
+# No difference was detected: all intervals include 0. Labels alone are worse in each seed, by 0.77 points in the mean, and the `mean` bug
+# by 0.42 points. The views that targets come from differ least.
 #
 # Each arm of this study changes one thing in the loss of Hinton et al., which we call vanilla KD. `labels` has no teacher at all. The arms
 # have seeds of their own, because the search's seeds favour the chosen setting.
@@ -187,8 +187,9 @@ report.show("agreement")
 # %% [markdown]
 # ## Does the teacher help in longer training?
 #
-# Hardly in accuracy: over the seeds by 0.21 points, an interval that includes 0. The validation loss is lower, and its interval excludes 0.
-# Notebook 3 goes on from this student. Its control has the same network, images, views, epochs and seed, and the cross-entropy alone. Of seed 0:
+# In accuracy that was not detected: 0.21 points over the seeds, with an interval that includes 0. The validation loss is lower, and its interval
+# excludes 0. Notebook 3 goes on from this student. Its control has the same network, images, views, epochs and seed, and the cross-entropy
+# alone. For seed 0:
 
 # %%
 for name, run in (("distilled", distilled), ("alone", plain)):
@@ -211,7 +212,7 @@ print("Chosen by longer training: T = {:g}, alpha = {:g}.".format(*source.settin
 print(f"Distilled minus alone, {len(each)} seeds: {statistics.points(gain)} points ({statistics.bounds(gain)}): {words}.")
 loss = nb02_distillation.lost(source.runs("distilled"), source.runs("plain"))
 bounds = " to ".join(f"{value:+.3f}" for value in loss[1:] if value is not None)
-print(f"Its validation loss is {loss[0]:+.3f} apart ({bounds}).")
+print(f"Its validation loss changes by {loss[0]:+.3f} ({bounds}).")
 
 # %% [markdown]
 # ## Try it yourself

@@ -22,7 +22,9 @@ TRAIN, VALIDATION = torch.arange(100), torch.arange(500, 564)
 PLAIN = Fit(epochs=2, lr=0.1, batch=40)  # three steps an epoch
 
 
-def fit(few, numbers=PLAIN, network=None, task=None, *, seed=0, objective=None, checkpoint=None, **options):
+def fit(
+    few, numbers=PLAIN, network=None, task=None, *, seed=0, objective=training.cross_entropy, checkpoint=None, **options
+):
     """`training.fit` of a tiny network on 100 images, with further arguments as options."""
     network, task, options = network or tiny_network(), task or Task(few, TRAIN, VALIDATION), Options(**options)
     how = {"seed": seed, "objective": objective, "checkpoint": checkpoint, "options": options}

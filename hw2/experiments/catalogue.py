@@ -51,11 +51,11 @@ EXPERIMENTS = Named("experiment", {
     "distilled": Experiment("ResNet-14, distilled", "what do soft targets add?", "chain", "student", **_CHOSEN),
     "compressed": Experiment("pruned and fine-tuned", "what is left at half the size?", "chain", **_PRUNED, **_CHOSEN),
     "scratch": Experiment(
-        "the same widths from scratch", "does pruning beat training its widths at once?", "chain", "student",
+        "the same widths, distilled from scratch", "does pruning beat training its widths at once?", "chain", "student",
         longer="compressed", widths=NARROW, **_CHOSEN,
     ),
     "unpruned": Experiment(
-        "ResNet-14, trained as long", "what are the removed channels worth?", "chain", "student",
+        "ResNet-14, distilled as long", "what are the removed channels worth?", "chain", "student",
         seeds="first", longer="compressed", **_CHOSEN,
     ),
     **{
@@ -73,7 +73,7 @@ EXPERIMENTS = Named("experiment", {
         "KD with the mean reduction", "what does the common bug cost?", **_ARM | _CHOSEN, change=(("loss", "kl_mean"),)
     ),
     "same_view": Experiment(
-        "KD, targets of the view that the student sees", "do student and teacher need the same view?", **_ARM | _CHOSEN,
+        "KD, targets of the student's own view", "do student and teacher need the same view?", **_ARM | _CHOSEN,
         change=(("targets", "same view"),),
     ),
     "fixed_teacher": Experiment(

@@ -57,7 +57,9 @@ def confused(true: Tensor, predicted: Tensor) -> dict:
 
 
 @plot(
-    draw_confusion, "The teacher on validation: images by true and predicted class. Colour: share of a row.", "teacher"
+    draw_confusion,
+    "The teacher on validation: images by true and predicted class. Colour: share of a row, errors only.",
+    "teacher",
 )
 def teacher_confusion(source: Source) -> dict:
     return confused(source.held_out[1], source.teacher_logits.argmax(1))
@@ -75,7 +77,7 @@ def draw_soft_targets(data: dict) -> Figure:
         ax.set_ylim(0, 1)
         ax.grid(axis="x", visible=False)
         percent(ax.yaxis)
-    grid[0, 1].legend(ncols=total, loc="upper right", fontsize=8)
+    grid[0, 1].legend(ncols=total, loc="lower right", bbox_to_anchor=(1.0, 1.0), fontsize=8)
     return figure
 
 

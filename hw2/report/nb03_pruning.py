@@ -57,7 +57,7 @@ def draw_phases(data: dict) -> Figure:
     return figure
 
 
-@plot(draw_phases, "Validation accuracy after each phase of the compression. The axis is a logit scale.", "compressed")
+@plot(draw_phases, "Validation accuracy of seed 0 after each phase of the compression, on a logit scale.", "compressed")
 def phases(source: Source) -> dict:
     """names; lines, a list of {name, place, value}: accuracies of the delivered run at some of the names."""
     run, lines = source.run("compressed"), []
@@ -81,10 +81,15 @@ def compressed_curves(source: Source) -> dict:
     return {"arms": [curve([run], "sparse learning, then fine-tuning", "lr")], "mark": mark}
 
 
-RIVALS = {"compressed": "pruned", "scratch": "the same widths from scratch", "unpruned": "not pruned"}
+RIVALS = {"compressed": "pruned", "scratch": "from scratch", "unpruned": "not pruned"}
 
 
-@plot(draw_curves, "The pruned network and its two controls by epoch. Dashed: distillation ends.", *RIVALS, "distilled")
+@plot(
+    draw_curves,
+    "The pruned network and its two controls, the last quarter of their epochs. A line is a seed.",
+    *RIVALS,
+    "distilled",
+)
 def rivals(source: Source) -> dict:
     """All see as many epochs; the pruned network's begin as its parent's."""
     arms = [curve(source.runs(name), words) for name, words in RIVALS.items()]
@@ -92,7 +97,7 @@ def rivals(source: Source) -> dict:
     for column in ("val_loss", "val_accuracy"):
         arms[0][column] = [first + then for first, then in zip(parent[column], arms[0][column], strict=True)]
     arms[0]["epoch"] = list(range(1, len(arms[0]["val_loss"][0]) + 1))
-    return {"arms": arms, "start": 3 * len(arms[0]["epoch"]) // 4, "mark": [len(parent["epoch"]) + 0.5, ""]}
+    return {"arms": arms, "start": 3 * len(arms[0]["epoch"]) // 4 + 1}
 
 
 def draw_norms(data: dict) -> Figure:
@@ -106,7 +111,7 @@ def draw_norms(data: dict) -> Figure:
         ax.set(xlim=(0.5, len(place) + 0.5), ylim=(0, None))
     axes[0, 0].legend(loc="upper left", fontsize=8)
     figure.supxlabel("channels, weakest first", fontsize=10)
-    figure.supylabel("norm, as a share of the group's root mean square", fontsize=10)
+    figure.supylabel("norm, relative to the group's root mean square", fontsize=10)
     figure.suptitle(data["note"], fontsize=10, color=style.GREY)
     return figure
 
@@ -271,4 +276,4 @@ def frontier(source: Source) -> dict:
     columns = {"ratio": "ratio", "parameters": "parameters", "validation": "in the end"}
     rows = frontier_rows(source)[1:]
     found = {name: [row[column] for row in rows] for name, column in columns.items()}
-    return found | {"limit": LIMIT, "note": f"the distilled network, pruned: {frontier_note(source)}"}
+    return found | {"limit": LIMIT, "note": f"the distilled network, pruned: {frontier_note(source)}; dashes are seeds"}

@@ -136,7 +136,7 @@ def draw_curves(data: dict) -> Figure:
     """Loss and accuracy by epoch, a line for each seed.
 
     data: arms, a list of {name, epoch, val_loss, val_accuracy}, these two with a list for each seed; mark, optional
-    [epoch, text]; start, optional: the epoch from which on all values are in view. An arm may have lr and train_loss; a
+    [epoch, text]; start, optional: the first epoch that is shown. An arm may have lr and train_loss; a
     loss with soft targets is no cross-entropy and must not stand beside val_loss.
     """
     figure, (left, right) = panels((9, 3.4), 1, 2)
@@ -157,6 +157,7 @@ def draw_curves(data: dict) -> Figure:
             seen = np.concatenate([np.array(arm[column])[:, data["start"] - 1 :].flatten() for arm in data["arms"]])
             margin = 0.1 * np.ptp(seen) or 0.01
             ax.set_ylim(seen.min() - margin, seen.max() + margin)
+            ax.set_xlim(data["start"] - 0.5, data["arms"][0]["epoch"][-1] + 0.5)
         if "mark" in data:
             epoch, text = data["mark"]
             ax.axvline(epoch, color=GREY, lw=1, ls="--")

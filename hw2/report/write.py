@@ -17,7 +17,7 @@ from PIL import Image
 from hw2 import assignment, data, files, grading, report
 from hw2.experiments import check, ledger, schemas, store
 from hw2.experiments.catalogue import EXPERIMENTS
-from hw2.experiments.run import Run, home
+from hw2.experiments.run import Run, home, trials
 from hw2.experiments.store import Store
 from hw2.report import nb02_distillation, nb03_pruning, nb04_summary, statistics, style
 from hw2.report.source import Source
@@ -84,8 +84,11 @@ def _time(source: Source) -> list[dict]:
 
 
 def _machines(source: Source) -> list[str]:
-    """The hardware of the catalogue's runs, in words."""
-    told = [run.environment for name in EXPERIMENTS for run in source.runs(name)]
+    """The hardware of all runs and trials, in words."""
+    trained = [run for name in EXPERIMENTS for run in source.runs(name)] + trials(
+        source.root / "tuning" / source.profile
+    )
+    told = [run.environment for run in trained]
     words = [f"{one['hardware']} (torch {one['packages']['torch']}, threads a run: {one['threads']}" for one in told]
     return [f"{one}, runs: {count})" for one, count in pd.Series(words).value_counts().items()]
 
