@@ -208,7 +208,7 @@ CASES = [
          {"plain/full-s0/metrics.json": one_right, LEDGER: partial(cell, READING, 3, more)}),
     Case("kept answers to the test set, their count unchanged", "replay", "test_classes.npy is not what the weights",
          {"plain/full-s0/test_classes.npy": swap}),
-    Case("a row of the ledger removed", "check", "the ledger has no reading", {LEDGER: partial(drop, READING)}),
+    Case("a row of the ledger removed", "check", "its test set was not read", {LEDGER: partial(drop, READING)}),
     Case("a row of the ledger twice", "check", "a recipe has two readings",
          {LEDGER: lambda path: path.write_text(path.read_text() + path.read_text().splitlines()[1] + "\n")}),
     Case("a row of the ledger under another run's name", "check", "is of the recipe of plain/full-s0",

@@ -58,7 +58,7 @@ def pipeline(source: Source) -> dict:
     for number, name in enumerate(main + controls):
         runs, place = source.runs(name), (number % 3, 1 - number // 3)
         told = f"{runs[0].parameters:,} parameters, {np.mean([run.val_accuracy for run in runs]):.2%}"
-        text = textwrap.fill(EXPERIMENTS[name].words, 26) + f"\n{told}"
+        text = textwrap.fill(EXPERIMENTS[name].words, 30) + f"\n{told}"
         boxes.append({"text": text, "place": place, "main": name in main})
     views, ratio = source.run("teacher").recipe.views, source.delivered.recipe.ratio
     arrows = [[0, 1, f"soft targets\nof {views} views"], [1, 2, f"sparse learning,\npruned by {ratio},\nfine-tuned"]]

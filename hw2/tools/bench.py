@@ -33,7 +33,7 @@ class Case:
     ratio_to: str | None = None
 
 
-def train(widths: tuple[int, ...], data: FashionMNIST, objective: training.Objective | None = None) -> float:
+def train(widths: tuple[int, ...], data: FashionMNIST, objective: training.Objective = training.cross_entropy) -> float:
     """Images a second of `training.fit`: a ResNet-14's second epoch, in which a view is cut, of `IMAGES` images."""
     times, task = [], training.Task(data, torch.arange(IMAGES), torch.arange(10), views=2)
     options = training.Options(after_epoch=lambda *_: times.append(time.perf_counter()))
