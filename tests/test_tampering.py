@@ -162,9 +162,7 @@ class Case(NamedTuple):
 
 
 ARM, PLAIN, PRUNED, LEDGER = "finalist-1/full-s0", "plain/full-s1", "pruned/full-s3", "test_ledger.csv"
-READING = next(
-    number for number, line in enumerate((root("full") / LEDGER).read_text().splitlines()) if ",plain/full-s0," in line
-)
+READING = (root("full") / LEDGER).read_text().partition(",plain/full-s0,")[0].count("\n")  # its line
 counted = partial(field, "val_correct", lambda count: count + 20)
 scored = partial(cell, -1, 4, lambda share: (share * 5000 + 20) / 5000)
 one_right = partial(field, "test_correct", more)

@@ -152,9 +152,8 @@ def test_the_history_tells_rates_losses_and_accuracies(few):
 
 
 def test_the_recipes_precision_reaches_the_loss(few):
-    plain, other = (
-        fit(few, Fit(1, 0.1, precision=one), first_steps=1)[1].steps[0]["loss"] for one in ("float32", "bfloat16")
-    )
+    kinds = ("float32", "bfloat16")
+    plain, other = (fit(few, Fit(1, 0.1, precision=one), first_steps=1)[1].steps[0]["loss"] for one in kinds)
     assert other == pytest.approx(plain, rel=0.02) and other != plain
 
 
