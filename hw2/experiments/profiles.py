@@ -1,7 +1,6 @@
 """The profiles: numbers in which trainings of smoke and full differ.
 
-`smoke` takes a minute and shows that everything works. `full` is delivered: two days on two cores, a quarter of an hour
-on an accelerator.
+`smoke` takes a minute and shows that everything works. `full` is delivered: days on two cores (`hw2 train --estimate`).
 """
 
 from hw2.errors import Named

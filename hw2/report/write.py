@@ -85,22 +85,13 @@ def _time(source: Source) -> list[dict]:
 
 def _machines(source: Source) -> list[str]:
     """The hardware of all runs and trials, in words."""
-    trained = [run for name in EXPERIMENTS for run in source.runs(name)] + trials(
-        source.root / "tuning" / source.profile
-    )
-    told = [run.environment for run in trained]
+    trained = [run for name in EXPERIMENTS for run in source.runs(name)]
+    told = [run.environment for run in (*trained, *trials(source.root / "tuning" / source.profile))]
     words = [f"{one['hardware']} (torch {one['packages']['torch']}, threads a run: {one['threads']}" for one in told]
     return [f"{one}, runs: {count})" for one, count in pd.Series(words).value_counts().items()]
 
 
 PROVENANCE, TIME = style.Table(_provenance, {}), style.Table(_time, dict.fromkeys(DEVICES.values(), "{:.1f}".format))
-
-
-def _p(one: Run, other: Run, source: Source) -> str | None:
-    """McNemar's p of two networks; None where the test set was not read for both."""
-    if one.test_accuracy is None or other.test_accuracy is None:
-        return None
-    return nb04_summary.p_value(nb04_summary.mcnemar(source, one, other)[2])
 
 
 def _on_test(runs: list[Run], others: list[Run]) -> statistics.Interval | None:
@@ -138,7 +129,7 @@ def context(source: Source) -> dict:
         "difference": lambda *names: nb02_distillation.difference(*map(source.runs, names)),
         "on_test": lambda *names: _on_test(*map(source.runs, names)),
         "lost": lambda *names: nb02_distillation.lost(*map(source.runs, names)),
-        "p": lambda *names: _p(*map(source.run, names), source),
+        "p": lambda *names: nb04_summary.p_value(nb04_summary.mcnemar(source, *map(source.run, names))[2]),
         "statistics": statistics,
         "table": lambda name, *code: markdown(report.TABLES[name], source, *code),
         "provenance": markdown(PROVENANCE, source),
