@@ -100,11 +100,11 @@ def grade(weights: Path, submission: Path, report: Path, data: FashionMNIST) -> 
         Line(competition, "", f"test accuracy at least {BASELINE:.1%}", correct >= BASELINE * total, reached),
         Line(competition, "", "submission.csv", *check_submission(submission, classes)),
         Line("competition: leaderboard", "30%", "place", None, "the leaderboard is private"),
-        Line("report: torchsummary", "5%", "table and `Number of remaining parameters`", printed, evidence),
+        Line("report: torchsummary", "5%", "table and number of remaining parameters", printed, evidence),
         Line("report: explanation", "15%", "name and student ID", named, "given" if named else "missing"),
         Line("report: explanation", "", f"methods, at most {WORDS} words", both and words <= WORDS, told),
         Line("report: explanation", "", "references", sources, "given" if sources else "missing"),
-        Line("demo", "5%", "the model classifies a picture of each class", right >= 8, f"{right} of 10 right"),
+        Line("demo", "5%", "a picture of each class, at least 8 right", right >= 8, f"{right} of 10 right"),
     ]
 
 

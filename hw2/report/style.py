@@ -107,7 +107,8 @@ def distinct(items: list) -> list[tuple]:
 
 def beside(ax, text: str, place: tuple, offset: tuple, colour: str = GREY, **more) -> None:
     """A text so many points away from a place in the data."""
-    ax.annotate(text, place, xytext=offset, textcoords="offset points", color=colour, fontsize=8, **more)
+    paper = {"fc": "white", "ec": "none", "alpha": 0.8, "pad": 0.5}  # over lines that it may lie on
+    ax.annotate(text, place, xytext=offset, textcoords="offset points", color=colour, fontsize=8, bbox=paper, **more)
 
 
 def percent(axis, digits: int = 0) -> None:

@@ -26,8 +26,9 @@ def pdf(folder: Path) -> bytes:
     try:
         text = (folder / "report.md").read_text("utf-8")
         with TemporaryDirectory(dir=folder, prefix=".pdf-") as made:  # Typst reads what lies under its root alone
-            text = re.sub(r"\]\(figures/(\w+)\.png\)", r"](../figures/\1.svg)", text)
-            body = pypandoc.convert_text(text, "typst", format="gfm", extra_args=["--wrap=none"])
+            # Typst sets the captions, from the alternative texts, and keeps them with their figures.
+            text = re.sub(r"\]\(figures/(\w+)\.png\)(\n\n\*Figure .*\*)?", r"](../figures/\1.svg)", text)
+            body = pypandoc.convert_text(text, "typst", format="gfm+implicit_figures", extra_args=["--wrap=none"])
             page = Path(made, "report.typ")
             page.write_text(STYLE.read_text("utf-8") + body, "utf-8")
             fonts = [STYLE.parent / "fonts"]
