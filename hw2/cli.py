@@ -22,6 +22,12 @@ Out = Annotated[Optional[Path], typer.Option(help="where to write; default: the 
 Weights = Annotated[Optional[Path], typer.Option(help="safetensors; default: the delivered network's")]
 Name = Annotated[str, typer.Argument(help="a figure's name, as in figures/")]
 Replace = Annotated[bool, typer.Option("--replace", help="overwrite a run of another recipe; discard its checkpoints")]
+Storage = Annotated[Optional[str], typer.Option(help="the study's database URL; default: SQLite")]
+Check = Annotated[bool, typer.Option("--check", help="write nothing, name what is stale")]
+Submission = Annotated[Optional[Path], typer.Option(help="CSV; default: submission.csv")]
+Images = Annotated[list[Path], typer.Argument(help="pictures: PNG, JPEG and the like")]
+Runs = Annotated[Optional[list[str]], typer.Argument(help="such as plain/full-s0; default: the chain")]
+Every = Annotated[bool, typer.Option("--all", help="every finished run in runs/, of all profiles there")]
 
 
 def _store(profile: str | None):
@@ -85,12 +91,7 @@ def train(
 
 
 @app.command()
-def tune(
-    profile: Profile = None,
-    device: Device = "auto",
-    storage: Annotated[Optional[str], typer.Option(help="the study's database URL; default: SQLite")] = None,
-    replace: Replace = False,
-) -> None:
+def tune(profile: Profile = None, device: Device = "auto", storage: Storage = None, replace: Replace = False) -> None:
     """Search temperature and alpha on the validation split; several processes or machines may share a study."""
     from hw2.errors import ending_at_an_epoch
     from hw2.experiments import environment, search, store, train
@@ -115,11 +116,7 @@ def deliver(profile: Profile = None) -> None:
 
 
 @app.command()
-def report(
-    check: Annotated[bool, typer.Option("--check", help="write nothing, name what is stale")] = False,
-    out: Out = None,
-    profile: Profile = None,
-) -> None:
+def report(check: Check = False, out: Out = None, profile: Profile = None) -> None:
     """Write figures/, report.md, model_card.md, README's result and submission.csv from the runs."""
     from hw2.report import write
 
@@ -137,28 +134,19 @@ def figure(name: Name, out: Out = None, profile: Profile = None) -> None:
     """Draw one figure from the runs."""
     from hw2.report import write
 
-    for path in write.write_figure(name, _store(profile).profile, out):
-        print(path)
+    print(*write.write_figure(name, _store(profile).profile, out), sep="\n")
 
 
 @app.command()
-def grade(
-    weights: Weights = None,
-    submission: Annotated[Optional[Path], typer.Option(help="CSV; default: submission.csv")] = None,
-    profile: Profile = None,
-) -> None:
+def grade(weights: Weights = None, submission: Submission = None, profile: Profile = None) -> None:
     """The rubric, line by line; exit status 1 when something fails. Records nothing."""
     from hw2 import data, grading
     from hw2.report import write
 
     known = _store(profile)
     folder = write.output(known.profile)
-    lines = grading.grade(
-        weights or known.delivered.weights,
-        submission or folder / "submission.csv",
-        folder / "report.md",
-        data.fashion_mnist(),
-    )
+    weights, submission = weights or known.delivered.weights, submission or folder / "submission.csv"
+    lines = grading.grade(weights, submission, folder / "report.md", data.fashion_mnist())
     print(grading.text(lines))
     raise typer.Exit(grading.failed(lines) and known.profile != "smoke")  # smoke networks know little
 
@@ -175,33 +163,23 @@ def submit(weights: Weights = None, out: Out = None, profile: Profile = None) ->
 
 
 @app.command()
-def predict(
-    images: Annotated[list[Path], typer.Argument(help="pictures: PNG, JPEG and the like")],
-    weights: Weights = None,
-    profile: Profile = None,
-) -> None:
+def predict(images: Images, weights: Weights = None, profile: Profile = None) -> None:
     """The three likeliest classes of pictures; a picture that cannot be read gets a line, and exit status 2."""
     from hw2 import pictures
 
-    network, unread = _network(weights, profile), False
+    network, status = _network(weights, profile), 0
     for path in images:
         try:
-            found = pictures.predict(network, path)
+            found = list(pictures.predict(network, path).items())[:3]
+            print(f"{path}: " + ", ".join(f"{name} {value:.1%}" for name, value in found))
         except InputError as error:
             print(f"hw2: {error}", file=sys.stderr)
-            unread = True
-            continue
-        print(f"{path}: " + ", ".join(f"{name} {value:.1%}" for name, value in list(found.items())[:3]))
-    raise typer.Exit(2 if unread else 0)
+            status = 2
+    raise typer.Exit(status)
 
 
 @app.command()
-def replay(
-    runs: Annotated[Optional[list[str]], typer.Argument(help="such as plain/full-s0; default: the chain")] = None,
-    every: Annotated[bool, typer.Option("--all", help="every finished run in runs/, of all profiles there")] = False,
-    device: Device = "auto",
-    profile: Profile = None,
-) -> None:
+def replay(runs: Runs = None, every: Every = False, device: Device = "auto", profile: Profile = None) -> None:
     """Train the first steps of runs again and evaluate their weights: are they as recorded?"""
     from hw2.experiments import environment, replay
 
@@ -229,6 +207,5 @@ def bench(
 
 
 def main() -> None:
-    """Run the command line."""
     with told_in_a_line():
         app()
