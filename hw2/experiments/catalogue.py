@@ -165,15 +165,13 @@ def read(content: dict) -> Recipe:
 
 def changed(recipe: Recipe, change: dict[str, object]) -> Recipe:
     """The recipe with other values; `fit.NAME` is a field of its `fit`. `InputError` for a field that it lacks."""
-    known = vars(recipe) | {f"fit.{name}": value for name, value in vars(recipe.fit).items()}
+    own, of_fit, known = {}, {}, vars(recipe) | {f"fit.{name}": value for name, value in vars(recipe.fit).items()}
     for name, value in change.items():
         if name not in known:
             raise InputError(f"{recipe.stage} takes no {name}: expected one of {', '.join(known)}")
         kind = type(known[name])
         if kind in (int, float) and not isinstance(value, int | kind):
             raise InputError(f"{name} {value!r}: expected a number, such as {known[name]}")
-    own, of_fit = {}, {}
-    for name, value in change.items():
-        value = float(value) if isinstance(known[name], float) else value  # 3 is written as 3.0, for the digest
+        value = float(value) if kind is float else value  # 3 is written as 3.0, for the digest
         (of_fit if name.startswith("fit.") else own)[name.removeprefix("fit.")] = value
     return replace(recipe, **{"fit": replace(recipe.fit, **of_fit)} | own)

@@ -9,7 +9,6 @@ from datetime import datetime
 from functools import cache
 
 import numpy as np
-from torch import Tensor
 from torch.nn import functional
 
 from hw2 import data as source
@@ -33,9 +32,7 @@ KEPT = {"weights": "model.safetensors", "logits": "validation_logits.npy", "clas
 
 def of_store(known: Store) -> list[str]:
     """A line for each thing that is not what the rest of the store says. Changes nothing."""
-    lines = []
-    for folder in sorted((known.root / "tuning").glob("[!.]*")):
-        lines += _told(f"tuning/{folder.name}", lambda folder=folder: _search(Store(folder.name)))
+    lines = _told(f"tuning/{known.profile}", lambda: _search(known))
     if lost := missing(known):
         return lines + lost  # the rest would tell of the same
     fashion, runs = source.fashion_mnist(), known.every()
@@ -76,10 +73,8 @@ def sums(profile: str) -> Iterator[str]:
 
 def _delivered(known: Store) -> Iterator[str]:
     """Which network is delivered is no choice: the first seed's."""
-    if not (known.root / "delivered.json").is_file() or (run := known.named()[0]).profile != known.profile:
-        return  # the profile is not delivered yet
-    if known.delivered.folder != known.run("compressed").folder:
-        yield f"names {run.name}, expected {known.run('compressed').name}"
+    if (known.root / "delivered.json").is_file() and known.delivered.folder != known.run("compressed").folder:
+        yield f"names {known.delivered.name}, expected {known.run('compressed').name}"
 
 
 def of_run(run: Run, fashion: FashionMNIST) -> list[str]:
@@ -101,7 +96,7 @@ def of_run(run: Run, fashion: FashionMNIST) -> list[str]:
         lines += _phases(run)
     if (run.folder / "sensitivity.json").is_file() and np.max(run.sensitivity["correct"]) > metrics["val_total"]:
         lines.append("sensitivity.json counts more validation images than there are")
-    return lines + _test(run, fashion)
+    return [*lines, *_test(run, fashion)]
 
 
 def of_history(run: Run | Trial, correct: int, total: int) -> list[str]:
@@ -134,49 +129,45 @@ def rates(recipe: Recipe) -> list[float]:
 
 def of_answers(run: Run, fashion: FashionMNIST) -> list[tuple[int, int, float | None]]:
     """For each kept answer: validation images right, how many of them rounding may have moved, the loss."""
-    task, found = run.recipe.task(fashion), []
+    task, kept, found = run.recipe.task(fashion), [], []
     labels = fashion.train_labels[task.validation]
     if (run.folder / KEPT["logits"]).is_file():
-        logits = run.validation_logits.double()
-        near = int((training.margins(logits) < training.NEAR).sum())  # these were settled in float64
-        found.append((right(logits.argmax(1), labels), near, _loss(logits, labels)))
+        kept.append((run.validation_logits.double(), training.NEAR))  # nearer ones were settled in float64
+    if isinstance(run.recipe, TeacherRecipe):  # float16 makes equals of near ones, and changes no other order
+        kept.append((run.soft_targets[0][task.validation].double(), 0.0))
+    for logits, near in kept:
+        right, moved = (logits.argmax(1) == labels).sum(), (training.margins(logits) <= near).sum()
+        found.append((int(right), int(moved), functional.cross_entropy(logits, labels).item()))
     if (run.folder / KEPT["classes"]).is_file():
-        found.append((right(run.validation_classes, labels), 0, None))
-    if isinstance(run.recipe, TeacherRecipe):
-        logits = run.soft_targets[0][task.validation].double()
-        ties = int((training.margins(logits) == 0).sum())  # float16 makes equals of near ones, changes no other order
-        found.append((right(logits.argmax(1), labels), ties, _loss(logits, labels)))
+        found.append((int((run.validation_classes == labels).sum()), 0, None))
     return found
 
 
-def against(run: Run, right: int, slack: int, loss: float | None) -> list[str]:
+def against(run: Run, right: int, slack: int, loss: float | None) -> Iterator[str]:
     """An evaluation of the validation images against metrics.json and the last epoch of history.csv."""
-    metrics, lines = run.metrics, []
-    if abs(right - metrics["val_correct"]) > slack:
-        lines.append(f"{right} validation images are right, metrics.json says {metrics['val_correct']}")
+    counted = run.metrics["val_correct"]
+    if abs(right - counted) > slack:
+        yield f"{right} validation images are right, metrics.json says {counted}"
     if loss is not None and len(run.history):  # the course's teacher was not trained here
         told, rounding = run.history.val_loss.iloc[-1], LAST[run.environment["device"]]
         if not math.isclose(told, loss, rel_tol=rounding, abs_tol=1e-5):
-            lines.append(f"the last loss of history.csv is {told:.6f}, evaluated it is {loss:.6f}")
-    return lines
+            yield f"the last loss of history.csv is {told:.6f}, evaluated it is {loss:.6f}"
 
 
-def _phases(run: Run) -> list[str]:
+def _phases(run: Run) -> Iterator[str]:
     """What is known of the phases before the last from the parent, from history.csv and from metrics.json."""
-    parent, phases, lines = Store(run.profile).made_by(run.recipe.parent), run.metrics["phases"], []
+    parent, phases = Store(run.profile).made_by(run.recipe.parent), run.metrics["phases"]
     known = {"distilled": parent.metrics["val_correct"], "fine_tuned": run.metrics["val_correct"]}
     if run.sparse and len(run.history) >= run.recipe.sparse.epochs:
         share = run.history.val_accuracy.iloc[run.recipe.sparse.epochs - 1]
         known["sparse"] = round(share * run.metrics["val_total"])
     for phase, count in known.items():
         if phases[phase] != count:
-            lines.append(f"phase {phase} of metrics.json is {phases[phase]}, elsewhere it is {count}")
+            yield f"phase {phase} of metrics.json is {phases[phase]}, elsewhere it is {count}"
     if (run.folder / "group_norms.json").is_file() and parent.weights.is_file():
-        for told, norms in zip(run.group_norms["before"], _norms(parent.weights), strict=True):
-            if not np.allclose(told, norms, rtol=NORMS, atol=1e-6):
-                lines.append(f"group_norms.json is not of the weights of {parent.name}")
-                break
-    return lines
+        groups = zip(run.group_norms["before"], _norms(parent.weights), strict=True)
+        if not all(np.allclose(told, norms, rtol=NORMS, atol=1e-6) for told, norms in groups):
+            yield f"group_norms.json is not of the weights of {parent.name}"
 
 
 @cache
@@ -184,7 +175,7 @@ def _norms(weights) -> list[list[float]]:
     return pruning.group_norms(networks.load(weights))
 
 
-def _test(run: Run, fashion: FashionMNIST) -> list[str]:
+def _test(run: Run, fashion: FashionMNIST) -> Iterator[str]:
     """The ledger has the reading that the run claims, and no other."""
     metrics, reading = run.metrics, ledger.reading(run)
     if (run.folder / ledger.ANSWERS).is_file():
@@ -192,8 +183,7 @@ def _test(run: Run, fashion: FashionMNIST) -> list[str]:
     claimed = metrics["test_correct"], metrics["test_total"]
     if claimed != (None, None) and claimed != reading:
         told = "no reading" if reading is None else f"{reading[0]} of {reading[1]}"
-        return [f"metrics.json says that {claimed[0]} of {claimed[1]} test images are right, the ledger has {told}"]
-    return []
+        yield f"metrics.json says that {claimed[0]} of {claimed[1]} test images are right, the ledger has {told}"
 
 
 def _copies(runs: list[Run]) -> Iterator[str]:
@@ -240,11 +230,3 @@ def of_trial(trial: Trial) -> list[str]:
     """A trial's epochs and steps against its recipe, and its count in trials.csv."""
     correct = Store(trial.profile).trials.val_correct[trial.number]
     return of_history(trial, int(correct), trial.recipe.validation)
-
-
-def right(classes: Tensor, labels: Tensor) -> int:
-    return int((classes == labels).sum())
-
-
-def _loss(logits: Tensor, labels: Tensor) -> float:
-    return functional.cross_entropy(logits, labels).item()

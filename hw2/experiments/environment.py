@@ -4,6 +4,7 @@ import hashlib
 import importlib.metadata
 import os
 import platform
+import re
 import subprocess
 from contextlib import contextmanager
 from functools import cache
@@ -20,8 +21,6 @@ LOWERING = {
     "ATEN_CPU_CAPABILITY": ("DEFAULT", "AVX2"),
     "ONEDNN_MAX_CPU_ISA": ("SSE41", "AVX", "AVX2", "AVX2_VNNI", "AVX2_VNNI_2", "AVX512_CORE", "AVX512_CORE_VNNI"),
 }
-
-
 #: instruction set that a run recorded -> variables with which a process computes so, where its processor knows more
 SETS = {
     "AVX2": {"ATEN_CPU_CAPABILITY": "avx2", "ONEDNN_MAX_CPU_ISA": "AVX2"},
@@ -34,11 +33,6 @@ def lowering(told: dict) -> dict[str, str]:
     if told["device"] != "cpu":
         return {}
     return told["lowered_by"] or SETS.get(told["instruction_set"], {})
-
-
-def alike(one: dict, other: dict) -> bool:
-    """Whether what two environments tell lets the same numbers be expected, with as many threads."""
-    return all(one[name] == other[name] for name in ("instruction_set", "device", "packages"))
 
 
 @contextmanager
@@ -113,10 +107,8 @@ def _git(*words: str) -> str:
     try:
         done = subprocess.run(["git", *words], cwd=data.PROJECT, capture_output=True, text=True, check=True)
     except (OSError, subprocess.CalledProcessError) as error:
-        told = getattr(error, "stderr", None) or str(error)
-        raise InputError(
-            f"git: {told.strip().splitlines()[-1]}; a run names the commit that it is trained from"
-        ) from None
+        told = (getattr(error, "stderr", None) or str(error)).strip().splitlines()[-1]
+        raise InputError(f"git: {told}; a run names the commit that it is trained from") from None
     return done.stdout.rstrip()
 
 
@@ -157,8 +149,6 @@ def peak_memory(device: torch.device) -> int | None:
     """Bytes: the accelerator's peak, or this process's as Linux tells it; None elsewhere."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
-    try:
-        lines = Path("/proc/self/status").read_text().splitlines()
-    except OSError:
-        return None
-    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM")), None)
+    status = Path("/proc/self/status")
+    found = re.search(r"VmHWM:\s*(\d+)", status.read_text()) if status.is_file() else None
+    return found and 1024 * int(found[1])

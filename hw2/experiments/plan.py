@@ -51,10 +51,9 @@ def finished(name: str, seed: int, store: Store) -> bool:
 
 def hours(todo: list[Task], recipes: Recipes, last: Recipe | None = None) -> list[float]:
     """Hours of one core that each task takes, from the delivered runs' seconds. `last`: recipe of the last task."""
-    told, rates, found = Store(delivered_profile() or recipes.profile), {}, []
-    for name in ("teacher", "plain"):
-        run = told.require(name)
-        rates[name] = run.core_hours / _images(run.recipe)
+    told, found = Store(delivered_profile() or recipes.profile), []
+    runs = {name: told.require(name) for name in ("teacher", "plain")}
+    rates = {name: run.core_hours / _images(run.recipe) for name, run in runs.items()}
     for name, seed in todo:
         if (name, seed) == SEARCH:
             grid = recipes.tuning()
@@ -66,7 +65,6 @@ def hours(todo: list[Task], recipes: Recipes, last: Recipe | None = None) -> lis
 
 
 def _images(recipe: Recipe) -> int:
-    """How many images the recipe's training sees."""
     return sum(fit.epochs for fit in recipe.fits) * recipe.images
 
 

@@ -9,12 +9,6 @@ from hw2.training import Fit
 _SEEDS = {"first": (0,), "walk": (0, 1, 2), "search": (0, 1, 2), "arms": (3, 4, 5), "frontier": (0, 1)}
 
 
-def _grid(alphas: tuple[float, ...]) -> dict:
-    """The search's numbers: short trainings of a part of the images."""
-    grid = {"temperatures": (1.0, 2.0, 4.0, 8.0), "alphas": alphas, "seeds": _SEEDS["search"]}
-    return {"fit": Fit(epochs=4, lr=0.2), "images": 15000} | grid
-
-
 def _pruning(sparse: int, fine_tuning: int) -> dict:
     """The numbers of sparse learning and fine-tuning, for so many epochs each."""
     regularised = {"sparse": Fit(epochs=sparse, lr=0.03, weight_decay=0.0), "reg": 5e-3}
@@ -34,8 +28,9 @@ PROFILES = Named("profile", {
         "common": {"images": 600, "validation": 300, "views": 2},
         "teacher": {"fit": Fit(epochs=1, lr=0.02)},
         "student": {"fit": Fit(epochs=2, lr=0.1)},
-        "tuning": _grid((0.5, 0.9)) | {
-            "fit": Fit(epochs=1, lr=0.1), "images": 300, "temperatures": (2.0, 4.0), "seeds": (0,),
+        "tuning": {
+            "fit": Fit(epochs=1, lr=0.1), "images": 300,
+            "temperatures": (2.0, 4.0), "alphas": (0.5, 0.9), "seeds": (0,),
         },
         "finalist": {"fit": Fit(epochs=1, lr=0.1)},
         "compressed": _tiny(2, 600),
@@ -48,7 +43,10 @@ PROFILES = Named("profile", {
         "common": {"views": 12},
         "teacher": {"stem": "stride1", "fit": Fit(epochs=20, lr=0.1, precision="bfloat16")},
         "student": {"fit": Fit(epochs=24, lr=0.2)},
-        "tuning": _grid((0.3, 0.6, 0.9, 1.0)),
+        "tuning": {
+            "fit": Fit(epochs=4, lr=0.2), "images": 15000, "temperatures": (1.0, 2.0, 4.0, 8.0),
+            "alphas": (0.3, 0.6, 0.9, 1.0), "seeds": _SEEDS["search"],
+        },
         "finalist": {"fit": Fit(epochs=8, lr=0.2)},
         "compressed": _pruning(2, 72),
         # Studies have their own lengths, at the delivered setting, on all images.

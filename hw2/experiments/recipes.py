@@ -75,14 +75,11 @@ class Recipe:
 
 @dataclass(frozen=True, kw_only=True)
 class TeacherRecipe(Recipe):
-    """Training uses a new view each epoch. Soft targets are computed for views 0 to `views` - 1.
-
-    `weights`: SHA-256 of the file that stood in for training, or None.
-    """
+    """Training uses a new view each epoch. Soft targets are computed for views 0 to `views` - 1."""
 
     fit: Fit
     stem: str = "imagenet"
-    weights: str | None = None
+    weights: str | None = None  # SHA-256 of the file that stood in for training
 
     def task(self, data: FashionMNIST) -> Task:
         return replace(super().task(data), views=0)
@@ -90,18 +87,14 @@ class TeacherRecipe(Recipe):
 
 @dataclass(frozen=True, kw_only=True)
 class StudentRecipe(Recipe):
-    """A ResNet-14 of any `widths` (None: its own). Without a `teacher` (a recipe digest) it learns from labels alone.
-
-    `loss` names the soft part (`distillation.SOFT_LOSSES`), `targets` which of the teacher's logits are
-    learnt from (`distillation.TARGETS`).
-    """
+    """A ResNet-14 of any `widths` (None: its own). Without a `teacher` (recipe digest) it learns from labels alone."""
 
     fit: Fit
     temperature: float = 1.0
     alpha: float = 0.0
     teacher: str | None = None
-    loss: str = "kl"
-    targets: str = "same view"
+    loss: str = "kl"  # the soft part: a key of `distillation.SOFT_LOSSES`
+    targets: str = "same view"  # the teacher's logits that are learnt from: one of `distillation.TARGETS`
     widths: tuple[int, ...] | None = None
 
     def __post_init__(self):
@@ -113,13 +106,10 @@ class StudentRecipe(Recipe):
 
 @dataclass(frozen=True, kw_only=True)
 class CompressedRecipe(StudentRecipe):
-    """`parent` (a recipe digest) made sparse, pruned by `ratio`, recalibrated and fine-tuned by `fit`.
-
-    Where `sparse` has no epochs it is left out.
-    """
+    """`parent` (a recipe digest) made sparse, pruned by `ratio`, recalibrated and fine-tuned by `fit`."""
 
     parent: str
-    sparse: Fit
+    sparse: Fit  # of no epochs: without sparse learning
     reg: float
     ratio: float
     recalibration: int = 10000  # training images
@@ -146,10 +136,7 @@ class TuningRecipe(Recipe):
 
 
 def read(kind: type[Recipe], content: dict) -> Recipe:
-    """The recipe of a recipe.json. `InputError` where it is none of this kind, or its digest is not that of its fields.
-
-    A field that came after `FIRST` has its default where the file lacks it.
-    """
+    """A recipe.json's recipe. `InputError` where it is none of this kind, or its digest is not that of its fields."""
     retired = (RETIRED | {"digest": content.get("digest")}).items()
     try:
         values = {name: value for name, value in content.items() if (name, value) not in retired}
@@ -183,7 +170,5 @@ def _flat(recipe: Recipe) -> dict[str, object]:
 def difference(old: Recipe, new: Recipe) -> str:
     """The first field in which two recipes differ, with both values, in words."""
     before, after = _flat(old), _flat(new)
-    for name in before | after:
-        if before.get(name) != after.get(name):
-            return f"its {name} is {before.get(name)}, {after.get(name)} is asked for"
-    return "its digest is not that of its fields"
+    name = next((name for name in before | after if before.get(name) != after.get(name)), "digest")
+    return f"its {name} is {before.get(name)}, {after.get(name)} is asked for"

@@ -5,10 +5,10 @@ What replay proves, what it does not, and how the tolerances were measured is to
 
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
 from functools import partial
 from itertools import groupby
 from multiprocessing import get_context
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -34,17 +34,13 @@ PHASE = 2  # images whose answers rounding may move where BatchNorm is measured 
 ROWS = 200  # of every view of soft targets, evaluated again where the teacher's weights are in the cache
 
 
-@dataclass(frozen=True)
-class Replayed:
-    """What came of a replay: `problems` in words, the largest relative difference of a first loss, None: not tried.
-
-    `alike`: the recorded environment is this one, so that every bit should be.
-    """
+class Replayed(NamedTuple):
+    """What came of a replay: `problems` in words, the largest relative difference of a first loss, None: not tried."""
 
     name: str
     problems: list[str]
     difference: float | None
-    alike: bool
+    alike: bool  # the recorded environment is this one: every bit should be
 
     def __str__(self) -> str:
         if self.problems:
@@ -61,12 +57,6 @@ def kind(recipe: Recipe) -> str:
         return "bfloat16"
     what = {TeacherRecipe: "teacher", CompressedRecipe: "compressed"}.get(type(recipe), "student")
     return f"{what}, float32"
-
-
-def tolerance(step: int, kind: str) -> float:
-    """Relative tolerance of the loss at `step` (from 0): rounding grows in training."""
-    first, growth, most = TOLERANCES[kind]
-    return min(first * growth**step, most)
 
 
 def every(known: Store) -> list[Run | Trial]:
@@ -97,9 +87,7 @@ def all_of(runs: list[Run | Trial], device: torch.device, steps: int = training.
     known = {run.name: environment.lowering(run.environment) for run in runs}
     for variables, group in groupby(sorted(runs, key=lambda run: str(known[run.name])), lambda run: known[run.name]):
         with environment.variables(variables), ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
-            futures = [pool.submit(partial(replay, steps=steps), run, device) for run in group]
-            for future in futures:
-                yield future.result()
+            yield from pool.map(partial(replay, device=device, steps=steps), group)
 
 
 def first_losses(run: Run | Trial, device: torch.device, fashion: FashionMNIST, steps: int) -> list[float]:
@@ -116,13 +104,11 @@ def first_losses(run: Run | Trial, device: torch.device, fashion: FashionMNIST, 
     return [row["loss"] for row in history.steps]
 
 
-def replay(
-    run: Run | Trial, device: torch.device, fashion: FashionMNIST | None = None, steps: int = training.STEPS_KEPT
-) -> Replayed:
+def replay(run: Run | Trial, device: torch.device, steps: int = training.STEPS_KEPT) -> Replayed:
     """What the run's files say of one another, its first losses trained again, its weights evaluated again."""
-    fashion, problems, difference = fashion or source.fashion_mnist(), [], None
-    told = run.environment
-    alike = environment.alike(told, environment.environment(device))
+    fashion, problems, difference = source.fashion_mnist(), [], None
+    told, here = run.environment, environment.environment(device)
+    alike = all(told[name] == here[name] for name in ("instruction_set", "device", "packages"))
     try:
         problems += check.of_run(run, fashion) if isinstance(run, Run) else check.of_trial(run)
         if run.recipe.fit.precision != "bfloat16" or not environment.lacks_bfloat16(device):
@@ -152,8 +138,9 @@ def compared(recorded: list[float], losses: list[float], kind: str) -> tuple[lis
     """The first loss beyond its tolerance, in words, and the largest relative difference."""
     lines = [] if len(recorded) == len(losses) else [f"steps.csv has {len(recorded)} steps, {len(losses)} were trained"]
     apart = [abs(then - now) / max(abs(now), 1e-3) for then, now in zip(recorded, losses, strict=False)]
+    first, growth, most = TOLERANCES[kind]
     for step, difference in enumerate(apart):
-        if not difference <= tolerance(step, kind):  # so that NaN is told
+        if not difference <= min(first * growth**step, most):  # rounding grows in training; NaN is told, too
             told = f"recorded as {recorded[step]:.6f}, trained again it is {losses[step]:.6f}"
             lines.append(f"the loss of step {step} is {told}")
             break
@@ -204,12 +191,9 @@ def _pruned_at_once(run: Run, fashion: FashionMNIST) -> Iterator[str]:
     parent, suffix = Store(run.profile).made_by(run.recipe.parent), "_without_sparse_learning" if run.sparse else ""
     if not parent.weights.is_file():
         return
-    work, found = train.Work(run.profile, torch.device("cpu"), fashion), {}
+    work = train.Work(run.profile, torch.device("cpu"), fashion)
     with environment.threads(run.environment["threads"]):
-        train.prune(
-            parent.network(), run.recipe, work,
-            lambda phase, network: found.update({phase: train.correct(network, run.recipe, work)}), suffix,
-        )  # fmt: skip
-    for phase, count in found.items():
+        train.prune(parent.network(), run.recipe, work, suffix)
+    for phase, count in work.phases.items():
         if abs(count - run.metrics["phases"][phase]) > PHASE:
             yield f"phase {phase} of metrics.json is {run.metrics['phases'][phase]}, pruned again it is {count}"

@@ -113,11 +113,9 @@ class Run:
     def group_norms(self) -> schemas.GroupNorms:
         """Where the row keeps them: of as many channels as there are, `after` where sparse learning came in between."""
         path = self.folder / "group_norms.json"
-        norms = read_json(path, schemas.GroupNorms)
-        sizes = _group_sizes(self.recipe.widths or WIDTHS)
-        if norms.keys() != {"before", *(["after"] if self.sparse else [])} or any(
-            list(map(len, groups)) != sizes for groups in norms.values()
-        ):
+        norms, sizes = read_json(path, schemas.GroupNorms), _group_sizes(self.recipe.widths or WIDTHS)
+        found = {when: list(map(len, groups)) for when, groups in norms.items()}
+        if found != dict.fromkeys(["before", "after"] if self.sparse else ["before"], sizes):
             raise broken(path, f"expected the norms of {sizes} channels")
         return norms
 
@@ -238,10 +236,8 @@ def trials(folder: Path) -> list[Trial]:
     """The trials of a search, in order."""
     recipe, told = catalogue.read(read_json(folder / "recipe.json")), folder / "environment.json"
     machines = read_json(told, schemas.TrialsEnvironment)
-    history, steps = (
-        read_csv(folder / f"{name}.csv", ("trial", *columns))
-        for name, columns in (("history", HISTORY), ("steps", STEPS))
-    )
+    history = read_csv(folder / "history.csv", ("trial", *HISTORY))
+    steps = read_csv(folder / "steps.csv", ("trial", *STEPS))
     count = len(recipe.seeds) * len(recipe.temperatures) * len(recipe.alphas)
     if len(machines["of_trials"]) != count or not max(machines["of_trials"]) < len(machines["environments"]):
         raise broken(told, f"expected the environment of each of {count} trials")

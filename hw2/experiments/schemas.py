@@ -1,12 +1,10 @@
-"""What the JSON files under runs/ must hold: fields, types and ranges, checked by pydantic when they are read."""
+"""What the JSON files under runs/ must hold: a class for the file of its name, checked by pydantic when it is read."""
 
 from typing import Annotated, Literal, NotRequired
 
-from pydantic import Field
+from pydantic import Field, NonNegativeInt, PositiveInt
 from typing_extensions import TypedDict  # pydantic asks for it before Python 3.12
 
-Count = Annotated[int, Field(ge=0)]
-Size = Annotated[int, Field(gt=0)]
 Amount = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Number = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
@@ -15,27 +13,25 @@ Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 class Metrics(TypedDict):
     """metrics.json; the test set's counts are None until it was read for the run."""
 
-    val_correct: Count
-    val_total: Size
-    test_correct: Count | None
-    test_total: Size | None
-    parameters: Size
+    val_correct: NonNegativeInt
+    val_total: PositiveInt
+    test_correct: NonNegativeInt | None
+    test_total: PositiveInt | None
+    parameters: PositiveInt
     wall_s: Amount
     processor_s: NotRequired[Amount]
-    peak_memory_bytes: Size | None
-    phases: NotRequired[dict[str, Count]]
+    peak_memory_bytes: PositiveInt | None
+    phases: NotRequired[dict[str, NonNegativeInt]]
 
 
 class Environment(TypedDict):
-    """environment.json."""
-
     packages: dict[str, str]
     python: str
     system: str
     device: Literal["cpu", "cuda"]
     hardware: str
-    cores: Size
-    threads: Size
+    cores: PositiveInt
+    threads: PositiveInt
     code: Sha256
     commit: str | None
     instruction_set: str
@@ -47,14 +43,12 @@ class TrialsEnvironment(TypedDict):
     """environment.json of a search: the environments that its trials had, and for each trial the number of its own."""
 
     environments: list[Environment]
-    of_trials: Annotated[list[Count], Field(min_length=1)]
+    of_trials: Annotated[list[NonNegativeInt], Field(min_length=1)]
     wall_s: list[Amount]
     processor_s: list[Amount]
 
 
 class Delivered(TypedDict):
-    """delivered.json."""
-
     run: Annotated[str, Field(pattern=r"^[\w.-]+/\w+-s\d+$")]
     sha256: Sha256
 
@@ -71,16 +65,14 @@ class Sensitivity(TypedDict):
 
     weights: Sha256
     ratios: Annotated[list[Amount], Field(min_length=1)]
-    correct: list[list[Count]]
+    correct: list[list[NonNegativeInt]]
 
 
 class Speed(TypedDict):
-    """A row of bench.json."""
-
     name: str
     unit: Literal["images/s", "ms"]
     median: Number
-    repeats: Size
+    repeats: PositiveInt
     ratio_to: str | None
     ratio: Number | None
     ratio_low: Number | None
@@ -88,8 +80,6 @@ class Speed(TypedDict):
 
 
 class Bench(TypedDict):
-    """bench.json."""
-
     when: str
     hardware: str
     packages: dict[str, str]

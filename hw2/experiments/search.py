@@ -71,11 +71,9 @@ def database(storage: str):
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            kept = RDBStorage(
-                storage.replace("{", "{{").replace("}", "}}"),  # Optuna formats it
-                heartbeat_interval=HEARTBEAT,
-                heartbeat_stale_trial_callback=RetryHeartbeatStaleTrialCallback(),
-            )
+            escaped = storage.replace("{", "{{").replace("}", "}}")  # Optuna formats it
+            again = RetryHeartbeatStaleTrialCallback()
+            kept = RDBStorage(escaped, heartbeat_interval=HEARTBEAT, heartbeat_stale_trial_callback=again)
         if kept.engine.dialect.name == "sqlite":  # it locks no row that was read: two workers could take one trial
             event.listen(kept.engine, "begin", lambda connection: connection.exec_driver_sql("BEGIN IMMEDIATE"))
         return kept
@@ -117,15 +115,9 @@ def study(recipe: TuningRecipe, storage: str | None = None, replace: bool = Fals
 def trained(recipe: TuningRecipe, one: dict, targets: torch.Tensor, fashion: FashionMNIST, options: Options, device):
     """Train the student of one setting as its trial did; options may end it after its first steps."""
     torch.manual_seed(one["seed"])
-    return training.fit(
-        ResNet14(),
-        recipe.fit,
-        recipe.task(fashion),
-        seed=one["seed"],
-        objective=cached_objective(targets.to(device), one["T"], one["alpha"], targets=recipe.targets),
-        options=options,
-        device=device,
-    )
+    loss = cached_objective(targets.to(device), one["T"], one["alpha"], targets=recipe.targets)
+    how = {"seed": one["seed"], "objective": loss, "options": options, "device": device}
+    return training.fit(ResNet14(), recipe.fit, recipe.task(fashion), **how)
 
 
 def search(recipe: TuningRecipe, targets: torch.Tensor, fashion: FashionMNIST, device, study) -> list[dict]:
@@ -176,10 +168,7 @@ def search(recipe: TuningRecipe, targets: torch.Tensor, fashion: FashionMNIST, d
 
 
 def write(folder: Path, recipe: TuningRecipe, found: list[dict]) -> None:
-    """What `search` found: trials.csv, history.csv and steps.csv with the trial's number, environment.json.
-
-    environment.json holds the different environments, and for each trial the number of its own and its seconds.
-    """
+    """What `search` found: trials.csv, history.csv and steps.csv with the trial's number, environment.json."""
     common = {"lr": recipe.fit.lr, "epochs": recipe.fit.epochs, "images": recipe.images, "state": "COMPLETE"}
     rows = [
         {"trial": number, **one, **common, "val_correct": record["val_correct"]}
@@ -189,13 +178,11 @@ def write(folder: Path, recipe: TuningRecipe, found: list[dict]) -> None:
     for name, key, columns in (("history.csv", "epochs", HISTORY), ("steps.csv", "steps", STEPS)):
         rows = [{"trial": number} | row for number, record in enumerate(found) for row in record[key]]
         write_csv(folder / name, ("trial", *columns), rows)
-    environments = []
-    for record in found:
-        if record["environment"] not in environments:
-            environments.append(record["environment"])
-    of_trials = [environments.index(record["environment"]) for record in found]
-    seconds = {name: [record[name] for record in found] for name in ("wall_s", "processor_s")}
-    write_json(folder / "environment.json", {"environments": environments, "of_trials": of_trials, **seconds})
+    each = [record["environment"] for record in found]
+    different = [one for place, one in enumerate(each) if one not in each[:place]]
+    told = {"environments": different, "of_trials": [different.index(one) for one in each]}
+    told |= {name: [record[name] for record in found] for name in ("wall_s", "processor_s")}
+    write_json(folder / "environment.json", told)
 
 
 def obtain_trials(profile: str, device: str = "auto", storage: str | None = None, replace: bool = False) -> None:

@@ -33,7 +33,7 @@ def delivered_profile() -> str | None:
 class Store(catalogue.Recipes):
     """A profile's finished runs, as today's recipes make them. It never trains and never writes.
 
-    The profile is by default HW2_PROFILE (empty counts as unset), or else the delivered network's, or `cpu` where none
+    The profile is by default HW2_PROFILE (empty counts as unset), or else the delivered network's, or `full` where none
     is delivered. `file` is the SHA-256 of a course's teacher that is to be used. What was found is not read again.
     """
 
@@ -56,8 +56,7 @@ class Store(catalogue.Recipes):
 
     def every(self) -> list[Run]:
         """All finished runs in the store's folder, which profiles may share."""
-        found = self.root.glob("*/*-s*/recipe.json")
-        return [Run(path.parent) for path in sorted(found) if not path.parent.name.startswith(".")]
+        return [Run(path.parent) for path in sorted(self.root.glob("*/[!.]*-s*/recipe.json"))]
 
     def made_by(self, digest: str) -> Run:
         """The run of the recipe with that digest; `InputError` where there is none."""
@@ -67,11 +66,7 @@ class Store(catalogue.Recipes):
         raise InputError(f"no run with the recipe {digest[:12]} is there; restore runs/, or train it again")
 
     def require(self, name: str, seed: int = 0) -> Run:
-        """The finished run of an experiment.
-
-        Raises `InputError`: which field differs where the folder holds another recipe's run, or the command that trains
-        it.
-        """
+        """The finished run of an experiment; `InputError` tells what differs, or the command that trains it."""
         recipe = self.recipe(name, seed)
         if run := self.find(recipe):
             return run
@@ -129,9 +124,7 @@ class Store(catalogue.Recipes):
         """The run that delivered.json names; `InputError` where its weights are not the named ones."""
         run, digest = self.named()
         if run.profile != self.profile:
-            raise InputError(
-                f"profile {self.profile}: the delivered network is {run.name}; `hw2 deliver` names its own"
-            )
+            raise InputError(f"profile {self.profile}: the delivered network is {run.name}; `hw2 deliver` names one")
         weights = run.folder / "model.safetensors"
         if not weights.is_file():
             raise broken(weights, "the delivered network has no model.safetensors")
@@ -150,10 +143,7 @@ def check_replaced(folder: Path, recipe: Recipe, replace: bool) -> None:
 
 
 def best(trials: pd.DataFrame) -> tuple[float, float]:
-    """Temperature and alpha with the highest mean count of correct validation images over the seeds.
-
-    Of equals, the lower temperature and then the lower alpha.
-    """
+    """Temperature and alpha with the highest mean count on validation over the seeds; of equals, the lower ones."""
     if trials.empty:
         raise InputError("trials.csv has no trials; restore it, or search again by `hw2 tune --replace`")
     temperature, alpha = trials.groupby(["T", "alpha"], sort=True).val_correct.mean().idxmax()
@@ -168,18 +158,9 @@ def finalists(trials: pd.DataFrame) -> list[tuple[float, float]]:
     """
     first = best(trials)
     rest = trials[(trials["T"] != first[0]) | (trials.alpha != first[1])]
-    if rest.empty:
-        return [first]
-    smallest = rest[rest.alpha == trials.alpha.min()]
-    return [first, best(rest if first[1] == trials.alpha.min() else smallest)]
-
-
-def name_delivered(run: Run) -> None:
-    """Write delivered.json, where it does not say so already."""
-    path, content = root(run.profile) / "delivered.json", {"run": run.name, "sha256": sha256(run.weights)}
-    if not path.is_file() or read_json(path) != content:
-        with changing(run.profile):
-            write_json(path, content)
+    if first[1] > trials.alpha.min():
+        rest = rest[rest.alpha == trials.alpha.min()]
+    return [first] if rest.empty else [first, best(rest)]
 
 
 @contextmanager
@@ -193,13 +174,11 @@ def lock(recipe: Recipe, wait: bool = True) -> Iterator[bool]:
     try:
         held.acquire(timeout=0)
     except Timeout:
-        if not wait:
-            yield False
-            return
-        print(f"hw2: another process trains {recipe.stage}, seed {recipe.seed}; waiting for it", file=sys.stderr)
-        held.acquire()
+        if wait:
+            print(f"hw2: another process trains {recipe.stage}, seed {recipe.seed}; waiting for it", file=sys.stderr)
+            held.acquire()
     try:
-        yield True
+        yield held.is_locked
     finally:
         held.release()
 

@@ -2,7 +2,7 @@
 
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -33,6 +33,8 @@ class Work:
     data: FashionMNIST
     keep: tuple[str, ...] = ("weights",)
     own: bool = False  # whether the recipe is not the catalogue's
+    phases: dict[str, int] = field(default_factory=dict)  # of a compression: validation images right after each
+    norms: dict[str, list] = field(default_factory=dict)  # before and after sparse learning
     started: float = field(default_factory=time.monotonic)
     processor: float = field(default_factory=time.process_time)
 
@@ -51,59 +53,47 @@ def layout(recipe: TeacherRecipe) -> torch.memory_format:
     return torch.channels_last if recipe.stem == "stride1" else torch.contiguous_format
 
 
-def objective(recipe: StudentRecipe, work: Work) -> training.Objective:
-    """The recipe's loss."""
-    if recipe.teacher is None:
-        return training.cross_entropy
-    targets = Store(work.profile).made_by(recipe.teacher).soft_targets.to(work.device)
-    return distillation.cached_objective(targets, recipe.temperature, recipe.alpha, recipe.loss, recipe.targets)
-
-
-def prune(network: nn.Module, recipe: CompressedRecipe, work: Work, judge: Callable, suffix: str = "") -> nn.Module:
-    """Pruned, then recalibrated on the recipe's training images; `judge(phase, network)` is called after each."""
+def prune(network: nn.Module, recipe: CompressedRecipe, work: Work, suffix: str = "") -> nn.Module:
+    """Pruned, then recalibrated on the recipe's training images; both are phases."""
     pruned = pruning.prune(network, recipe.ratio)
-    judge(f"pruned{suffix}", pruned)
+    work.phases[f"pruned{suffix}"] = correct(pruned, recipe, work)
     pruning.recalibrate(pruned, work.data.train_images[recipe.task(work.data).train[: recipe.recalibration]])
-    judge(f"recalibrated{suffix}", pruned)
+    work.phases[f"recalibrated{suffix}"] = correct(pruned, recipe, work)
     return pruned
 
 
-def prepare(recipe: Recipe, work: Work, judge: Callable[[str, nn.Module], None] = lambda *_: None) -> Start:
-    """The first network. Without sparse learning it is pruned, and `judge(phase, network)` is called on the way."""
+def prepare(recipe: Recipe, work: Work) -> Start:
+    """The first network; without sparse learning it is pruned."""
     torch.manual_seed(recipe.seed)
     label = f"{recipe.stage}, seed {recipe.seed}"
     if isinstance(recipe, TeacherRecipe):
         channels_last = layout(recipe) == torch.channels_last
         return Start(networks.teacher(recipe.stem), recipe.fit, {"label": label, "channels_last": channels_last})
-    loss = objective(recipe, work)
+    loss = training.cross_entropy
+    if recipe.teacher:
+        targets = Store(work.profile).made_by(recipe.teacher).soft_targets.to(work.device)
+        loss = distillation.cached_objective(targets, recipe.temperature, recipe.alpha, recipe.loss, recipe.targets)
     if not isinstance(recipe, CompressedRecipe):
         return Start(networks.ResNet14(recipe.widths or networks.WIDTHS), recipe.fit, {"label": label}, loss)
     network = Store(work.profile).made_by(recipe.parent).network()
     if recipe.sparse.epochs:
         hooks = pruning.sparse_learning(network, recipe.ratio, recipe.reg)
         return Start(network, recipe.sparse, {"label": f"{label}, sparse learning"} | hooks, loss)
-    return Start(prune(network, recipe, work, judge), recipe.fit, {"label": f"{label}, fine-tuning"}, loss)
+    return Start(prune(network, recipe, work), recipe.fit, {"label": f"{label}, fine-tuning"}, loss)
 
 
 def fit(start: Start, recipe: Recipe, work: Work, **more) -> tuple[nn.Module, History]:
     """`training.fit` from there; `more` are options. Checkpoints go into the recipe's cache, replay's nowhere."""
     options = Options(environment=environment.environment(work.device), **start.options | more)
     name = options.label.rpartition(", ")[2].replace(" ", "-") if isinstance(recipe, CompressedRecipe) else recipe.stage
-    return training.fit(
-        start.network,
-        start.numbers,
-        recipe.task(work.data),
-        seed=recipe.seed,
-        objective=start.objective,
-        options=options,
-        device=work.device,
-        checkpoint=None if options.first_steps else cache(recipe) / f"{name}.pt",
-    )
+    checkpoint = None if options.first_steps else cache(recipe) / f"{name}.pt"
+    how = {"seed": recipe.seed, "objective": start.objective, "options": options, "device": work.device}
+    return training.fit(start.network, start.numbers, recipe.task(work.data), checkpoint=checkpoint, **how)
 
 
 @contextmanager
-def leaving(recipe: Recipe, work: Work, network: nn.Module, histories: list[History], **more) -> Iterator[Path]:
-    """The new run's folder with the files that every run has; `more` goes into metrics.json.
+def leaving(recipe: Recipe, work: Work, network: nn.Module, histories: list[History]) -> Iterator[Path]:
+    """The new run's folder with the files that every run has.
 
     Its seconds include those of interrupted processes. The environment is that of the first step.
     """
@@ -123,7 +113,7 @@ def leaving(recipe: Recipe, work: Work, network: nn.Module, histories: list[Hist
     with store.new_folder(recipe, work.profile, work.own) as folder:
         write_csv(folder / "history.csv", HISTORY, [row | {"epoch": number} for number, row in enumerate(rows, 1)])
         write_csv(folder / "steps.csv", STEPS, first.steps)
-        write_json(folder / "metrics.json", metrics | more)
+        write_json(folder / "metrics.json", metrics | ({"phases": work.phases} if work.phases else {}))
         write_json(folder / "environment.json", first.environment or environment.environment(work.device))
         yield folder
 
@@ -141,11 +131,9 @@ def train_teacher(recipe: TeacherRecipe, work: Work, file: Path | None) -> None:
         network, history = fit(prepare(recipe, work), recipe, work)
     networks.save(network, cache(recipe) / "model.safetensors")
     task = recipe.task(work.data)
-    targets = distillation.build_cache(
-        network.to(work.device), work.data.train_images.to(work.device),
-        torch.cat([task.train, task.validation]).sort().values,
-        recipe.views, recipe.pad, recipe.view_seed, cache(recipe),
-    )  # fmt: skip
+    images, rows = work.data.train_images.to(work.device), torch.cat([task.train, task.validation]).sort().values
+    views = recipe.views, recipe.pad, recipe.view_seed
+    targets = distillation.build_cache(network.to(work.device), images, rows, *views, cache(recipe))
     with leaving(recipe, work, network.cpu(), [history]) as folder:
         write_array(folder / "soft_targets.npy", targets)
         described = {"teacher": recipe.digest, "pad": recipe.pad, "view_seed": recipe.view_seed, "views": recipe.views}
@@ -158,33 +146,28 @@ def train_student(recipe: StudentRecipe, work: Work) -> None:
         network, history = fit(prepare(recipe, work), recipe, work)
         keep(recipe, work, network, [history])
         return
-    phases, histories, norms = {}, [], {}
-
-    def judge(phase: str, network: nn.Module) -> None:
-        phases[phase] = correct(network, recipe, work)
-
-    network = Store(work.profile).made_by(recipe.parent).network()
-    judge("distilled", network)
-    norms["before"] = pruning.group_norms(network)
+    network, histories = Store(work.profile).made_by(recipe.parent).network(), []
+    work.phases["distilled"] = correct(network, recipe, work)
+    work.norms["before"] = pruning.group_norms(network)
     if recipe.sparse.epochs:
-        prune(network, recipe, work, judge, "_without_sparse_learning")
-    start = prepare(recipe, work, judge)
+        prune(network, recipe, work, "_without_sparse_learning")
+    start = prepare(recipe, work)
     if recipe.sparse.epochs:
         network, history = fit(start, recipe, work)
         histories.append(history)
-        judge("sparse", network)
-        norms["after"] = pruning.group_norms(network)
+        work.phases["sparse"] = correct(network, recipe, work)
+        work.norms["after"] = pruning.group_norms(network)
         label = start.options["label"].replace("sparse learning", "fine-tuning")
-        start = Start(prune(network, recipe, work, judge), recipe.fit, {"label": label}, start.objective)
+        start = Start(prune(network, recipe, work), recipe.fit, {"label": label}, start.objective)
     network, history = fit(start, recipe, work)
-    judge("fine_tuned", network)
-    keep(recipe, work, network, [*histories, history], norms, phases=phases)
+    work.phases["fine_tuned"] = correct(network, recipe, work)
+    keep(recipe, work, network, [*histories, history])
 
 
-def keep(recipe: StudentRecipe, work: Work, network, histories: list[History], norms: dict | None = None, **more):
+def keep(recipe: StudentRecipe, work: Work, network: nn.Module, histories: list[History]) -> None:
     """The run's folder, with what the row keeps of the network."""
     images, _ = recipe.task(work.data).held_out
-    with leaving(recipe, work, network, histories, **more) as folder:
+    with leaving(recipe, work, network, histories) as folder:
         inside = folder if "weights" in work.keep else cache(recipe)
         networks.save(network, inside / "model.safetensors")
         if "logits" in work.keep:
@@ -193,8 +176,8 @@ def keep(recipe: StudentRecipe, work: Work, network, histories: list[History], n
             write_array(folder / "validation_logits.npy", (logits - logits.amax(1, keepdim=True)).half().numpy())
         if "classes" in work.keep:
             write_array(folder / "validation_classes.npy", training.predict(network, images).numpy().astype(np.uint8))
-        if norms and "group_norms" in work.keep:
-            write_json(folder / "group_norms.json", norms)
+        if work.norms and "group_norms" in work.keep:
+            write_json(folder / "group_norms.json", work.norms)
 
 
 def _check_checkpoints(recipe: Recipe, replace: bool) -> None:

@@ -10,11 +10,9 @@ from hw2.experiments import environment, ledger, plan, search, store, train
 from hw2.experiments.catalogue import Recipes
 from hw2.experiments.run import Run
 from hw2.experiments.store import Store
-from hw2.files import sha256, write_json
+from hw2.files import read_json, sha256, write_json
 
 RATIOS = (0.125, 0.25, 0.5, 0.75, 0.875)  # by which one group is pruned alone
-#: experiments without which a profile delivers nothing
-NEEDED = ("teacher", "plain", "distilled", "compressed", "scratch")
 
 
 def work(profile: str, device: str, replace: bool) -> None:
@@ -75,28 +73,27 @@ def train_all(profile: str, jobs: int | None = None, device: str = "auto", repla
         raise InputError(f"{len(failed)} of {count} processes ended with status {failed[0].exitcode}: see above")
 
 
-def deliver(profile: str, fashion: data.FashionMNIST | None = None) -> Run:
+def deliver(profile: str) -> Run:
     """Name the delivered network, then read the test set once for each recipe of the chain.
 
     Then measure, on the validation split, how sensitive the parent's groups of channels are to pruning. `InputError`
     while a network that the report cannot do without is missing.
     """
     known = Store(profile)
-    for name in NEEDED:
-        for seed in known.seeds(name):
-            known.require(name, seed)
-    run = known.run("compressed")
+    chain = [known.require(name, seed) for name in known.names("chain") for seed in known.seeds(name)]
+    run, path = known.run("compressed"), known.root / "delivered.json"
     store.complete_sums(profile)
-    store.name_delivered(run)
-    for name in known.names("chain"):
-        for seed in known.seeds(name):
-            if found := known.find(known.recipe(name, seed)):
-                ledger.read_test_set(found, fashion or data.fashion_mnist())
+    content = {"run": run.name, "sha256": sha256(run.weights)}
+    if not path.is_file() or read_json(path) != content:
+        with store.changing(profile):
+            write_json(path, content)
+    for one in chain:
+        ledger.read_test_set(one, data.fashion_mnist())
     parent, path = known.run("distilled"), known.run("distilled").folder / "sensitivity.json"
     if not path.is_file():
         found = {"weights": sha256(parent.weights), "ratios": RATIOS}
         groups = range(len(pruning.group_names()))
-        found["correct"] = [[sensitivity(parent, number, ratio, fashion) for ratio in RATIOS] for number in groups]
+        found["correct"] = [[sensitivity(parent, number, ratio) for ratio in RATIOS] for number in groups]
         with store.changing(profile):
             write_json(path, found)
     return run
