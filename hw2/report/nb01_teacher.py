@@ -31,9 +31,8 @@ def shown_views(source: Source) -> dict:
 def curve(runs: list[Run], name: str, *more: str) -> dict:
     """Histories of some seeds as an arm of `draw_curves`; `more` are columns of the first."""
     first = {column: runs[0].history[column].tolist() for column in ("epoch", *more)}
-    return {"name": name, "row": runs[0].recipe.stage, **first} | {
-        column: [run.history[column].tolist() for run in runs] for column in ("val_loss", "val_accuracy")
-    }
+    each = {column: [run.history[column].tolist() for run in runs] for column in ("val_loss", "val_accuracy")}
+    return {"name": name, "row": runs[0].recipe.stage, **first, **each}
 
 
 @plot(draw_curves, "The teacher by epoch. The training loss is of moved images, a mean over the epoch.", "teacher")
@@ -46,9 +45,8 @@ def draw_confusion(data: dict) -> Figure:
     wrong = np.where(np.eye(len(matrix), dtype=bool), np.nan, matrix / matrix.sum(1, keepdims=True))
     most = np.nanmax(wrong)
     texts = {place: (str(value), not wrong[place] > most / 2) for place, value in np.ndenumerate(matrix) if value}
-    return draw_heat(
-        wrong, texts, (CLASSES, "true class"), (CLASSES, "predicted class"), "Blues", "share of the true class, errors"
-    )
+    rows, columns = (CLASSES, "true class"), (CLASSES, "predicted class")
+    return draw_heat(wrong, texts, rows, columns, "Blues", "share of the true class, errors")
 
 
 def confused(true: Tensor, predicted: Tensor) -> dict:

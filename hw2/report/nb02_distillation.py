@@ -42,14 +42,10 @@ def tuning(source: Source) -> dict:
     trials, total = source.trials, source.run("teacher").metrics["val_total"]
     cells = trials.assign(accuracy=trials.val_correct / total).groupby(["T", "alpha"]).accuracy
     mean, deviation, seeds = cells.mean().unstack(), cells.std().unstack(), trials.seed.nunique()
-    return {
-        "temperatures": mean.index.tolist(),
-        "alphas": mean.columns.tolist(),
-        "accuracy": rounded(mean),
-        "spread": rounded(deviation) if seeds > 1 else None,
-        "finalists": store.finalists(trials),
-        "note": f"validation accuracy; {budget(int(trials.epochs[0]), int(trials.images[0]), seeds)} a setting",
-    }
+    grid = {"temperatures": mean.index.tolist(), "alphas": mean.columns.tolist(), "accuracy": rounded(mean)}
+    grid |= {"spread": rounded(deviation) if seeds > 1 else None, "finalists": store.finalists(trials)}
+    spent = budget(int(trials.epochs[0]), int(trials.images[0]), seeds)
+    return grid | {"note": f"validation accuracy; {spent} a setting"}
 
 
 def seed_deviation(trials: pd.DataFrame) -> float:
@@ -134,8 +130,7 @@ def arm_rows(source: Source) -> list[dict]:
 
 def arm_note(source: Source) -> str:
     """What was spent on each arm, and the setting."""
-    runs = source.runs("vanilla")
-    one = runs[0].recipe
+    runs, one = source.runs("vanilla"), source.run("vanilla").recipe
     return f"{budget(one.fit.epochs, one.images, len(runs))} an arm; T = {one.temperature:g}, alpha = {one.alpha:g}"
 
 

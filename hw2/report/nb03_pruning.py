@@ -28,6 +28,7 @@ PHASES = (
     ("BatchNorm recalibrated", "recalibrated", "recalibrated_without_sparse_learning"),
     ("fine-tuned", "fine_tuned", None),
 )
+RIVALS = {"compressed": "pruned", "scratch": "from scratch", "unpruned": "not pruned"}
 
 
 @table("phases")
@@ -63,14 +64,9 @@ def phases(source: Source) -> dict:
     run, lines = source.run("compressed"), []
     for name, column in (("with sparse learning (the delivered network)", 1), ("pruned without sparse learning", 2)):
         place = [number for number, phase in enumerate(PHASES) if phase[column]]
-        lines.append(
-            {
-                "name": name,
-                "row": "compressed" if column == 1 else None,
-                "place": place,
-                "value": [run.at_phase(PHASES[n][column]) for n in place],
-            }
-        )
+        value = [run.at_phase(PHASES[number][column]) for number in place]
+        row = "compressed" if column == 1 else None
+        lines.append({"name": name, "row": row, "place": place, "value": value})
     return {"names": [textwrap.fill(words, 12) for words, _, _ in PHASES], "lines": lines}
 
 
@@ -79,9 +75,6 @@ def compressed_curves(source: Source) -> dict:
     run = source.run("compressed")
     mark = [run.recipe.sparse.epochs + 0.5, "pruned"]
     return {"arms": [curve([run], "sparse learning, then fine-tuning", "lr")], "mark": mark}
-
-
-RIVALS = {"compressed": "pruned", "scratch": "from scratch", "unpruned": "not pruned"}
 
 
 @plot(
@@ -142,8 +135,7 @@ def group(source: Source) -> dict:
     for x, side in ((0, sides[0]), (2, sides[1])):
         for number, name in enumerate(side):
             boxes.append({"text": name, "place": [x, (len(side) - 1) / 2 - number], "main": False})
-    made = range(1, len(sides[0]) + 1)
-    arrows = [[number, 0, ""] if number in made else [0, number, ""] for number in range(1, len(boxes))]
+    arrows = [[number, 0, ""] if number <= len(sides[0]) else [0, number, ""] for number in range(1, len(boxes))]
     return {"boxes": boxes, "arrows": arrows}
 
 
@@ -173,9 +165,7 @@ def sensitivity(source: Source) -> dict:
     """ratios, from 0; groups, a list of {name, accuracy (by ratio)}; kinds, in words: of the first seed's network."""
     run, total = source.run("distilled"), source.run("distilled").metrics["val_total"]
     found = zip(pruning.group_names(), run.sensitivity["correct"], strict=True)
-    groups = [
-        {"name": name, "accuracy": [run.val_accuracy, *(count / total for count in each)]} for name, each in found
-    ]
+    groups = [{"name": name, "accuracy": [run.val_accuracy, *(n / total for n in each)]} for name, each in found]
     kinds = {"shortcuts": "added by shortcuts", "convolutions": "between two convolutions"}
     return {"ratios": [0, *run.sensitivity["ratios"]], "groups": groups, "kinds": kinds}
 
@@ -217,10 +207,8 @@ def cost_rows(source: Source) -> list[dict]:
     rows = [{"": name, "ResNet-14": whole[name], "pruned": narrow[name]} for name in whole]
     rows = [row | {"ratio": row["pruned"] / row["ResNet-14"]} for row in rows]
     one, other = (row for row in source.bench["rows"] if row["unit"] == "ms")
-    return [
-        *rows,
-        {"": "ms for one image", "ResNet-14": one["median"], "pruned": other["median"], "ratio": other["ratio"]},
-    ]
+    time = {"": "ms for one image", "ResNet-14": one["median"], "pruned": other["median"], "ratio": other["ratio"]}
+    return [*rows, time]
 
 
 @table("frontier", **{"MACs": lambda macs: f"{macs / 1e6:.1f} M", "on disk": lambda size: f"{size / 1e3:.0f} kB"})
@@ -244,7 +232,6 @@ def public() -> list[dict]:
 
 @table("others", **{"test accuracy": "{:.2%}".format})
 def other_rows(source: Source) -> list[dict]:
-    """What others published: their own numbers, and whether the test set chose the epoch or the run."""
     rows = []
     for one in public():
         row = {"result": one["name"], "parameters": one["parameters"], "test accuracy": one["accuracy"]}
@@ -255,8 +242,7 @@ def other_rows(source: Source) -> list[dict]:
 def draw_frontier(data: dict) -> Figure:
     figure, ax = panels((7.5, 4.2))
     ax.plot(data["parameters"], [np.mean(each) for each in data["validation"]], color=style.BLUE, marker="o", ms=6)
-    points = zip(data["ratio"], data["parameters"], data["validation"], strict=True)
-    for ratio, count, each in points:
+    for ratio, count, each in zip(data["ratio"], data["parameters"], data["validation"], strict=True):
         ax.plot([count] * len(each), each, ls="", marker="_", color=style.BLUE, ms=9)
         beside(ax, f"ratio {ratio:g}", (count, np.mean(each)), (6, -12), style.BLUE)
     ax.axvline(data["limit"], color=style.GREY, ls="--", lw=1)

@@ -17,7 +17,7 @@ from hw2.experiments.catalogue import EXPERIMENTS
 from hw2.experiments.run import Run
 from hw2.report import statistics, style
 from hw2.report.nb01_teacher import confused, draw_confusion
-from hw2.report.nb02_distillation import by_seed, tested
+from hw2.report.nb02_distillation import by_seed, difference, tested
 from hw2.report.source import Source
 from hw2.report.statistics import bounds, points, rounded, wilson
 from hw2.report.style import distinct, draw_boxes, draw_rows, images, panels, percent, plot, table
@@ -65,8 +65,8 @@ def pipeline(source: Source) -> dict:
     return {"boxes": boxes, "arrows": arrows}
 
 
-def _points_and_bounds(difference: statistics.Interval) -> str:
-    return points(difference) + (f" ({bounds(difference)})" if bounds(difference) else "")
+def _points_and_bounds(found: statistics.Interval) -> str:
+    return points(found) + (f" ({bounds(found)})" if bounds(found) else "")
 
 
 def p_value(value: float) -> str:
@@ -88,11 +88,9 @@ def pair_rows(source: Source) -> list[dict]:
     for one, other in PAIRS:
         pairs = by_seed(source.runs(one), source.runs(other))
         read = [pair for pair in pairs if all(run.test_accuracy is not None for run in pair)]
-        found = {"validation": [[run.val_accuracy for run in pair] for pair in pairs]}
-        found["test"] = [[run.test_accuracy for run in pair] for pair in read]
         row = {"difference": f"{EXPERIMENTS[one].words}, minus {EXPERIMENTS[other].words}", "seeds": len(pairs)}
-        for split, values in found.items():
-            row[split] = statistics.paired(*100 * np.transpose(values)) if values else None
+        row["validation"] = difference(*zip(*pairs, strict=True))[1]
+        row["test"] = difference(*zip(*read, strict=True), "test_accuracy")[1] if read else None
         row |= {"only one right": None, "p": None}
         if read:
             first, second, row["p"] = mcnemar(source, *read[0])
@@ -200,7 +198,6 @@ def demo(source: Source) -> dict:
     "compressed",
 )
 def mistakes(source: Source) -> dict:
-    """The ten mistakes with the lowest probability for the true class."""
     images, labels, network = source.fashion.test_images, source.fashion.test_labels, source.delivered.network()
     rows = (source.answers(source.delivered) != labels).nonzero().flatten()
     for count, logits in ((40, logits_of), (10, exact_logits)):  # exact ones are slow: they settle the order of a few

@@ -3,8 +3,8 @@
 import io
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import matplotlib
 import matplotlib.style
@@ -27,8 +27,7 @@ STYLE = Path(__file__).with_name("templates") / "hw2.mplstyle"
 METADATA = {"png": {"Software": None}, "svg": {"Date": None, "Creator": None}}  # no date and no version
 
 
-@dataclass(frozen=True)
-class Plot:
+class Plot(NamedTuple):
     """A figure: its data (what stands in NAME.json), how that is drawn, what it shows, what it is made from."""
 
     data: Callable[[Source], dict]
@@ -37,8 +36,7 @@ class Plot:
     needs: tuple[str, ...]  # rows or groups of the catalogue, or data, search, bench
 
 
-@dataclass(frozen=True)
-class Table:
+class Table(NamedTuple):
     """A table: its rows, in numbers, and for some columns how a value is written. Other lists hold accuracies."""
 
     rows: Callable[[Source], list[dict]]
@@ -189,10 +187,7 @@ def draw_boxes(data: dict) -> Figure:
 
 
 def draw_heat(matrix: np.ndarray, texts: dict, rows: tuple, columns: tuple, cmap: str, label: str) -> Figure:
-    """A square for each value; texts, {(row, column): (text, whether it is dark)}; rows, columns: labels, title.
-
-    `label` says what the colour is.
-    """
+    """A square a value, coloured; texts: (row, column) -> (text, whether it is dark); rows, columns: labels, title."""
     figure, ax = panels((6.6, 5.4))
     picture = ax.imshow(matrix, cmap=cmap, aspect="auto")
     for (row, column), (text, dark) in texts.items():

@@ -15,7 +15,7 @@ import pandas as pd
 from PIL import Image
 
 from hw2 import assignment, data, files, grading, report
-from hw2.experiments import check, ledger, schemas, store
+from hw2.experiments import check, ledger, schemas
 from hw2.experiments.catalogue import EXPERIMENTS
 from hw2.experiments.run import Run, home, trials
 from hw2.experiments.store import Store
@@ -46,12 +46,9 @@ def _provenance(source: Source) -> list[dict]:
             names = re.findall(r'report\.show\("(\w+)"\)', "".join(cell["source"]))
             shown |= dict.fromkeys(names, f"{path.stem}, cell [{number}]")
     for name, plot in report.FIGURES.items():
-        runs, commands = [], []
-        for need in plot.needs:
-            folders, command = SOURCES.get(need) or (source.members(need), f"hw2 train {need}")
-            runs += folders
-            commands.append(command)
-        runs, commands = (", ".join(f"`{one}`" for one in ones) for ones in (runs, commands))
+        made = [SOURCES.get(need) or (source.members(need), f"hw2 train {need}") for need in plot.needs]
+        runs = ", ".join(f"`{one}`" for folders, _ in made for one in folders)
+        commands = ", ".join(f"`{command}`" for _, command in made)
         rows.append({"figure": name, "cell": shown.get(name, "none"), "runs": runs, "made by": commands})
     return rows
 
@@ -109,11 +106,8 @@ def context(source: Source) -> dict:
         "source": source,
         "delivered": run,
         "metrics": run.metrics | {"parameters": run.parameters},
-        "environment": run.environment,
         "assignment": assignment,
         "summary": grading.summary_table(run.network()),
-        "widths": run.network().widths,
-        "sha256": files.sha256(run.weights),
         "interval": statistics.wilson(run.metrics["test_correct"], run.metrics["test_total"]),
         "seeds": len(chain["compressed"]),
         "mean": statistics.spread(nb02_distillation.tested(chain["compressed"])),
@@ -123,7 +117,6 @@ def context(source: Source) -> dict:
         "machines": _machines(source),
         "time": markdown(TIME, source),
         "others": nb03_pruning.public(),
-        "best": store.best(source.trials),
         "nb02": nb02_distillation,
         "nb03": nb03_pruning,
         "difference": lambda *names: nb02_distillation.difference(*map(source.runs, names)),
@@ -177,8 +170,7 @@ def graded(weights: Path | str | None = None, submission: Path | str | None = No
         for name, text in texts(source).items():
             files.write_text(Path(folder, name), text)
         submission, weights = Path(submission or f"{folder}/submission.csv"), Path(weights or source.delivered.weights)
-        lines = grading.grade(weights, submission, Path(folder, "report.md"), source.fashion)
-    return grading.table(lines)
+        return grading.table(grading.grade(weights, submission, Path(folder, "report.md"), source.fashion))
 
 
 def write(profile: str, folder: Path | None = None) -> Path:
