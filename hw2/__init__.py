@@ -14,8 +14,6 @@ import importlib.util
 import os
 import sys
 
-__version__ = "1.0.0"
-
 if "ipykernel" in sys.modules:  # beside other work, threads that wait by spinning make a notebook many times slower
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # OpenMP reads it when torch is imported
 

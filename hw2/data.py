@@ -34,7 +34,6 @@ VALIDATION = 5000
 TIMEOUT = 30  # seconds without a byte from a mirror
 DEBIAN_PACKAGE = "dataset-fashion-mnist"
 DEBIAN_FOLDER = Path("usr/share/datasets/fashion-mnist")
-TORCHVISION_FOLDER = Path("FashionMNIST/raw")  # where torchvision puts the files under its root
 PROJECT = Path(__file__).resolve().parent.parent
 
 
@@ -90,7 +89,7 @@ class FashionMNIST:
 
 def _read(folder: Path) -> FashionMNIST | None:
     """From `folder` or torchvision's layout under it, raw files before gzip; None where a file is missing."""
-    for place in (folder, folder / TORCHVISION_FOLDER):
+    for place in (folder, folder / "FashionMNIST/raw"):
         found = [[path for path in (place / name, place / f"{name}.gz") if path.is_file()] for name in FILES]
         if all(found):
             arrays = [torch.from_numpy(read_idx(paths[0]).copy()) for paths in found]
@@ -162,7 +161,4 @@ def _fetch(home: Path, tried: list[str]) -> FashionMNIST:
     )
 
 
-@cache
-def fashion_mnist() -> FashionMNIST:
-    """`load()`, read once in a process."""
-    return load()
+fashion_mnist = cache(load)  # read once in a process

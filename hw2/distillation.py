@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from hw2 import views
-from hw2.errors import Bar, InputError, end_if_asked
+from hw2.errors import Bar, InputError, Named, end_if_asked
 from hw2.files import read_array, write_array
 from hw2.training import Objective, logits_of
 
@@ -36,21 +36,16 @@ def kl_mean(student: Tensor, teacher: Tensor, labels: Tensor, temperature: float
 
 
 #: name in a recipe -> (student, teacher, labels, temperature) -> the soft part of the loss, a scalar
-SOFT_LOSSES = {"kl": kl, "kl_mean": kl_mean}
+SOFT_LOSSES = Named("loss", {"kl": kl, "kl_mean": kl_mean})
+TARGETS = Named("targets", dict.fromkeys(("same view", "identity", "mean")))
 
 
 def kd_loss(
     student: Tensor, teacher: Tensor, labels: Tensor, temperature: float, alpha: float, loss: str = "kl"
 ) -> Tensor:
-    """(1 - alpha) * CE(student, labels) + alpha * the soft part, a scalar. Logits are (n, 10), labels (n,).
-
-    `loss` is a key of `SOFT_LOSSES`.
-    """
+    """(1 - alpha) * CE(student, labels) + alpha * `SOFT_LOSSES[loss]`, a scalar. Logits are (n, 10), labels (n,)."""
     hard = functional.cross_entropy(student, labels)
     return (1 - alpha) * hard + alpha * SOFT_LOSSES[loss](student, teacher, labels, temperature)
-
-
-TARGETS = ("same view", "identity", "mean")
 
 
 def cached_objective(
@@ -106,6 +101,4 @@ def check(temperature: float, alpha: float, loss: str, targets: str) -> None:
         raise InputError(f"temperature {temperature!r}: expected a number above 0; 2 to 8 is usual")
     if not isinstance(alpha, Real) or not 0 <= alpha <= 1:
         raise InputError(f"alpha {alpha!r}: expected the weight of the KL term, a number from 0 to 1")
-    for name, value, known in (("loss", loss, SOFT_LOSSES), ("targets", targets, TARGETS)):
-        if value not in known:
-            raise InputError(f"{name} {value!r}: expected one of {', '.join(known)}")
+    _ = SOFT_LOSSES[loss], TARGETS[targets]  # an `InputError` for another name

@@ -9,6 +9,8 @@ from contextlib import contextmanager
 
 from tqdm import tqdm
 
+_asked_to_end = threading.Event()
+
 
 class InputError(Exception):
     """Input that cannot be used: the value, what was expected and what to do. The exit status is 2."""
@@ -59,9 +61,6 @@ class Bar(tqdm):
         if not bars:
             Bar.shown = None
         return True
-
-
-_asked_to_end = threading.Event()
 
 
 @contextmanager

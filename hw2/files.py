@@ -40,13 +40,12 @@ def reading(path: Path | str, what: str, remedy: str | None = None, errors=(OSEr
     except InputError:
         raise
     except errors as error:
-        told = getattr(error, "strerror", None) or (
-            str(error) if isinstance(error, ValueError | OSError) else repr(error)
-        )
+        told = str(error) if isinstance(error, ValueError | OSError) else repr(error)
         if isinstance(error, ValidationError):
             first = error.errors(include_url=False, include_input=False)[0]
             told = f"{'.'.join(map(str, first['loc']))} {first['msg']}"
-        raise broken(path, f"no readable {what} ({textwrap.shorten(told, 300)})", remedy) from None
+        told = textwrap.shorten(getattr(error, "strerror", None) or told, 300)
+        raise broken(path, f"no readable {what} ({told})", remedy) from None
 
 
 def write_bytes(path: Path, content: bytes | memoryview) -> None:
@@ -85,13 +84,9 @@ def write_array(path: Path, array: np.ndarray) -> None:
     write_bytes(path, content.getbuffer())
 
 
-def csv_text(columns: tuple[str, ...], rows: list[dict]) -> str:
-    """Floats are written by repr, so that reading them gives the same number."""
-    return pd.DataFrame(rows, columns=columns, dtype=object).to_csv(index=False, lineterminator="\n")
-
-
 def write_csv(path: Path, columns: tuple[str, ...], rows: list[dict]) -> None:
-    write_text(path, csv_text(columns, rows))
+    """Floats are written by repr, so that reading them gives the same number."""
+    write_text(path, pd.DataFrame(rows, columns=columns, dtype=object).to_csv(index=False, lineterminator="\n"))
 
 
 def read_json(path: Path, kind: type = dict) -> dict:

@@ -16,7 +16,7 @@ from hw2.assignment import AUTHOR, BASELINE, LIMIT, REFERENCES, STUDENT_ID, WORD
 from hw2.data import CLASSES, FashionMNIST
 from hw2.errors import InputError
 from hw2.experiments import ledger
-from hw2.files import csv_text, parse_csv, reading, write_text
+from hw2.files import parse_csv, reading, write_text
 
 VERDICTS = {True: "pass", False: "fail", None: "not checkable"}
 
@@ -45,7 +45,8 @@ def summary_table(network: nn.Module) -> str:
 
 def submission_text(classes: Tensor) -> str:
     """`id,pred`, one row for each test image in order, ids from 0. `classes` (n,)."""
-    return csv_text(("id", "pred"), [{"id": row, "pred": label} for row, label in enumerate(classes.tolist())])
+    rows = pd.DataFrame({"id": range(len(classes)), "pred": classes.tolist()})
+    return rows.to_csv(index=False, lineterminator="\n")
 
 
 def write_submission(path: Path, classes: Tensor) -> None:
@@ -75,10 +76,7 @@ def methods_section(report: str) -> str:
 
 
 def grade(weights: Path, submission: Path, report: Path, data: FashionMNIST) -> list[Line]:
-    """Every line of the rubric for these weights, this submission and this report.
-
-    `InputError` where a file cannot be read, or the ledger has another count for a run of these weights.
-    """
+    """The rubric. `InputError` where a file cannot be read, or the ledger has another count for these weights."""
     with reading(report, "report", "`hw2 report` writes one"):
         text = report.read_text("utf-8")
     network, runs = networks.load(weights), ledger.of_weights(weights)

@@ -104,10 +104,8 @@ class _Training:
         self.objective, self.options = objective, options
         self.layout = torch.channels_last if options.channels_last else torch.contiguous_format
         network.to(device, memory_format=self.layout)
-        self.optimizer = torch.optim.SGD(
-            network.parameters(), lr=numbers.lr, momentum=numbers.momentum, weight_decay=numbers.weight_decay,
-            nesterov=numbers.momentum > 0, fused=True,
-        )  # fmt: skip
+        how = {"lr": numbers.lr, "momentum": numbers.momentum, "weight_decay": numbers.weight_decay}
+        self.optimizer = torch.optim.SGD(network.parameters(), nesterov=numbers.momentum > 0, fused=True, **how)
         self.images, self.labels = task.data.train_images.to(device), task.data.train_labels.to(device)
         self.per_epoch = math.ceil(len(task.train) / numbers.batch)
         self.history, self.done = History(environment=options.environment), 0
@@ -125,17 +123,11 @@ class _Training:
             self.history, self.done = History(**state["history"]), state["done"]
 
     def save(self, path: Path) -> None:
-        spent = {
-            "earlier": self.history.earlier + time.monotonic() - self.started,
-            "earlier_processor": self.history.earlier_processor + time.process_time() - self.processor,
-        }
-        state = {
-            "network": self.network.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "done": self.done,
-            "words": self.words,
-            "history": vars(self.history) | spent,
-        }
+        earlier = self.history.earlier + time.monotonic() - self.started
+        processor = self.history.earlier_processor + time.process_time() - self.processor
+        history = vars(self.history) | {"earlier": earlier, "earlier_processor": processor}
+        state = {"done": self.done, "words": self.words, "history": history}
+        state |= {"network": self.network.state_dict(), "optimizer": self.optimizer.state_dict()}
         content = io.BytesIO()  # into a file torch.save raises whatever its C++ meets on a full disk
         torch.save(state, content)
         write_bytes(path, content.getbuffer())

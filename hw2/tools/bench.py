@@ -3,8 +3,8 @@
 import statistics
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from timeit import timeit
+from typing import NamedTuple
 
 import pandas as pd
 import torch
@@ -23,8 +23,7 @@ IMAGES = 1024  # of an epoch of training
 PAUSE = 0.2  # seconds: threads spin for a while after their work and would slow the case after it
 
 
-@dataclass(frozen=True)
-class Case:
+class Case(NamedTuple):
     """`run` does the work once and returns its value in `unit`."""
 
     name: str
