@@ -72,8 +72,8 @@ for reduction, theirs in {"batchmean": each.sum() / len(each), "mean": each.mean
 # %% [markdown]
 # ## Why T squared?
 #
-# So that alpha weighs both parts of the loss nearly alike at every temperature. A higher temperature flattens both distributions and shrinks
-# the gradient about as 1 / T squared. The factor makes up for most of that. On random logits:
+# So that alpha means nearly the same at every temperature. A higher temperature flattens both distributions and shrinks the gradient about
+# as 1 / T squared. The factor makes up for most of that: on random logits the gradient then stays between 1.0 and 1.7.
 
 # %%
 generator, rows = torch.Generator().manual_seed(0), []
@@ -88,7 +88,7 @@ pd.DataFrame(rows).set_index("T")
 # %% [markdown]
 # ## What a temperature shows
 #
-# A higher temperature shows the less likely classes, too. The table holds the five likeliest classes of the image on which
+# The less likely classes, too: at T = 8 a dress has 8.1 % in place of 0.1 %. The table holds the five likeliest classes of the image on which
 # the teacher's two likeliest classes are closest.
 
 # %%
@@ -101,7 +101,7 @@ table.head(5).map("{:.1%}".format)
 # %% [markdown]
 # ## The search for temperature and weight
 #
-# We try every temperature with every alpha and every seed, with Optuna, and compare on the validation split. At alpha = 1 the labels are
+# It finds T = 8 and alpha = 0.6, with 89.56 % on validation. We try every temperature with every alpha and every seed, with Optuna. At alpha = 1 the labels are
 # not used at all. The trials are short, so the search is a screening: it picks two finalists, which are then trained longer.
 
 # %%
@@ -150,7 +150,8 @@ print("chosen: T = {:g}, alpha = {:g}".format(*source.setting("chosen")))
 # ## What in the loss matters?
 #
 # No difference was detected: all intervals include 0. Labels alone are worse in each seed, by 0.77 points in the mean. With the `mean` bug
-# the mean is 0.42 points lower. Changing which views give the targets changed accuracy least.
+# the mean is 0.42 points lower. With targets of other views the means are 0.05 and
+# 0.11 points lower.
 #
 # Each arm of this study changes one thing in the loss of Hinton et al., which we call vanilla KD. `labels` has no teacher at all. The arms
 # have seeds of their own, because the search's seeds favour the chosen setting.
@@ -178,8 +179,8 @@ for verdict, words in verdicts.items():
 #
 # ## Does the student repeat its teacher's errors?
 #
-# It repeats two of three of the teacher's wrong answers. A student that never had a teacher gives three of five of them, too: both find the
-# same images hard. With three seeds no difference was detected.
+# It repeats two of three of the teacher's wrong answers. A student that never had a teacher gives three of five of them, too. With three
+# seeds no difference between the two was detected.
 
 # %%
 report.show("agreement")
@@ -213,7 +214,7 @@ report.show("student_curves")
 # %%
 each, gain = nb02_distillation.difference(source.runs("distilled"), source.runs("plain"))
 words = {"better": "distillation helps", "worse": "distillation hurts"}.get(statistics.verdict(gain), "no difference detected")
-print("Chosen by longer training: T = {:g}, alpha = {:g}.".format(*source.setting("chosen")))
+print("Chosen for the higher mean in longer training: T = {:g}, alpha = {:g}.".format(*source.setting("chosen")))
 print(f"Distilled minus alone, {len(each)} seeds: {statistics.points(gain)} points ({statistics.bounds(gain)}): {words}.")
 loss = nb02_distillation.lost(source.runs("distilled"), source.runs("plain"))
 bounds = " to ".join(f"{value:+.3f}" for value in loss[1:] if value is not None)

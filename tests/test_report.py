@@ -58,11 +58,11 @@ def test_all_is_written_and_what_is_changed_is_named_and_made_right_again(projec
     assert (out / "submission.csv").read_bytes() == (tmp_path / "other.csv").read_bytes()
 
     untouched = (out / "report.md").stat().st_mtime_ns
-    blacken(out / "figures/arms.png")
+    blacken(out / "figures/networks.png")
     (out / "figures/demo.png").rename(out / "figures/stranger.png")
     (out / "submission.csv").write_bytes(made["submission.csv"].replace(b"\n", b"\r\n"))
     problems = write.stale("smoke", out)
-    files = ["figures/arms.png", "figures/demo.png", "figures/stranger.png", "submission.csv"]
+    files = ["figures/demo.png", "figures/networks.png", "figures/stranger.png", "submission.csv"]
     assert sorted(line.partition(":")[0] for line in problems) == files
     assert "submission.csv: only its line ends differ; save it with LF" in problems
     write.write("smoke", out)
@@ -109,15 +109,15 @@ def test_a_figure_follows_no_setting_of_the_users(tmp_path):
     settings = "savefig.dpi: 300\nsavefig.bbox: tight\nfont.size: 30\ntext.latex.unicode: True\nno setting\n"
     (tmp_path / "matplotlibrc").write_text(settings)
     told = {"MPLBACKEND": "nosuch", "MATPLOTLIBRC": str(tmp_path), "MPLCONFIGDIR": "/proc/nowhere", "HOME": "/proc/no"}
-    words = [sys.executable, "-m", "hw2", "figure", "arms", "--out", tmp_path]
+    words = [sys.executable, "-m", "hw2", "figure", "networks", "--out", tmp_path]
     done = subprocess.run(words, env=os.environ | told, cwd=PROJECT, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
-    assert write.looks_alike((PROJECT / "figures/arms.png").read_bytes(), (tmp_path / "arms.png").read_bytes())
+    assert write.looks_alike((PROJECT / "figures/networks.png").read_bytes(), (tmp_path / "networks.png").read_bytes())
 
 
 def test_the_look_of_pictures_differs_by_a_block_and_not_by_a_pixel(tmp_path):
-    old, path = (PROJECT / "figures/arms.png").read_bytes(), tmp_path / "changed.png"
-    picture = Image.open(PROJECT / "figures/arms.png").convert("RGB")
+    old, path = (PROJECT / "figures/networks.png").read_bytes(), tmp_path / "changed.png"
+    picture = Image.open(PROJECT / "figures/networks.png").convert("RGB")
     picture.putpixel((200, 100), (255, 0, 0))
     picture.save(path)
     assert write.looks_alike(old, path.read_bytes())

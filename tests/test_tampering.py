@@ -80,9 +80,9 @@ def digit(pattern, path):
 more, less, better = (lambda value, by=by: value + by for by in (1, -10, 0.01))
 
 OUTPUTS = {
-    "figures/arms.png": blacken,
-    "figures/arms.json": partial(digit, r"\d{4}"),
-    "figures/arms.svg": partial(digit, r"<path [^>]*?\d"),
+    "figures/networks.png": blacken,
+    "figures/networks.json": partial(digit, r"\d{4}"),
+    "figures/networks.svg": partial(digit, r"<path [^>]*?\d"),
     "report.md": partial(digit, r"\d\d\.\d\d"),
     "docs/speed.md": partial(digit, r"\d\.\d\d"),
     "model_card.md": partial(digit, r"SHA-256 `\D*\d"),

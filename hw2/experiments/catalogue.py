@@ -25,11 +25,11 @@ class Experiment:
     setting: str | None = None  # temperature and alpha: chosen, finalist-1, finalist-2
     parent: str | None = None  # row whose network is pruned, of the same seed
     seeds: str = "walk"  # key of the profile's seeds
-    longer: str | None = None  # in one schedule, as its own and that row's in all; `itself`: without sparse learning
+    longer: str | None = None  # one schedule of its own epochs and that row's; `itself`: without sparse learning
     widths: tuple[int, ...] | None = None
     ratio: float | None = None
     change: tuple[tuple[str, object], ...] = ()  # fields of the recipe, or of its `fit` as fit.NAME
-    keep: tuple[str, ...] = ("weights",)  # weights, logits, classes, group_norms
+    keep: tuple[str, ...] = ("weights",)  # or group_norms; logits, classes: of validation images
 
     @property
     def kind(self) -> type[Recipe]:
@@ -101,7 +101,7 @@ class Recipes:
 
     def setting(self, which: str) -> tuple[float, float]:
         """Temperature and alpha: `best` of the search, those of `finalist-1` or `-2`, or `chosen`."""
-        return 1.0, 0.5
+        return 3.0, 0.5  # what no row changes anything to
 
     def course_file(self, seed: int) -> str | None:
         """SHA-256 of the file that stands in for the teacher's training, or None."""

@@ -22,7 +22,7 @@ def _tiny(epochs: int, images: int) -> dict:
 
 
 #: profile -> numbers. `common` is part of every recipe. `tuning` and what rows of the catalogue name as `numbers` are
-#: fields of recipes. `seeds`: for what -> seeds.
+#: fields of recipes; a float is written as 1.0, or the digest is another. `seeds`: for what -> seeds.
 PROFILES = Named("profile", {
     "smoke": {
         "common": {"images": 600, "validation": 300, "views": 2},

@@ -30,8 +30,8 @@ def _group_sizes(widths: tuple[int, ...]) -> list[int]:
 
 
 def home(profile: str) -> Path:
-    """Where runs, figures, report and submission of a profile belong: the project, but build/smoke/ for smoke."""
-    return data.PROJECT / "build/smoke" if profile == "smoke" else data.PROJECT
+    """Where runs, figures, report and submission belong: the project for `full`, build/<profile>/ for another one."""
+    return data.PROJECT if profile == "full" else data.PROJECT / "build" / profile
 
 
 def root(profile: str) -> Path:

@@ -140,8 +140,9 @@ def arm_differences(source: Source) -> dict:
 
 
 @plot(
-    draw_rows, "Share of the teacher's errors that students repeat, too. Bars: range of the seeds.", "vanilla", "labels"
-)
+    draw_rows, "Share of the teacher's errors that students repeat, too. Bars: range of the seeds.",
+    "teacher", "vanilla", "labels",
+)  # fmt: skip
 def agreement(source: Source) -> dict:
     """Of the validation images on which the teacher is wrong, those on which a student gives the same answer."""
     answers, names = source.teacher_logits.argmax(1), ("vanilla", "labels")

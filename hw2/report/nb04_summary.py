@@ -44,7 +44,7 @@ def result_rows(source: Source) -> list[dict]:
 
 
 @plot(draw_rows, "Validation and test accuracy of the networks. Filled: means, hollow: seeds.", "chain")
-def arms(source: Source) -> dict:
+def networks(source: Source) -> dict:
     found, note = result_rows(source), f"dashed: the baseline, {BASELINE:.1%}"
     rows = [f"{row['network']}\n{row['parameters']:,} parameters" for row in found]
     series = [{"name": split, "each": [row[split] for row in found]} for split in ("validation", "test")]

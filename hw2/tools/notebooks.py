@@ -108,7 +108,7 @@ def script(notebook: nbformat.NotebookNode) -> str:
 
 def main() -> None:
     profile = Store().profile
-    target = FOLDER if profile != "smoke" else home(profile) / "notebooks"
+    target = FOLDER if profile == "full" else home(profile) / "notebooks"
     with ThreadPoolExecutor(AT_ONCE) as pool:
         executed = tqdm(pool.map(execute, paths()), desc="notebooks", unit="notebook", total=len(paths()))
         for path, notebook in zip(paths(), executed, strict=True):
