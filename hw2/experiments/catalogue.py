@@ -114,7 +114,7 @@ class Recipes:
     def members(self, name: str) -> list[str]:
         """The rows that a name stands for: all, a group's, or a row's own."""
         groups = {row.group: self.names(row.group) for row in EXPERIMENTS.values()}
-        return Named("experiment", {"all": self.names()} | groups | {one: [one] for one in EXPERIMENTS})[name]
+        return Named("experiment", {"all": self.names()} | groups | {stage: [stage] for stage in EXPERIMENTS})[name]
 
     def seeds(self, name: str) -> tuple[int, ...]:
         """The seeds with which a row is trained, its first one first."""
@@ -149,8 +149,8 @@ class Recipes:
         if row.widths:
             values["widths"] = row.widths
         if row.longer:
-            other = numbers[EXPERIMENTS[row.longer].numbers] if row.longer != "itself" else {"sparse": values["sparse"]}
-            fits = [values["fit"], *(other[part] for part in ("sparse", "fit") if part in other)]
+            added = numbers[EXPERIMENTS[row.longer].numbers] if row.longer != "itself" else {"sparse": values["sparse"]}
+            fits = [values["fit"], *(added[part] for part in ("sparse", "fit") if part in added)]
             values["fit"] = replace(values["fit"], epochs=sum(fit.epochs for fit in fits))
         if row.longer == "itself":
             values["sparse"] = replace(values["sparse"], epochs=0)
@@ -165,13 +165,13 @@ def read(content: dict) -> Recipe:
 
 def changed(recipe: Recipe, change: dict[str, object]) -> Recipe:
     """The recipe with other values; `fit.NAME` is a field of its `fit`. `InputError` for a field that it lacks."""
-    own, of_fit, known = {}, {}, vars(recipe) | {f"fit.{name}": value for name, value in vars(recipe.fit).items()}
+    own, of_fit, fields = {}, {}, vars(recipe) | {f"fit.{name}": value for name, value in vars(recipe.fit).items()}
     for name, value in change.items():
-        if name not in known:
-            raise InputError(f"{recipe.stage} takes no {name}: expected one of {', '.join(known)}")
-        kind = type(known[name])
-        if kind in (int, float) and not isinstance(value, int | kind):
-            raise InputError(f"{name} {value!r}: expected a number, such as {known[name]}")
-        value = float(value) if kind is float else value  # 3 is written as 3.0, for the digest
+        if name not in fields:
+            raise InputError(f"{recipe.stage} takes no {name}: expected one of {', '.join(fields)}")
+        expected = type(fields[name])
+        if expected in (int, float) and not isinstance(value, int | expected):
+            raise InputError(f"{name} {value!r}: expected a number, such as {fields[name]}")
+        value = float(value) if expected is float else value  # 3 is written as 3.0, for the digest
         (of_fit if name.startswith("fit.") else own)[name.removeprefix("fit.")] = value
     return replace(recipe, **{"fit": replace(recipe.fit, **of_fit)} | own)

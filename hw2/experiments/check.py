@@ -32,18 +32,18 @@ KEPT = {"weights": "model.safetensors", "logits": "validation_logits.npy", "clas
 
 def of_store(known: Store) -> list[str]:
     """A line for each thing that is not what the rest of the store says. Changes nothing."""
-    lines = _told(f"tuning/{known.profile}", lambda: _search(known))
+    lines = _lines(f"tuning/{known.profile}", lambda: _search(known))
     if lost := missing(known):
         return lines + lost  # the rest would tell of the same
     fashion, runs = source.fashion_mnist(), known.every()
-    lines += _told("SHA256SUMS", lambda: sums(known.profile)) + _told("delivered.json", lambda: _delivered(known))
-    lines += [line for run in runs for line in _told(run.name, lambda run=run: of_run(run, fashion))]
-    lines += _told("runs", lambda: _copies(runs)) if not lines else []
-    lines += _told("test_ledger.csv", lambda: _ledger(known.profile, {run.recipe.digest: run for run in runs}))
+    lines += _lines("SHA256SUMS", lambda: sums(known.profile)) + _lines("delivered.json", lambda: _delivered(known))
+    lines += [line for run in runs for line in _lines(run.name, lambda run=run: of_run(run, fashion))]
+    lines += _lines("runs", lambda: _copies(runs)) if not lines else []
+    lines += _lines("test_ledger.csv", lambda: _ledger(known.profile, {run.recipe.digest: run for run in runs}))
     return lines
 
 
-def _told(name: str, check: Callable[[], object]) -> list[str]:
+def _lines(name: str, check: Callable[[], object]) -> list[str]:
     """The lines of a check; a file that it cannot read is one."""
     try:
         return [f"{name}: {line}" for line in check()]
@@ -57,9 +57,9 @@ def missing(known: Store) -> list[str]:
     for name in known.names():
         for seed in known.seeds(name):
             names.add(f"{name}/{known.profile}-s{seed}")
-            lines += _told(name, lambda name=name, seed=seed: known.require(name, seed) and [])
-    others = [run.name for run in known.every() if run.profile == known.profile and run.name not in names]
-    return [*dict.fromkeys(lines), *(f"{name}: the profile trains no such seed" for name in others)]
+            lines += _lines(name, lambda name=name, seed=seed: known.require(name, seed) and [])
+    surplus = [run.name for run in known.every() if run.profile == known.profile and run.name not in names]
+    return [*dict.fromkeys(lines), *(f"{name}: the profile trains no such seed" for name in surplus)]
 
 
 def sums(profile: str) -> Iterator[str]:
@@ -83,8 +83,8 @@ def of_run(run: Run, fashion: FashionMNIST) -> list[str]:
     if run.name != f"{recipe.stage}/{run.profile}-s{recipe.seed}":
         lines.append(f"its recipe is of {recipe.stage}, seed {recipe.seed}")
     if not isinstance(recipe, TeacherRecipe):  # whose weights are too large to commit
-        kept = [KEPT[one] for one in EXPERIMENTS[recipe.stage].keep if one in KEPT]
-        lines += [f"{name} is missing" for name in kept if not (run.folder / name).is_file()]
+        files = [KEPT[word] for word in EXPERIMENTS[recipe.stage].keep if word in KEPT]
+        lines += [f"{name} is missing" for name in files if not (run.folder / name).is_file()]
     if run.parameters != metrics["parameters"]:
         lines.append(f"{run.parameters:,} parameters, metrics.json says {metrics['parameters']:,}")
     if metrics["val_total"] != len(recipe.task(fashion).validation):
@@ -103,9 +103,9 @@ def of_history(run: Run | Trial, correct: int, total: int) -> list[str]:
     """Epochs, steps and learning rates against the recipe; accuracies against the count."""
     fits, history, images, lines = run.recipe.fits, run.history, run.recipe.images, []
     epochs, first = sum(fit.epochs for fit in fits), next((fit for fit in fits if fit.epochs), fits[0])
-    kept = min(training.STEPS_KEPT, first.epochs * math.ceil(images / first.batch))
-    if run.steps.step.tolist() != list(range(kept)):
-        lines.append(f"steps.csv has not the {kept} steps of its recipe")
+    step_count = min(training.STEPS_KEPT, first.epochs * math.ceil(images / first.batch))
+    if run.steps.step.tolist() != list(range(step_count)):
+        lines.append(f"steps.csv has not the {step_count} steps of its recipe")
     if len(history) != epochs or history.epoch.tolist() != list(range(1, epochs + 1)):
         return [*lines, f"history.csv has not the {epochs} epochs of its recipe"]
     if not all(map(math.isclose, history.lr, rates(run.recipe))):
@@ -119,28 +119,28 @@ def of_history(run: Run | Trial, correct: int, total: int) -> list[str]:
 
 def rates(recipe: Recipe) -> list[float]:
     """The learning rate at the end of each epoch."""
-    found = []
+    learning_rates = []
     for fit in recipe.fits:
-        each = math.ceil(recipe.images / fit.batch)
-        steps = range(each - 1, fit.epochs * each, each)
-        found += [training.learning_rate(fit, step, fit.epochs * each) for step in steps]
-    return found
+        per_epoch = math.ceil(recipe.images / fit.batch)
+        steps = range(per_epoch - 1, fit.epochs * per_epoch, per_epoch)
+        learning_rates += [training.learning_rate(fit, step, fit.epochs * per_epoch) for step in steps]
+    return learning_rates
 
 
 def of_answers(run: Run, fashion: FashionMNIST) -> list[tuple[int, int, float | None]]:
     """For each kept answer: validation images right, how many of them rounding may have moved, the loss."""
-    task, kept, found = run.recipe.task(fashion), [], []
+    task, answers, evaluations = run.recipe.task(fashion), [], []
     labels = fashion.train_labels[task.validation]
     if (run.folder / KEPT["logits"]).is_file():
-        kept.append((run.validation_logits.double(), training.NEAR))  # nearer ones were settled in float64
+        answers.append((run.validation_logits.double(), training.NEAR))  # nearer ones were settled in float64
     if isinstance(run.recipe, TeacherRecipe):  # float16 makes equals of near ones, and changes no other order
-        kept.append((run.soft_targets[0][task.validation].double(), 0.0))
-    for logits, near in kept:
+        answers.append((run.soft_targets[0][task.validation].double(), 0.0))
+    for logits, near in answers:
         right, moved = (logits.argmax(1) == labels).sum(), (training.margins(logits) <= near).sum()
-        found.append((int(right), int(moved), functional.cross_entropy(logits, labels).item()))
+        evaluations.append((int(right), int(moved), functional.cross_entropy(logits, labels).item()))
     if (run.folder / KEPT["classes"]).is_file():
-        found.append((int((run.validation_classes == labels).sum()), 0, None))
-    return found
+        evaluations.append((int((run.validation_classes == labels).sum()), 0, None))
+    return evaluations
 
 
 def against(run: Run, right: int, slack: int, loss: float | None) -> Iterator[str]:
@@ -149,24 +149,24 @@ def against(run: Run, right: int, slack: int, loss: float | None) -> Iterator[st
     if abs(right - counted) > slack:
         yield f"{right} validation images are right, metrics.json says {counted}"
     if loss is not None and len(run.history):  # the course's teacher was not trained here
-        told, rounding = run.history.val_loss.iloc[-1], LAST[run.environment["device"]]
-        if not math.isclose(told, loss, rel_tol=rounding, abs_tol=1e-5):
-            yield f"the last loss of history.csv is {told:.6f}, evaluated it is {loss:.6f}"
+        recorded, rounding = run.history.val_loss.iloc[-1], LAST[run.environment["device"]]
+        if not math.isclose(recorded, loss, rel_tol=rounding, abs_tol=1e-5):
+            yield f"the last loss of history.csv is {recorded:.6f}, evaluated it is {loss:.6f}"
 
 
 def _phases(run: Run) -> Iterator[str]:
     """What is known of the phases before the last from the parent, from history.csv and from metrics.json."""
     parent, phases = Store(run.profile).made_by(run.recipe.parent), run.metrics["phases"]
-    known = {"distilled": parent.metrics["val_correct"], "fine_tuned": run.metrics["val_correct"]}
+    counts = {"distilled": parent.metrics["val_correct"], "fine_tuned": run.metrics["val_correct"]}
     if run.sparse and len(run.history) >= run.recipe.sparse.epochs:
         share = run.history.val_accuracy.iloc[run.recipe.sparse.epochs - 1]
-        known["sparse"] = round(share * run.metrics["val_total"])
-    for phase, count in known.items():
+        counts["sparse"] = round(share * run.metrics["val_total"])
+    for phase, count in counts.items():
         if phases[phase] != count:
             yield f"phase {phase} of metrics.json is {phases[phase]}, elsewhere it is {count}"
     if (run.folder / "group_norms.json").is_file() and parent.weights.is_file():
         groups = zip(run.group_norms["before"], _norms(parent.weights), strict=True)
-        if not all(np.allclose(told, norms, rtol=NORMS, atol=1e-6) for told, norms in groups):
+        if not all(np.allclose(recorded, norms, rtol=NORMS, atol=1e-6) for recorded, norms in groups):
             yield f"group_norms.json is not of the weights of {parent.name}"
 
 
@@ -182,8 +182,8 @@ def _test(run: Run, fashion: FashionMNIST) -> Iterator[str]:
         ledger.answers(run, fashion)
     claimed = metrics["test_correct"], metrics["test_total"]
     if claimed != (None, None) and claimed != reading:
-        told = "no reading" if reading is None else f"{reading[0]} of {reading[1]}"
-        yield f"metrics.json says that {claimed[0]} of {claimed[1]} test images are right, the ledger has {told}"
+        recorded = "no reading" if reading is None else f"{reading[0]} of {reading[1]}"
+        yield f"metrics.json says that {claimed[0]} of {claimed[1]} test images are right, the ledger has {recorded}"
 
 
 def _copies(runs: list[Run]) -> Iterator[str]:
@@ -217,7 +217,7 @@ def _search(known: Store) -> Iterator[str]:
     """The trials against the grid and, where they have them, against their own histories."""
     recipe, table = known.tuning(), known.trials
     common = {"lr": recipe.fit.lr, "epochs": recipe.fit.epochs, "images": recipe.images, "state": "COMPLETE"}
-    grid = [{"trial": number} | one | common for number, one in enumerate(search.settings(recipe))]
+    grid = [{"trial": number} | setting | common for number, setting in enumerate(search.settings(recipe))]
     if table.drop(columns="val_correct")[list(grid[0])].to_dict("records") != grid:
         yield "trials.csv is not of its recipe's grid"
         return

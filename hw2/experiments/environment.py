@@ -28,11 +28,11 @@ SETS = {
 }
 
 
-def lowering(told: dict) -> dict[str, str]:
+def lowering(recorded: dict) -> dict[str, str]:
     """Variables with which a process computes as one did that recorded this environment."""
-    if told["device"] != "cpu":
+    if recorded["device"] != "cpu":
         return {}
-    return told["lowered_by"] or SETS.get(told["instruction_set"], {})
+    return recorded["lowered_by"] or SETS.get(recorded["instruction_set"], {})
 
 
 @contextmanager
@@ -92,8 +92,8 @@ def _processor() -> tuple[str, list[str]]:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
         return platform.processor(), []
-    told = {line.partition(":")[0].strip(): line.partition(":")[2].strip() for line in reversed(lines)}
-    return told.get("model name", "unknown"), told.get("flags", told.get("Features", "")).split()
+    fields = {line.partition(":")[0].strip(): line.partition(":")[2].strip() for line in reversed(lines)}
+    return fields.get("model name", "unknown"), fields.get("flags", fields.get("Features", "")).split()
 
 
 def lacks_bfloat16(device: torch.device) -> bool:
@@ -107,8 +107,8 @@ def _git(*words: str) -> str:
     try:
         done = subprocess.run(["git", *words], cwd=data.PROJECT, capture_output=True, text=True, check=True)
     except (OSError, subprocess.CalledProcessError) as error:
-        told = (getattr(error, "stderr", None) or str(error)).strip().splitlines()[-1]
-        raise InputError(f"git: {told}; a run names the commit that it is trained from") from None
+        reason = (getattr(error, "stderr", None) or str(error)).strip().splitlines()[-1]
+        raise InputError(f"git: {reason}; a run names the commit that it is trained from") from None
     return done.stdout.rstrip()
 
 
@@ -141,8 +141,8 @@ def check_code(profile: str) -> None:
         return
     changed = _git("status", "--porcelain", "--", "hw2").splitlines()
     if changed or code_digest() != code():
-        what = changed[0][3:] if changed else "a file changed while this process ran"
-        raise InputError(f"hw2/ is not what HEAD has ({what}): commit it before training, or try it in profile smoke")
+        change = changed[0][3:] if changed else "a file changed while this process ran"
+        raise InputError(f"hw2/ is not what HEAD has ({change}): commit it before training, or try it in profile smoke")
 
 
 def peak_memory(device: torch.device) -> int | None:
@@ -150,5 +150,5 @@ def peak_memory(device: torch.device) -> int | None:
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     status = Path("/proc/self/status")
-    found = re.search(r"VmHWM:\s*(\d+)", status.read_text()) if status.is_file() else None
-    return found and 1024 * int(found[1])
+    match = re.search(r"VmHWM:\s*(\d+)", status.read_text()) if status.is_file() else None
+    return match and 1024 * int(match[1])

@@ -28,16 +28,16 @@ def ledger(profile: str) -> pd.DataFrame:
 def reading(run: Run) -> tuple[int, int] | None:
     """The ledger's count of correct test images for the run's recipe, and of all; None where there is no reading."""
     rows = ledger(run.profile)
-    known = rows[rows.recipe == run.recipe.digest]
-    return (int(known.correct.iloc[0]), int(known.total.iloc[0])) if len(known) else None
+    readings = rows[rows.recipe == run.recipe.digest]
+    return (int(readings.correct.iloc[0]), int(readings.total.iloc[0])) if len(readings) else None
 
 
 def checked(run: Run, classes: Tensor, fashion: data.FashionMNIST) -> int:
     """How many of these classes (n,) of the test images are right. `InputError` where the ledger says another count."""
     correct = int((classes == fashion.test_labels).sum())
-    if (told := reading(run)) not in (None, (correct, len(classes))):
+    if (recorded := reading(run)) not in (None, (correct, len(classes))):
         path = root(run.profile) / "test_ledger.csv"
-        raise broken(path, f"{run.name}: {correct} test images correct, the ledger's reading says {told[0]}")
+        raise broken(path, f"{run.name}: {correct} test images correct, the ledger's reading says {recorded[0]}")
     return correct
 
 
@@ -48,8 +48,8 @@ def answers(run: Run, fashion: data.FashionMNIST) -> Tensor:
     """
     if reading(run) is None:
         raise InputError(f"{run.name}: its test set was not read; `hw2 deliver` reads it, once for each recipe")
-    kept = read_array(run.folder / ANSWERS, np.uint8, (len(fashion.test_labels),))
-    classes = torch.from_numpy(kept.astype(np.int64))
+    recorded = read_array(run.folder / ANSWERS, np.uint8, (len(fashion.test_labels),))
+    classes = torch.from_numpy(recorded.astype(np.int64))
     checked(run, classes, fashion)
     return classes
 

@@ -17,28 +17,28 @@ def needs(name: str, seed: int, recipes: Recipes) -> list[Task]:
     if (name, seed) == SEARCH:
         return [("teacher", 0)]
     row = EXPERIMENTS[name]
-    found = [(row.teacher, 0)] if row.teacher else []
-    found += [SEARCH] if row.setting else []
+    needed = [(row.teacher, 0)] if row.teacher else []
+    needed += [SEARCH] if row.setting else []
     if row.setting == "chosen":
-        found += [(one, number) for one in recipes.names("finalists") for number in recipes.seeds(one)]
-    return found + ([(row.parent, seed)] if row.parent else [])
+        needed += [(finalist, number) for finalist in recipes.names("finalists") for number in recipes.seeds(finalist)]
+    return needed + ([(row.parent, seed)] if row.parent else [])
 
 
 def before(name: str, seed: int, recipes: Recipes) -> list[Task]:
     """What it needs, what that needs, and so on, in an order in which it can be trained."""
-    found: dict[Task, None] = {}
-    for one in needs(name, seed, recipes):
-        found |= dict.fromkeys([*before(*one, recipes), one])
-    return list(found)
+    order: dict[Task, None] = {}
+    for task in needs(name, seed, recipes):
+        order |= dict.fromkeys([*before(*task, recipes), task])
+    return list(order)
 
 
 def tasks(recipes: Recipes) -> list[Task]:
     """Everything that the profile trains, none before what it needs."""
-    found: dict[Task, None] = {}
+    order: dict[Task, None] = {}
     for name in recipes.names():
         for seed in recipes.seeds(name):
-            found |= dict.fromkeys([*before(name, seed, recipes), (name, seed)])
-    return list(found)
+            order |= dict.fromkeys([*before(name, seed, recipes), (name, seed)])
+    return list(order)
 
 
 def finished(name: str, seed: int, store: Store) -> bool:
@@ -51,8 +51,8 @@ def finished(name: str, seed: int, store: Store) -> bool:
 
 def hours(todo: list[Task], recipes: Recipes, last: Recipe | None = None) -> list[float]:
     """Hours of one core that each task takes, from the delivered runs' seconds. `last`: recipe of the last task."""
-    told, found = Store(delivered_profile() or recipes.profile), []
-    runs = {name: told.require(name) for name in ("teacher", "plain")}
+    delivered, estimates = Store(delivered_profile() or recipes.profile), []
+    runs = {name: delivered.require(name) for name in ("teacher", "plain")}
     rates = {name: run.core_hours / _images(run.recipe) for name, run in runs.items()}
     for name, seed in todo:
         if (name, seed) == SEARCH:
@@ -60,8 +60,8 @@ def hours(todo: list[Task], recipes: Recipes, last: Recipe | None = None) -> lis
             images = len(search.settings(grid)) * _images(grid)
         else:
             images = _images(last if last and (name, seed) == todo[-1] else recipes.recipe(name, seed))
-        found.append(images * rates["teacher" if name == "teacher" else "plain"])
-    return found
+        estimates.append(images * rates["teacher" if name == "teacher" else "plain"])
+    return estimates
 
 
 def _images(recipe: Recipe) -> int:
@@ -76,16 +76,16 @@ def announce(todo: list[Task], profile: str, last: Recipe) -> None:
         return
     (name, seed), count = todo[-1], len(todo) - 1
     if total >= 0.1:
-        told = f"{name}, seed {seed}" + (f", and {count} before it" if count else "")
-        print(f"hw2: trains {told}: about {total:.1f} hours of one core", file=sys.stderr)
+        label = f"{name}, seed {seed}" + (f", and {count} before it" if count else "")
+        print(f"hw2: trains {label}: about {total:.1f} hours of one core", file=sys.stderr)
 
 
 def estimate(profile: str) -> str:
     """The hours of the profile's walk, a line a group and their sum."""
-    recipes, found = Recipes(profile), {}
+    recipes, totals = Recipes(profile), {}
     todo = tasks(recipes)
-    for one, value in zip(todo, hours(todo, recipes), strict=True):
-        group = "search" if one == SEARCH else EXPERIMENTS[one[0]].group
-        found[group] = found.get(group, 0) + value
-    lines = [f"{group:10} {value:8.1f} h" for group, value in (found | {"in all": sum(found.values())}).items()]
+    for task, value in zip(todo, hours(todo, recipes), strict=True):
+        group = "search" if task == SEARCH else EXPERIMENTS[task[0]].group
+        totals[group] = totals.get(group, 0) + value
+    lines = [f"{group:10} {value:8.1f} h" for group, value in (totals | {"in all": sum(totals.values())}).items()]
     return "\n".join([f"profile {profile}, hours of one core:", *lines])

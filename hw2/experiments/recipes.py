@@ -30,10 +30,10 @@ COUNTS = ("images", "validation", "views", "batch", "recalibration")  # at least
 
 def _counted(content: object) -> dict[str, object]:
     """The fields of a dataclass that its digest counts, those of dataclasses inside it likewise."""
-    values = {one: getattr(content, one.name) for one in fields(content)}
-    kept = {one.name: value for one, value in values.items() if one.name in FIRST or value != one.default}
-    kept |= RETIRED_FIT if isinstance(content, Fit) else {}
-    return {name: _counted(value) if is_dataclass(value) else value for name, value in kept.items()}
+    values = {field: getattr(content, field.name) for field in fields(content)}
+    counted = {field.name: value for field, value in values.items() if field.name in FIRST or value != field.default}
+    counted |= RETIRED_FIT if isinstance(content, Fit) else {}
+    return {name: _counted(value) if is_dataclass(value) else value for name, value in counted.items()}
 
 
 @dataclass(frozen=True)
@@ -141,9 +141,9 @@ def read(kind: type[Recipe], content: dict) -> Recipe:
     try:
         values = {name: value for name, value in content.items() if (name, value) not in retired}
         for part in {"fit", "sparse"} & values.keys():
-            values[part] = dict(one for one in values[part].items() if one not in RETIRED_FIT.items())
-        for one, given in ((kind, values), *((Fit, values[part]) for part in {"fit", "sparse"} & values.keys())):
-            if lacking := FIRST & {field.name for field in fields(one)} - given.keys():
+            values[part] = dict(item for item in values[part].items() if item not in RETIRED_FIT.items())
+        for schema, given in ((kind, values), *((Fit, values[part]) for part in {"fit", "sparse"} & values.keys())):
+            if lacking := FIRST & {field.name for field in fields(schema)} - given.keys():
                 raise ValueError(f"it lacks {', '.join(sorted(lacking))}")
         recipe = adapter(kind).validate_json(json.dumps(values, allow_nan=False), strict=True)
     except (AttributeError, ValueError, RecursionError) as error:

@@ -47,16 +47,16 @@ class Replayed(NamedTuple):
             return f"{self.name}: {'; '.join(self.problems)}"
         if self.difference is None:
             return f"{self.name}: as recorded, first steps not trained: bfloat16 needs hardware that is not there"
-        told = "bit for bit" if self.difference == 0 else f"to {self.difference:.1e}"
-        return f"{self.name}: as recorded, first losses {told}"
+        agreement = "bit for bit" if self.difference == 0 else f"to {self.difference:.1e}"
+        return f"{self.name}: as recorded, first losses {agreement}"
 
 
 def kind(recipe: Recipe) -> str:
     """The key of `TOLERANCES`."""
     if recipe.fit.precision == "bfloat16":
         return "bfloat16"
-    what = {TeacherRecipe: "teacher", CompressedRecipe: "compressed"}.get(type(recipe), "student")
-    return f"{what}, float32"
+    network = {TeacherRecipe: "teacher", CompressedRecipe: "compressed"}.get(type(recipe), "student")
+    return f"{network}, float32"
 
 
 def every(known: Store) -> list[Run | Trial]:
@@ -84,8 +84,8 @@ def all_of(runs: list[Run | Trial], device: torch.device, steps: int = training.
 
     The variables that lower the set are read when a process starts.
     """
-    known = {run.name: environment.lowering(run.environment) for run in runs}
-    for variables, group in groupby(sorted(runs, key=lambda run: str(known[run.name])), lambda run: known[run.name]):
+    needed = {run.name: environment.lowering(run.environment) for run in runs}
+    for variables, group in groupby(sorted(runs, key=lambda run: str(needed[run.name])), lambda run: needed[run.name]):
         with environment.variables(variables), ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
             yield from pool.map(partial(replay, device=device, steps=steps), group)
 
@@ -107,8 +107,8 @@ def first_losses(run: Run | Trial, device: torch.device, fashion: FashionMNIST, 
 def replay(run: Run | Trial, device: torch.device, steps: int = training.STEPS_KEPT) -> Replayed:
     """What the run's files say of one another, its first losses trained again, its weights evaluated again."""
     fashion, problems, difference = source.fashion_mnist(), [], None
-    told, here = run.environment, environment.environment(device)
-    alike = all(told[name] == here[name] for name in ("instruction_set", "device", "packages"))
+    recorded, current = run.environment, environment.environment(device)
+    alike = all(recorded[name] == current[name] for name in ("instruction_set", "device", "packages"))
     try:
         problems += check.of_run(run, fashion) if isinstance(run, Run) else check.of_trial(run)
         if run.recipe.fit.precision != "bfloat16" or not environment.lacks_bfloat16(device):
@@ -122,29 +122,29 @@ def replay(run: Run | Trial, device: torch.device, steps: int = training.STEPS_K
     return Replayed(run.name, problems, difference, alike)
 
 
-def summary(found: list[Replayed]) -> str:
+def summary(results: list[Replayed]) -> str:
     """How many runs are as recorded, and how near."""
-    good = [one for one in found if not one.problems]
-    trained = [one for one in good if one.difference is not None]
-    alike, equal = ([one for one in trained if one.alike], [one for one in trained if one.difference == 0])
+    good = [result for result in results if not result.problems]
+    tried = [result for result in good if result.difference is not None]
+    alike, equal = [result for result in tried if result.alike], [result for result in tried if result.difference == 0]
     return (
-        f"{len(good)} of {len(found)} as recorded; first losses of {len(equal)} bit for bit, of "
-        f"{len(trained) - len(equal)} within the tolerance, of {len(good) - len(trained)} not trained; the environment "
-        f"was recorded and is this one for {len(alike)}, {sum(one.difference == 0 for one in alike)} bit for bit"
+        f"{len(good)} of {len(results)} as recorded; first losses of {len(equal)} bit for bit, of "
+        f"{len(tried) - len(equal)} within the tolerance, of {len(good) - len(tried)} not trained; the environment "
+        f"was recorded and is this one for {len(alike)}, {sum(result.difference == 0 for result in alike)} bit for bit"
     )
 
 
 def compared(recorded: list[float], losses: list[float], kind: str) -> tuple[list[str], float]:
     """The first loss beyond its tolerance, in words, and the largest relative difference."""
     lines = [] if len(recorded) == len(losses) else [f"steps.csv has {len(recorded)} steps, {len(losses)} were trained"]
-    apart = [abs(then - now) / max(abs(now), 1e-3) for then, now in zip(recorded, losses, strict=False)]
+    differences = [abs(then - now) / max(abs(now), 1e-3) for then, now in zip(recorded, losses, strict=False)]
     first, growth, most = TOLERANCES[kind]
-    for step, difference in enumerate(apart):
+    for step, difference in enumerate(differences):
         if not difference <= min(first * growth**step, most):  # rounding grows in training; NaN is told, too
-            told = f"recorded as {recorded[step]:.6f}, trained again it is {losses[step]:.6f}"
-            lines.append(f"the loss of step {step} is {told}")
+            words = f"recorded as {recorded[step]:.6f}, trained again it is {losses[step]:.6f}"
+            lines.append(f"the loss of step {step} is {words}")
             break
-    return lines, max(apart, default=0.0)
+    return lines, max(differences, default=0.0)
 
 
 def _evaluate(run: Run, fashion: FashionMNIST) -> Iterator[str]:
@@ -157,17 +157,17 @@ def _evaluate(run: Run, fashion: FashionMNIST) -> Iterator[str]:
             network.to(memory_format=train.layout(run.recipe))
         loss, right = training.validate(network, images, labels)
         yield from check.against(run, right, 0, loss)
-        kept = (run.folder / ledger.ANSWERS).is_file()
-        if kept and not ledger.answers(run, fashion).equal(training.predict(network, fashion.test_images)):
+        answered = (run.folder / ledger.ANSWERS).is_file()
+        if answered and not ledger.answers(run, fashion).equal(training.predict(network, fashion.test_images)):
             yield f"{ledger.ANSWERS} is not what the weights predict"
         if teacher:
             yield from _soft_targets(run, network, fashion)
     if (run.folder / "sensitivity.json").is_file():
-        told = run.sensitivity
-        place = len(told["ratios"]) // 2
-        found = walk.sensitivity(run, 0, told["ratios"][place], fashion)
-        if abs(told["correct"][0][place] - found) > PHASE:
-            yield f"sensitivity.json says {told['correct'][0][place]} for the first group, pruned again it is {found}"
+        table = run.sensitivity
+        place = len(table["ratios"]) // 2
+        count = walk.sensitivity(run, 0, table["ratios"][place], fashion)
+        if abs(table["correct"][0][place] - count) > PHASE:
+            yield f"sensitivity.json says {table['correct'][0][place]} for the first group, pruned again it is {count}"
     if isinstance(run.recipe, CompressedRecipe):
         yield from _pruned_at_once(run, fashion)
 
@@ -175,13 +175,13 @@ def _evaluate(run: Run, fashion: FashionMNIST) -> Iterator[str]:
 def _soft_targets(run: Run, network: torch.nn.Module, fashion: FashionMNIST) -> Iterator[str]:
     """`ROWS` of every view. Measured between AVX-512 and AVX2: 99.9 % of the float16 numbers equal, the others next."""
     recipe, task = run.recipe, run.recipe.task(fashion)
-    known = torch.cat([task.train, task.validation]).sort().values
-    rows = known[:: max(1, len(known) // ROWS)]
+    all_rows = torch.cat([task.train, task.validation]).sort().values
+    rows = all_rows[:: max(1, len(all_rows) // ROWS)]
     for view, recorded in enumerate(run.soft_targets):
         images = views.cut(fashion.train_images, view, recipe.pad, recipe.view_seed)
         logits = training.logits_of(network, images[rows], batch=256).half().numpy().astype(np.float32)
-        told = recorded[rows].numpy()
-        apart = np.abs(logits - told) / np.abs(np.spacing(told)).astype(np.float32)
+        targets = recorded[rows].numpy()
+        apart = np.abs(logits - targets) / np.abs(np.spacing(targets)).astype(np.float32)
         if not (apart.max() <= 1 and (apart == 0).mean() > 0.99):
             yield f"soft targets of view {view} are not what the weights say"
 

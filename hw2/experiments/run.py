@@ -106,16 +106,16 @@ class Run:
             return networks.count_parameters(self.network())
         with torch.device("meta"):
             teacher = isinstance(self.recipe, TeacherRecipe)
-            made = networks.teacher(self.recipe.stem) if teacher else networks.ResNet14(self.widths)
-        return networks.count_parameters(made)
+            network = networks.teacher(self.recipe.stem) if teacher else networks.ResNet14(self.widths)
+        return networks.count_parameters(network)
 
     @property
     def group_norms(self) -> schemas.GroupNorms:
         """Where the row keeps them: of as many channels as there are, `after` where sparse learning came in between."""
         path = self.folder / "group_norms.json"
         norms, sizes = read_json(path, schemas.GroupNorms), _group_sizes(self.recipe.widths or WIDTHS)
-        found = {when: list(map(len, groups)) for when, groups in norms.items()}
-        if found != dict.fromkeys(["before", "after"] if self.sparse else ["before"], sizes):
+        lengths = {when: list(map(len, groups)) for when, groups in norms.items()}
+        if lengths != dict.fromkeys(["before", "after"] if self.sparse else ["before"], sizes):
             raise broken(path, f"expected the norms of {sizes} channels")
         return norms
 
@@ -123,11 +123,11 @@ class Run:
     def sensitivity(self) -> schemas.Sensitivity:
         """Where it was measured, of these weights (`walk.deliver`)."""
         path = self.folder / "sensitivity.json"
-        found = read_json(path, schemas.Sensitivity)
-        lengths = [len(found["ratios"])] * len(_group_sizes(self.widths))
-        if found["weights"] != sha256(self.weights) or list(map(len, found["correct"])) != lengths:
+        table = read_json(path, schemas.Sensitivity)
+        lengths = [len(table["ratios"])] * len(_group_sizes(self.widths))
+        if table["weights"] != sha256(self.weights) or list(map(len, table["correct"])) != lengths:
             raise broken(path, "not of these weights, or not of each group", "delete it; `hw2 deliver` measures anew")
-        return found
+        return table
 
     @cached_property
     def history(self) -> pd.DataFrame:
@@ -166,28 +166,28 @@ class Run:
     @cached_property
     def validation_logits(self) -> Tensor:
         """Where the row keeps them: float16 logits (n, 10) of the validation images."""
-        return self._kept("validation_logits.npy", np.float16, 10)
+        return self._array("validation_logits.npy", np.float16, 10)
 
     @cached_property
     def validation_classes(self) -> Tensor:
         """Where the row keeps them: predicted classes (n,) of the validation images, uint8."""
-        return self._kept("validation_classes.npy", np.uint8)
+        return self._array("validation_classes.npy", np.uint8)
 
-    def _kept(self, name: str, kind: type, *each: int) -> Tensor:
-        return torch.from_numpy(read_array(self.folder / name, kind, (self.metrics["val_total"], *each)).copy())
+    def _array(self, name: str, dtype: type, *columns: int) -> Tensor:
+        return torch.from_numpy(read_array(self.folder / name, dtype, (self.metrics["val_total"], *columns)).copy())
 
-    def _told(self) -> dict[str, str]:
+    def _summary(self) -> dict[str, str]:
         test = "not read" if self.test_accuracy is None else f"{self.test_accuracy:.2%}"
         return {"parameters": f"{self.parameters:,}", "validation": f"{self.val_accuracy:.2%}", "test": test}
 
     def __str__(self) -> str:
-        return "{}: {parameters} parameters, validation {validation}, test {test}".format(self.name, **self._told())
+        return "{}: {parameters} parameters, validation {validation}, test {test}".format(self.name, **self._summary())
 
     def __repr__(self) -> str:
         return f"Run({self.name})"  # notebooks keep it: no path of a machine, no file that may be damaged
 
     def _repr_html_(self) -> str:
-        return pd.DataFrame(self._told(), index=[self.name]).to_html()
+        return pd.DataFrame(self._summary(), index=[self.name]).to_html()
 
     @property
     def val_accuracy(self) -> float:
@@ -234,15 +234,15 @@ class Trial:
 
 def trials(folder: Path) -> list[Trial]:
     """The trials of a search, in order."""
-    recipe, told = catalogue.read(read_json(folder / "recipe.json")), folder / "environment.json"
-    machines = read_json(told, schemas.TrialsEnvironment)
+    recipe, path = catalogue.read(read_json(folder / "recipe.json")), folder / "environment.json"
+    machines = read_json(path, schemas.TrialsEnvironment)
     history = read_csv(folder / "history.csv", ("trial", *HISTORY))
     steps = read_csv(folder / "steps.csv", ("trial", *STEPS))
     count = len(recipe.seeds) * len(recipe.temperatures) * len(recipe.alphas)
     if len(machines["of_trials"]) != count or not max(machines["of_trials"]) < len(machines["environments"]):
-        raise broken(told, f"expected the environment of each of {count} trials")
-    found = []
+        raise broken(path, f"expected the environment of each of {count} trials")
+    results = []
     for number, which in enumerate(machines["of_trials"]):
         rows = history[history.trial == number], steps[steps.trial == number]
-        found.append(Trial(folder, number, recipe, machines["environments"][which], *rows))
-    return found
+        results.append(Trial(folder, number, recipe, machines["environments"][which], *rows))
+    return results

@@ -29,7 +29,7 @@ HEARTBEAT = 60  # seconds; a trial is taken for dead after twice as long without
 
 
 @contextmanager
-def _told() -> Iterator[None]:
+def _database_errors() -> Iterator[None]:
     """A database that cannot be used gets one line; Optuna tells about trials at its warning level only."""
     import optuna
     from sqlalchemy.exc import DBAPIError
@@ -72,15 +72,15 @@ def database(storage: str):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             escaped = storage.replace("{", "{{").replace("}", "}}")  # Optuna formats it
-            again = RetryHeartbeatStaleTrialCallback()
-            kept = RDBStorage(escaped, heartbeat_interval=HEARTBEAT, heartbeat_stale_trial_callback=again)
-        if kept.engine.dialect.name == "sqlite":  # it locks no row that was read: two workers could take one trial
-            event.listen(kept.engine, "begin", lambda connection: connection.exec_driver_sql("BEGIN IMMEDIATE"))
-        return kept
+            retry = RetryHeartbeatStaleTrialCallback()
+            backend = RDBStorage(escaped, heartbeat_interval=HEARTBEAT, heartbeat_stale_trial_callback=retry)
+        if backend.engine.dialect.name == "sqlite":  # it locks no row that was read: two workers could take one trial
+            event.listen(backend.engine, "begin", lambda connection: connection.exec_driver_sql("BEGIN IMMEDIATE"))
+        return backend
     except Exception as error:  # drivers and migrations raise whatever they met
-        told = _reason(error).replace(url.password or "\0", "***")
+        reason = _reason(error).replace(url.password or "\0", "***")
         shown = url.set(query={}).render_as_string(hide_password=True)
-        raise InputError(f"the search's database cannot be used: {shown}: {told}") from None
+        raise InputError(f"the search's database cannot be used: {shown}: {reason}") from None
 
 
 def settings(recipe: TuningRecipe) -> list[dict]:
@@ -101,23 +101,23 @@ def study(recipe: TuningRecipe, storage: str | None = None, replace: bool = Fals
     folder.mkdir(parents=True, exist_ok=True)
     if storage is None:
         storage = URL.create("sqlite", database=str(folder / "study.db")).render_as_string()
-    with _told(), store.lock(recipe):  # of processes on this machine one makes the tables and enqueues
-        kept = database(storage)
-        known = [one for one in optuna.get_all_study_names(kept) if one.startswith(recipe.digest)]
-        if known and name not in known and not replace:
+    with _database_errors(), store.lock(recipe):  # of processes on this machine one makes the tables and enqueues
+        backend = database(storage)
+        studies = [title for title in optuna.get_all_study_names(backend) if title.startswith(recipe.digest)]
+        if studies and name not in studies and not replace:
             raise InputError("another state of hw2/ began this search; check that out to go on, or --replace")
-        made = optuna.create_study(storage=kept, study_name=name, direction="maximize", load_if_exists=True)
-        for one in settings(recipe) if not made.trials else ():
-            made.enqueue_trial(one, user_attrs={"setting": one}, skip_if_exists=True)
-    return made
+        grid_study = optuna.create_study(storage=backend, study_name=name, direction="maximize", load_if_exists=True)
+        for setting in settings(recipe) if not grid_study.trials else ():
+            grid_study.enqueue_trial(setting, user_attrs={"setting": setting}, skip_if_exists=True)
+    return grid_study
 
 
-def trained(recipe: TuningRecipe, one: dict, targets: torch.Tensor, fashion: FashionMNIST, options: Options, device):
+def trained(recipe: TuningRecipe, setting: dict, targets: torch.Tensor, data: FashionMNIST, options: Options, device):
     """Train the student of one setting as its trial did; options may end it after its first steps."""
-    torch.manual_seed(one["seed"])
-    loss = cached_objective(targets.to(device), one["T"], one["alpha"], targets=recipe.targets)
-    how = {"seed": one["seed"], "objective": loss, "options": options, "device": device}
-    return training.fit(ResNet14(), recipe.fit, recipe.task(fashion), **how)
+    torch.manual_seed(setting["seed"])
+    loss = cached_objective(targets.to(device), setting["T"], setting["alpha"], targets=recipe.targets)
+    arguments = {"seed": setting["seed"], "objective": loss, "options": options, "device": device}
+    return training.fit(ResNet14(), recipe.fit, recipe.task(data), **arguments)
 
 
 def search(recipe: TuningRecipe, targets: torch.Tensor, fashion: FashionMNIST, device, study) -> list[dict]:
@@ -133,15 +133,15 @@ def search(recipe: TuningRecipe, targets: torch.Tensor, fashion: FashionMNIST, d
     grid = settings(recipe)
 
     def objective(trial) -> int:
-        one = trial.user_attrs.get("setting")
-        if one is None:  # another worker took the last one that waited, and Optuna made one up
+        setting = trial.user_attrs.get("setting")
+        if setting is None:  # another worker took the last one that waited, and Optuna made one up
             raise optuna.TrialPruned
-        for name in one:
-            trial.suggest_categorical(name, sorted({other[name] for other in grid}))
+        for name in setting:
+            trial.suggest_categorical(name, sorted({point[name] for point in grid}))
         started, processor = time.monotonic(), time.process_time()
-        label = f"T = {one['T']:g}, alpha = {one['alpha']:g}, seed {one['seed']}"
+        label = f"T = {setting['T']:g}, alpha = {setting['alpha']:g}, seed {setting['seed']}"
         options = Options(label, environment=environment.environment(device))
-        network, history = trained(recipe, one, targets, fashion, options, device)
+        network, history = trained(recipe, setting, targets, fashion, options, device)
         spent = {"wall_s": time.monotonic() - started, "processor_s": time.process_time() - processor}
         record = {name: getattr(history, name) for name in ("epochs", "steps", "environment")}
         trial.set_user_attr("record", record | {name: round(seconds, 1) for name, seconds in spent.items()})
@@ -149,17 +149,17 @@ def search(recipe: TuningRecipe, targets: torch.Tensor, fashion: FashionMNIST, d
 
     def complete() -> list:
         """The first complete trial of each setting, or None."""
-        found = study.get_trials(states=(TrialState.COMPLETE,))
-        return [next((trial for trial in found if trial.user_attrs["setting"] == one), None) for one in grid]
+        trials = study.get_trials(states=(TrialState.COMPLETE,))
+        return [next((trial for trial in trials if trial.user_attrs["setting"] == setting), None) for setting in grid]
 
-    with _told(), Bar(total=len(grid), desc="trials of the search", unit="trial") as bar:
+    with _database_errors(), Bar(total=len(grid), desc="trials of the search", unit="trial") as bar:
         while None in (done := complete()):
             bar.update(len(grid) - done.count(None) - bar.n)
             optuna.storages.fail_stale_trials(study)  # those of dead workers wait again
             taken = [trial.user_attrs.get("setting") for trial in study.get_trials(states=(WAITING, RUNNING))]
-            for one, trial in zip(grid, done, strict=True):
-                if trial is None and one not in taken:  # it failed, or its worker was interrupted
-                    study.enqueue_trial(one, user_attrs={"setting": one})
+            for setting, trial in zip(grid, done, strict=True):
+                if trial is None and setting not in taken:  # it failed, or its worker was interrupted
+                    study.enqueue_trial(setting, user_attrs={"setting": setting})
             if study.get_trials(states=(WAITING,)):
                 study.optimize(objective, n_trials=1)
             else:
@@ -167,22 +167,22 @@ def search(recipe: TuningRecipe, targets: torch.Tensor, fashion: FashionMNIST, d
     return [{"val_correct": int(trial.value)} | trial.user_attrs["record"] for trial in done]
 
 
-def write(folder: Path, recipe: TuningRecipe, found: list[dict]) -> None:
+def write(folder: Path, recipe: TuningRecipe, records: list[dict]) -> None:
     """What `search` found: trials.csv, history.csv and steps.csv with the trial's number, environment.json."""
     common = {"lr": recipe.fit.lr, "epochs": recipe.fit.epochs, "images": recipe.images, "state": "COMPLETE"}
     rows = [
-        {"trial": number, **one, **common, "val_correct": record["val_correct"]}
-        for number, (one, record) in enumerate(zip(settings(recipe), found, strict=True))
+        {"trial": number, **setting, **common, "val_correct": record["val_correct"]}
+        for number, (setting, record) in enumerate(zip(settings(recipe), records, strict=True))
     ]
     write_csv(folder / "trials.csv", store.TRIALS, rows)
     for name, key, columns in (("history.csv", "epochs", HISTORY), ("steps.csv", "steps", STEPS)):
-        rows = [{"trial": number} | row for number, record in enumerate(found) for row in record[key]]
+        rows = [{"trial": number} | row for number, record in enumerate(records) for row in record[key]]
         write_csv(folder / name, ("trial", *columns), rows)
-    each = [record["environment"] for record in found]
-    different = [one for place, one in enumerate(each) if one not in each[:place]]
-    told = {"environments": different, "of_trials": [different.index(one) for one in each]}
-    told |= {name: [record[name] for record in found] for name in ("wall_s", "processor_s")}
-    write_json(folder / "environment.json", told)
+    environments = [record["environment"] for record in records]
+    different = [machine for place, machine in enumerate(environments) if machine not in environments[:place]]
+    content = {"environments": different, "of_trials": [different.index(machine) for machine in environments]}
+    content |= {name: [record[name] for record in records] for name in ("wall_s", "processor_s")}
+    write_json(folder / "environment.json", content)
 
 
 def obtain_trials(profile: str, device: str = "auto", storage: str | None = None, replace: bool = False) -> None:
@@ -194,12 +194,12 @@ def obtain_trials(profile: str, device: str = "auto", storage: str | None = None
         return
     store.check_replaced(folder, recipe, replace)
     environment.check_code(profile)
-    where = environment.pick_device(device)
-    made = study(recipe, storage, replace or profile == "smoke")
+    torch_device = environment.pick_device(device)
+    grid_study = study(recipe, storage, replace or profile == "smoke")
     targets = known.made_by(recipe.teacher).soft_targets
-    found = search(recipe, targets, source.fashion_mnist(), where, made)
+    records = search(recipe, targets, source.fashion_mnist(), torch_device, grid_study)
     with store.changing(profile):
         # An older search's recipe goes first, this one's is written last: it says that the trials are whole.
         recorded.unlink(missing_ok=True)
-        write(folder, recipe, found)
+        write(folder, recipe, records)
         write_json(recorded, written(recipe))

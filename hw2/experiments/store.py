@@ -76,9 +76,9 @@ class Store(catalogue.Recipes):
 
     def runs(self, name: str) -> list[Run]:
         """An experiment's runs, in the order of their seeds. The first seed is required."""
-        first, *others = self.seeds(name)
-        found = [self.find(self.recipe(name, seed)) for seed in others]
-        return [self.require(name, first), *filter(None, found)]
+        first, *rest = self.seeds(name)
+        runs = [self.find(self.recipe(name, seed)) for seed in rest]
+        return [self.require(name, first), *filter(None, runs)]
 
     def run(self, name: str) -> Run:
         """An experiment's run of its first seed."""
@@ -94,14 +94,14 @@ class Store(catalogue.Recipes):
 
     def setting(self, which: str) -> tuple[float, float]:
         """Of the finalists the one with the higher mean on validation is chosen; of equals, the search's first."""
-        found = finalists(self.trials)
+        settings = finalists(self.trials)
         if which == "chosen":  # over all seeds, which must be there: means of unequal seeds would decide nothing
             correct = [
                 sum(self.require(name, seed).metrics["val_correct"] for seed in self.seeds(name))
                 for name in self.names("finalists")
             ]
             which = "finalist-2" if correct[-1] > correct[0] else "finalist-1"
-        return {"best": found[0], "finalist-1": found[0], "finalist-2": found[-1]}[which]
+        return {"best": settings[0], "finalist-1": settings[0], "finalist-2": settings[-1]}[which]
 
     @cached_property
     def trials(self) -> pd.DataFrame:
@@ -206,11 +206,11 @@ def new_folder(recipe: Recipe, profile: str, own: bool = False) -> Iterator[Path
 
 def sums(profile: str) -> str:
     """SHA256SUMS of everything under the profile's runs, in `sha256sum --check`'s format."""
-    top, kept = root(profile), []
+    top, paths = root(profile), []
     for folder, inner, names in os.walk(top):  # bears that another process renames its folder aside meanwhile
         inner[:] = [name for name in inner if name[0] != "."]
-        kept += [Path(folder, name) for name in names if name[0] != "." and name != "SHA256SUMS"]
-    return "".join(f"{sha256(path)}  {path.relative_to(top).as_posix()}\n" for path in sorted(kept))
+        paths += [Path(folder, name) for name in names if name[0] != "." and name != "SHA256SUMS"]
+    return "".join(f"{sha256(path)}  {path.relative_to(top).as_posix()}\n" for path in sorted(paths))
 
 
 def complete_sums(profile: str) -> None:

@@ -82,13 +82,13 @@ def prepare(recipe: Recipe, work: Work) -> Start:
     return Start(prune(network, recipe, work), recipe.fit, {"label": f"{label}, fine-tuning"}, loss)
 
 
-def fit(start: Start, recipe: Recipe, work: Work, **more) -> tuple[nn.Module, History]:
-    """`training.fit` from there; `more` are options. Checkpoints go into the recipe's cache, replay's nowhere."""
-    options = Options(environment=environment.environment(work.device), **start.options | more)
+def fit(start: Start, recipe: Recipe, work: Work, **fields) -> tuple[nn.Module, History]:
+    """`training.fit` from there; `fields` are options. Checkpoints go into the recipe's cache, replay's nowhere."""
+    options = Options(environment=environment.environment(work.device), **start.options | fields)
     name = options.label.rpartition(", ")[2].replace(" ", "-") if isinstance(recipe, CompressedRecipe) else recipe.stage
     checkpoint = None if options.first_steps else cache(recipe) / f"{name}.pt"
-    how = {"seed": recipe.seed, "objective": start.objective, "options": options, "device": work.device}
-    return training.fit(start.network, start.numbers, recipe.task(work.data), checkpoint=checkpoint, **how)
+    arguments = {"seed": recipe.seed, "objective": start.objective, "options": options, "device": work.device}
+    return training.fit(start.network, start.numbers, recipe.task(work.data), checkpoint=checkpoint, **arguments)
 
 
 @contextmanager
@@ -97,9 +97,9 @@ def leaving(recipe: Recipe, work: Work, network: nn.Module, histories: list[Hist
 
     Its seconds include those of interrupted processes. The environment is that of the first step.
     """
-    rows, first = [row for one in histories for row in one.epochs], histories[0]
-    wall = time.monotonic() - work.started + sum(one.earlier for one in histories)
-    processor = time.process_time() - work.processor + sum(one.earlier_processor for one in histories)
+    rows, first = [row for history in histories for row in history.epochs], histories[0]
+    wall = time.monotonic() - work.started + sum(history.earlier for history in histories)
+    processor = time.process_time() - work.processor + sum(history.earlier_processor for history in histories)
     metrics = {
         "val_correct": correct(network, recipe, work),
         "val_total": len(recipe.task(work.data).validation),
@@ -184,15 +184,15 @@ def _check_checkpoints(recipe: Recipe, replace: bool) -> None:
     """`InputError` where another state of the code left checkpoints of this recipe; with `replace` they go."""
     for path in sorted(cache(recipe).glob("*.pt")):
         try:
-            made = torch.load(path, map_location="cpu", weights_only=True)["history"]["environment"]
-            told = f"is from commit {made['commit']}, whose hw2/ differs"
-            if made["code"] == environment.code():
+            recorded = torch.load(path, map_location="cpu", weights_only=True)["history"]["environment"]
+            reason = f"is from commit {recorded['commit']}, whose hw2/ differs"
+            if recorded["code"] == environment.code():
                 continue
         except Exception:  # torch raises whatever its unpickler met
-            told = "is damaged, or older than this code"
+            reason = "is damaged, or older than this code"
         if not replace:
             todo = "check out that commit to go on, or begin again by --replace"
-            raise InputError(f"{path}: this checkpoint {told}; {todo}")
+            raise InputError(f"{path}: this checkpoint {reason}; {todo}")
         _clear(recipe)
 
 
@@ -220,29 +220,29 @@ def obtain(
     fields of the recipe other values, such as `temperature=3.0` or `**{"fit.epochs": 2}`. That run goes to own/, which
     git ignores.
     """
-    known, where = Store(profile), environment.pick_device(device)
+    known, torch_device = Store(profile), environment.pick_device(device)
     # Wrong values and a bad file are told before anything is trained.
     sketch = catalogue.changed(catalogue.Recipes(known.profile).recipe(name, seed), change)
     if weights and not Path(weights).is_file():
         raise InputError(f"{weights}: no such file; expected the course's resnet-50.pth")
     if weights:
         networks.load_course_teacher(weights)
-    todo = [one for one in plan.before(name, seed, known) if not plan.finished(*one, known)]
+    todo = [task for task in plan.before(name, seed, known) if not plan.finished(*task, known)]
     if todo:
         plan.announce([*todo, (name, seed)], known.profile, sketch)
     with Bar(total=len(todo) + 1, desc=f"runs for {name}, seed {seed}", unit="run", disable=not todo) as bar:
-        for one in todo:
-            if one == plan.SEARCH:
+        for task in todo:
+            if task == plan.SEARCH:
                 search.obtain_trials(known.profile, device)
             else:
-                _obtain(*one, Store(known.profile), where)
+                _obtain(*task, Store(known.profile), torch_device)
             bar.update()
         known = Store(known.profile, sha256(Path(weights)) if weights else None)
-        return _obtain(name, seed, known, where, replace, weights, change, alone=not todo)
+        return _obtain(name, seed, known, torch_device, replace, weights, change, alone=not todo)
 
 
 def _obtain(
-    name: str, seed: int, known: Store, where: torch.device, replace=False, weights=None, change=None, alone=False
+    name: str, seed: int, known: Store, device: torch.device, replace=False, weights=None, change=None, alone=False
 ) -> Run:
     """`obtain` of a run whose needs are finished; where it is trained `alone`, the time that this takes is told."""
     row, usual = EXPERIMENTS[name], known.recipe(name, seed)
@@ -253,11 +253,11 @@ def _obtain(
             store.check_replaced(known.place(recipe, own), recipe, replace)
             environment.check_code(known.profile)
             _check_checkpoints(recipe, replace or known.profile == "smoke")
-            if recipe.fit.precision == "bfloat16" and environment.lacks_bfloat16(where):
+            if recipe.fit.precision == "bfloat16" and environment.lacks_bfloat16(device):
                 print("hw2: this processor has no bfloat16: training takes about 15 times as long", file=sys.stderr)
             if alone:
                 plan.announce([(name, seed)], known.profile, recipe)
-            work = Work(known.profile, where, source.fashion_mnist(), row.keep, own)
+            work = Work(known.profile, device, source.fashion_mnist(), row.keep, own)
             train_teacher(recipe, work, weights) if row.kind is TeacherRecipe else train_student(recipe, work)
             _clear(recipe)
             run = known.find(recipe, own)

@@ -17,15 +17,15 @@ RATIOS = (0.125, 0.25, 0.5, 0.75, 0.875)  # by which one group is pruned alone
 
 def work(profile: str, device: str, replace: bool) -> None:
     """Take the next task whose needs are finished and that nobody works at, until all are done; one thread on a CPU."""
-    where = environment.pick_device(device)
-    with environment.threads(1 if where.type == "cpu" else os.cpu_count()):
+    torch_device = environment.pick_device(device)
+    with environment.threads(1 if torch_device.type == "cpu" else os.cpu_count()):
         todo, done = plan.tasks(Recipes(profile)), set()
         while len(done) < len(todo):
             known = Store(profile)
-            for one in todo:
-                ready = one not in done and done.issuperset(plan.needs(*one, known))
-                if ready and (plan.finished(*one, known) or _try(*one, known, device, replace)):
-                    done.add(one)
+            for task in todo:
+                ready = task not in done and done.issuperset(plan.needs(*task, known))
+                if ready and (plan.finished(*task, known) or _try(*task, known, device, replace)):
+                    done.add(task)
                     break
             else:
                 end_if_asked(f"profile {profile}")
@@ -87,15 +87,15 @@ def deliver(profile: str) -> Run:
     if not path.is_file() or read_json(path) != content:
         with store.changing(profile):
             write_json(path, content)
-    for one in chain:
-        ledger.read_test_set(one, data.fashion_mnist())
+    for member in chain:
+        ledger.read_test_set(member, data.fashion_mnist())
     parent, path = known.run("distilled"), known.run("distilled").folder / "sensitivity.json"
     if not path.is_file():
-        found = {"weights": sha256(parent.weights), "ratios": RATIOS}
+        table = {"weights": sha256(parent.weights), "ratios": RATIOS}
         groups = range(len(pruning.group_names()))
-        found["correct"] = [[sensitivity(parent, number, ratio) for ratio in RATIOS] for number in groups]
+        table["correct"] = [[sensitivity(parent, number, ratio) for ratio in RATIOS] for number in groups]
         with store.changing(profile):
-            write_json(path, found)
+            write_json(path, table)
     return run
 
 
