@@ -47,8 +47,8 @@ def data(root: Annotated[Optional[Path], typer.Option(help="folder of the data s
     """Find, check or fetch the data set; print where it is and its digests."""
     from hw2 import data as fashion
 
-    found = fashion.load(root)
-    print(found.folder)
+    dataset = fashion.load(root)
+    print(dataset.folder)
     for name, (digest, _) in fashion.FILES.items():
         print(f"{digest}  {name}")
 
@@ -70,24 +70,24 @@ def train(
     from hw2.errors import ending_at_an_epoch
     from hw2.experiments import plan, store, train, walk
 
-    known = _store(profile)
+    runs = _store(profile)
     if show or estimate:
-        print(known.listing() if show else plan.estimate(known.profile))
+        print(runs.listing() if show else plan.estimate(runs.profile))
         return
     if weights and name != "teacher":
         raise InputError(f"--weights: `hw2 train {name}` takes none")
-    if weights and not yes and known.every():
-        typer.echo(plan.estimate(known.profile))
+    if weights and not yes and runs.every():
+        typer.echo(plan.estimate(runs.profile))
         typer.confirm("Runs that learn from the old teacher become stale, as many of these hours. Go on?", abort=True)
     with ending_at_an_epoch():
         if name == "all":
-            walk.train_all(known.profile, jobs, device, replace)
+            walk.train_all(runs.profile, jobs, device, replace)
             return
-        for one in known.members(name):
-            for number in known.seeds(one) if seed is None else [seed]:
-                again, told = replace or bool(weights), {"profile": known.profile, "device": device}
-                print(train.obtain(one, number, replace=again, weights=weights, **told), flush=True)
-        store.complete_sums(known.profile)
+        for experiment in runs.members(name):
+            for number in runs.seeds(experiment) if seed is None else [seed]:
+                again, options = replace or bool(weights), {"profile": runs.profile, "device": device}
+                print(train.obtain(experiment, number, replace=again, weights=weights, **options), flush=True)
+        store.complete_sums(runs.profile)
 
 
 @app.command()
@@ -96,10 +96,10 @@ def tune(profile: Profile = None, device: Device = "auto", storage: Storage = No
     from hw2.errors import ending_at_an_epoch
     from hw2.experiments import environment, search, store, train
 
-    chosen, where = _store(profile).profile, environment.pick_device(device)
+    chosen, processor = _store(profile).profile, environment.pick_device(device)
     if storage is not None:
         search.database(storage)  # one that cannot be used is told before anything trains
-    with ending_at_an_epoch(), environment.threads(1 if where.type == "cpu" else os.cpu_count()):
+    with ending_at_an_epoch(), environment.threads(1 if processor.type == "cpu" else os.cpu_count()):
         train.obtain("teacher", profile=chosen, device=device)
         search.obtain_trials(chosen, device, storage, replace)
         store.complete_sums(chosen)
@@ -143,12 +143,12 @@ def grade(weights: Weights = None, submission: Submission = None, profile: Profi
     from hw2 import data, grading
     from hw2.report import write
 
-    known = _store(profile)
-    folder = write.output(known.profile)
-    weights, submission = weights or known.delivered.weights, submission or folder / "submission.csv"
+    store = _store(profile)
+    folder = write.output(store.profile)
+    weights, submission = weights or store.delivered.weights, submission or folder / "submission.csv"
     lines = grading.grade(weights, submission, folder / "report.md", data.fashion_mnist())
     print(grading.text(lines))
-    raise typer.Exit(grading.failed(lines) and known.profile != "smoke")  # smoke networks know little
+    raise typer.Exit(grading.failed(lines) and store.profile != "smoke")  # smoke networks know little
 
 
 @app.command()
@@ -170,8 +170,8 @@ def predict(images: Images, weights: Weights = None, profile: Profile = None) ->
     network, status = _network(weights, profile), 0
     for path in images:
         try:
-            found = list(pictures.predict(network, path).items())[:3]
-            print(f"{path}: " + ", ".join(f"{name} {value:.1%}" for name, value in found))
+            likeliest = list(pictures.predict(network, path).items())[:3]
+            print(f"{path}: " + ", ".join(f"{name} {value:.1%}" for name, value in likeliest))
         except InputError as error:
             print(f"hw2: {error}", file=sys.stderr)
             status = 2
@@ -183,13 +183,13 @@ def replay(runs: Runs = None, every: Every = False, device: Device = "auto", pro
     """Train the first steps of runs again and evaluate their weights: are they as recorded?"""
     from hw2.experiments import environment, replay
 
-    known, where, found = _store(profile), environment.pick_device(device), []
-    asked = replay.every(known) if every else replay.named(runs, known) if runs else replay.chain(known)
-    for one in replay.all_of(asked, where):
-        found.append(one)
-        print(one, flush=True)
-    print(replay.summary(found))
-    raise typer.Exit(any(one.problems for one in found))
+    store, processor, results = _store(profile), environment.pick_device(device), []
+    selected = replay.every(store) if every else replay.named(runs, store) if runs else replay.chain(store)
+    for result in replay.all_of(selected, processor):
+        results.append(result)
+        print(result, flush=True)
+    print(replay.summary(results))
+    raise typer.Exit(any(result.problems for result in results))
 
 
 @app.command()

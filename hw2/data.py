@@ -90,9 +90,9 @@ class FashionMNIST:
 def _read(folder: Path) -> FashionMNIST | None:
     """From `folder` or torchvision's layout under it, raw files before gzip; None where a file is missing."""
     for place in (folder, folder / "FashionMNIST/raw"):
-        found = [[path for path in (place / name, place / f"{name}.gz") if path.is_file()] for name in FILES]
-        if all(found):
-            arrays = [torch.from_numpy(read_idx(paths[0]).copy()) for paths in found]
+        candidates = [[path for path in (place / name, place / f"{name}.gz") if path.is_file()] for name in FILES]
+        if all(candidates):
+            arrays = [torch.from_numpy(read_idx(paths[0]).copy()) for paths in candidates]
             return FashionMNIST(place, arrays[0], arrays[1].long(), arrays[2], arrays[3].long())
     return None
 
@@ -100,22 +100,22 @@ def _read(folder: Path) -> FashionMNIST | None:
 def _download(mirror: str, folder: Path) -> None:
     for name in FILES:
         path = folder / f"{name}.gz"
-        with urllib.request.urlopen(mirror + path.name, timeout=TIMEOUT) as answer, path.open("wb") as file:
-            shutil.copyfileobj(answer, file)
+        with urllib.request.urlopen(mirror + path.name, timeout=TIMEOUT) as response, path.open("wb") as file:
+            shutil.copyfileobj(response, file)
 
 
 def _unpack_debian(folder: Path) -> None:
     """Debian's package, unpacked without root, by private package lists: the system may have none."""
 
     def run(*command: str) -> None:
-        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=300, check=False)
-        if done.returncode:
-            raise OSError((done.stderr.strip().splitlines() or [f"{command[0]} failed"])[-1])
+        process = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=300, check=False)
+        if process.returncode:
+            raise OSError((process.stderr.strip().splitlines() or [f"{command[0]} failed"])[-1])
 
     lists = folder / "lists"
     (lists / "partial").mkdir(parents=True)
-    for words in (["update"], ["download", DEBIAN_PACKAGE]):
-        run("apt-get", "-o", f"Dir::State::Lists={lists}", "-o", f"Dir::Cache={folder}", *words)
+    for arguments in (["update"], ["download", DEBIAN_PACKAGE]):
+        run("apt-get", "-o", f"Dir::State::Lists={lists}", "-o", f"Dir::Cache={folder}", *arguments)
     run("dpkg-deb", "-x", str(next(folder.glob("*.deb"))), str(folder / "unpacked"))
     for path in (folder / "unpacked" / DEBIAN_FOLDER).iterdir():
         shutil.move(path, folder / path.name)

@@ -23,8 +23,8 @@ class InputError(Exception):
 class Named(dict):
     """What is known by a name; `InputError` for another name."""
 
-    def __init__(self, kind: str, *content, **more):
-        super().__init__(*content, **more)
+    def __init__(self, kind: str, *content, **entries):
+        super().__init__(*content, **entries)
         self.kind = kind
 
     def __missing__(self, name: object):
@@ -44,10 +44,10 @@ class Bar(tqdm):
     monitor_interval = 0  # no thread, which might draw in another cell
     shown = None  # the cell's output, while bars are open
 
-    def __init__(self, *arguments, **more):
+    def __init__(self, *arguments, **options):
         shell = sys.modules["IPython"].get_ipython() if "IPython" in sys.modules else None
         self.in_cell = hasattr(shell, "kernel")
-        super().__init__(*arguments, leave=False, file=io.StringIO() if self.in_cell else None, **more)
+        super().__init__(*arguments, leave=False, file=io.StringIO() if self.in_cell else None, **options)
 
     def display(self, msg=None, pos=None):
         if not self.in_cell:

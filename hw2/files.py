@@ -21,31 +21,31 @@ from hw2.errors import InputError
 adapter = cache(TypeAdapter)  # of a type: what pydantic takes for it
 
 
-def broken(path: Path | str, told: str, remedy: str | None = None) -> InputError:
+def broken(path: Path | str, reason: str, remedy: str | None = None) -> InputError:
     """What is wrong with a file and what to do about it: `git checkout` helps only where git has the file."""
     if remedy is None:
         path, remedy = Path(path), "make it again"
         with suppress(OSError, ValueError):  # no git here, no such folder, or no name of a file
-            asked = ["git", "ls-files", "--error-unmatch", path.name]
-            if not subprocess.run(asked, cwd=path.parent, capture_output=True, check=False).returncode:
+            command = ["git", "ls-files", "--error-unmatch", path.name]
+            if not subprocess.run(command, cwd=path.parent, capture_output=True, check=False).returncode:
                 remedy = "restore it with `git checkout`"
-    return InputError(f"{path}: {told}; {remedy}")
+    return InputError(f"{path}: {reason}; {remedy}")
 
 
 @contextmanager
-def reading(path: Path | str, what: str, remedy: str | None = None, errors=(OSError, ValueError)) -> Iterator[None]:
-    """What goes wrong with the file in the block is an `InputError` of one line: no readable `what`, and why."""
+def reading(path: Path | str, content: str, remedy: str | None = None, errors=(OSError, ValueError)) -> Iterator[None]:
+    """What goes wrong with the file in the block is an `InputError` of one line: no readable `content`, and why."""
     try:
         yield
     except InputError:
         raise
     except errors as error:
-        told = str(error) if isinstance(error, ValueError | OSError) else repr(error)
+        reason = str(error) if isinstance(error, ValueError | OSError) else repr(error)
         if isinstance(error, ValidationError):
             first = error.errors(include_url=False, include_input=False)[0]
-            told = f"{'.'.join(map(str, first['loc']))} {first['msg']}"
-        told = textwrap.shorten(getattr(error, "strerror", None) or told, 300)
-        raise broken(path, f"no readable {what} ({told})", remedy) from None
+            reason = f"{'.'.join(map(str, first['loc']))} {first['msg']}"
+        reason = textwrap.shorten(getattr(error, "strerror", None) or reason, 300)
+        raise broken(path, f"no readable {content} ({reason})", remedy) from None
 
 
 def write_bytes(path: Path, content: bytes | memoryview) -> None:
@@ -89,13 +89,13 @@ def write_csv(path: Path, columns: tuple[str, ...], rows: list[dict]) -> None:
     write_text(path, pd.DataFrame(rows, columns=columns, dtype=object).to_csv(index=False, lineterminator="\n"))
 
 
-def read_json(path: Path, kind: type = dict) -> dict:
-    """A JSON object, or what pydantic takes for `kind` (`experiments.schemas`); `InputError` for anything else."""
+def read_json(path: Path, schema: type = dict) -> dict:
+    """A JSON object, or what pydantic takes for `schema` (`experiments.schemas`); `InputError` for anything else."""
     with reading(path, "JSON of its kind"):
-        return adapter(kind).validate_json(path.read_bytes(), strict=True)
+        return adapter(schema).validate_json(path.read_bytes(), strict=True)
 
 
-def parse_csv(path: Path, **more) -> pd.DataFrame:
+def parse_csv(path: Path, **options) -> pd.DataFrame:
     """pandas' reader, which by itself unpacks what is named .gz and takes a field too many for the name of its row.
 
     Floats are read as exactly as they were written. Raises `OSError` or `ValueError`.
@@ -104,7 +104,7 @@ def parse_csv(path: Path, **more) -> pd.DataFrame:
         warnings.simplefilter("error", pd.errors.ParserWarning)
         warnings.filterwarnings("ignore", "The 'float_precision' argument")  # pandas 4 knows no other
         try:
-            return pd.read_csv(path, index_col=False, compression=None, float_precision="round_trip", **more)
+            return pd.read_csv(path, index_col=False, compression=None, float_precision="round_trip", **options)
         except pd.errors.ParserWarning:
             raise ValueError("rows have more fields than the header") from None
 
@@ -117,21 +117,21 @@ def read_csv(path: Path, columns: tuple[str, ...], words: tuple[str, ...] = ()) 
             raise ValueError(f"columns {','.join(map(str, table.columns))}, expected {','.join(columns)}")
         if table.isna().any(axis=None):
             raise ValueError("a row lacks a value")
-        if len(table) and not all(kind.kind in "iuf" for kind in table.dtypes.drop(list(words))):
+        if len(table) and not all(dtype.kind in "iuf" for dtype in table.dtypes.drop(list(words))):
             raise ValueError("a column of numbers holds something else")
         return table
 
 
-def read_array(path: Path, kind: type, shape: tuple[int | None, ...], remedy: str | None = None) -> np.ndarray:
+def read_array(path: Path, dtype: type, shape: tuple[int | None, ...], remedy: str | None = None) -> np.ndarray:
     """An array of this type and shape (None: any length), mapped into memory and read as it is used.
 
     A header that claims more than the file holds makes room for nothing. What a reader writes stays in its own memory.
     """
     with reading(path, "array", remedy, Exception):  # NumPy parses the header as Python and raises whatever that met
         array = np.lib.format.open_memmap(path, mode="c")
-        fixed = tuple(None if want is None else has for want, has in zip(shape, array.shape, strict=False))
-        if array.dtype != kind or array.ndim != len(shape) or fixed != shape:
-            raise ValueError(f"{array.dtype} {array.shape}, expected {np.dtype(kind)} {shape}, None: any")
+        fixed = tuple(None if side is None else length for side, length in zip(shape, array.shape, strict=False))
+        if array.dtype != dtype or array.ndim != len(shape) or fixed != shape:
+            raise ValueError(f"{array.dtype} {array.shape}, expected {np.dtype(dtype)} {shape}, None: any")
         return array
 
 

@@ -71,8 +71,8 @@ def check_submission(path: Path, classes: Tensor) -> tuple[bool, str]:
 
 def methods_section(report: str) -> str:
     """The explanation of methods in report.md: the text under the heading `Methods`."""
-    found = re.search(r"^#+ Methods\s*\n(.*?)(?=^#|\Z)", report, re.MULTILINE | re.DOTALL)
-    return found.group(1).strip() if found else ""
+    section = re.search(r"^#+ Methods\s*\n(.*?)(?=^#|\Z)", report, re.MULTILINE | re.DOTALL)
+    return section.group(1).strip() if section else ""
 
 
 def grade(weights: Path, submission: Path, report: Path, data: FashionMNIST) -> list[Line]:
@@ -85,13 +85,13 @@ def grade(weights: Path, submission: Path, report: Path, data: FashionMNIST) -> 
         ledger.checked(run, classes, data)
     count, correct, total = networks.count_parameters(network), int((classes == data.test_labels).sum()), len(classes)
     samples = torch.stack([(data.test_labels == label).nonzero()[0, 0] for label in range(len(CLASSES))])
-    shown = pictures.probabilities(network, data.test_images[samples]).argmax(1)
-    right = int((shown == data.test_labels[samples]).sum())
+    predicted = pictures.probabilities(network, data.test_images[samples]).argmax(1)
+    right = int((predicted == data.test_labels[samples]).sum())
     printed, named = summary_table(network) in text, STUDENT_ID in text and AUTHOR in text
     methods, sources = methods_section(text), all(name in text for name in REFERENCES)
-    words, both = len(methods.split()), all(one in methods.lower() for one in ("distillation", "pruning"))
+    words, both = len(methods.split()), all(method in methods.lower() for method in ("distillation", "pruning"))
     evidence = "the report holds what torchsummary prints" if printed else "not what torchsummary prints"
-    told = f"{words} words; distillation and pruning {'named' if both else 'not both named'}"
+    coverage = f"{words} words; distillation and pruning {'named' if both else 'not both named'}"
     reached, competition = f"{correct / total:.2%} ({correct:,} of {total:,})", "competition: both constraints"
     return [
         Line(competition, "45%", f"at most {LIMIT:,} parameters", count <= LIMIT, f"{count:,}"),
@@ -100,7 +100,7 @@ def grade(weights: Path, submission: Path, report: Path, data: FashionMNIST) -> 
         Line("competition: leaderboard", "30%", "place", None, "the leaderboard is private"),
         Line("report: torchsummary", "5%", "table and number of remaining parameters", printed, evidence),
         Line("report: explanation", "15%", "name and student ID", named, "given" if named else "missing"),
-        Line("report: explanation", "", f"methods, at most {WORDS} words", both and words <= WORDS, told),
+        Line("report: explanation", "", f"methods, at most {WORDS} words", both and words <= WORDS, coverage),
         Line("report: explanation", "", "references", sources, "given" if sources else "missing"),
         Line("demo", "5%", "a picture of each class, at least 8 right", right >= 8, f"{right} of 10 right"),
     ]
@@ -114,11 +114,11 @@ def table(lines: list[Line]) -> pd.DataFrame:
 
 def text(lines: list[Line]) -> str:
     """The lines for a terminal, under the parts of the rubric, with a closing count; 100 columns hold them."""
-    told, verdicts = [], [VERDICTS[line.ok] for line in lines]
+    rows, verdicts = [], [VERDICTS[line.ok] for line in lines]
     for line, verdict in zip(lines, verdicts, strict=True):
-        told += [f"{line.part}, {line.share}"] if line.share else []
-        told.append(f"{verdict:>13}  {line.checked}: {line.evidence}")
-    return "\n".join([*told, "", ", ".join(f"{verdicts.count(one)} {one}" for one in VERDICTS.values())])
+        rows += [f"{line.part}, {line.share}"] if line.share else []
+        rows.append(f"{verdict:>13}  {line.checked}: {line.evidence}")
+    return "\n".join([*rows, "", ", ".join(f"{verdicts.count(verdict)} {verdict}" for verdict in VERDICTS.values())])
 
 
 def failed(lines: list[Line]) -> bool:

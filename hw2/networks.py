@@ -97,7 +97,7 @@ def teacher(stem: str = "imagenet") -> nn.Module:
 
 def count_parameters(network: nn.Module) -> int:
     """Trained numbers; BatchNorm's running statistics are none."""
-    return sum(p.numel() for p in network.parameters())
+    return sum(parameter.numel() for parameter in network.parameters())
 
 
 def save(network: nn.Module, path: Path) -> None:
@@ -140,9 +140,9 @@ def load_course_teacher(path: Path | str) -> nn.Module:
                 raise ValueError("packed, as torch.save never does: it may unpack to any size")
             content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises whatever its unpickler met, with the advice to load unsafely
-        found = re.search(r"GLOBAL (\S+)", str(error))
-        told = f"it holds {found[1]}, save the `state_dict()` alone" if found else "missing, damaged or packed"
-        raise InputError(f"{path}: not loaded ({told}); expected a dict of tensors by torch.save") from None
+        match = re.search(r"GLOBAL (\S+)", str(error))
+        reason = f"it holds {match[1]}, save the `state_dict()` alone" if match else "missing, damaged or packed"
+        raise InputError(f"{path}: not loaded ({reason}); expected a dict of tensors by torch.save") from None
     state = content
     if isinstance(content, dict):
         state = next((content[key] for key in KEYS if key in content), content)
@@ -154,8 +154,8 @@ def load_course_teacher(path: Path | str) -> nn.Module:
 def _read(path: Path | str) -> tuple[dict[str, str], dict[str, Tensor]]:
     """Metadata and tensors of a safetensors file."""
     errors = (OSError, safetensors.SafetensorError)
-    told = reading(path, "weights", "expected a safetensors file by `hw2 train`", errors)
-    with told, safetensors.safe_open(path, "pt") as file:
+    guard = reading(path, "weights", "expected a safetensors file by `hw2 train`", errors)
+    with guard, safetensors.safe_open(path, "pt") as file:
         return file.metadata() or {}, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
 
 

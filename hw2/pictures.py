@@ -78,8 +78,8 @@ def _grey(image: Image.Image) -> Image.Image:
         return image.convert("RGB").convert("L")
     layers = image.convert("RGBA")
     counts = layers.convert("L").histogram(layers.getchannel("A").point(lambda alpha: 255 * (alpha > 127)))
-    page = "black" if sum(counts[128:]) > sum(counts[:128]) else "white"
-    return Image.alpha_composite(Image.new("RGBA", layers.size, page), layers).convert("L")
+    background = "black" if sum(counts[128:]) > sum(counts[:128]) else "white"
+    return Image.alpha_composite(Image.new("RGBA", layers.size, background), layers).convert("L")
 
 
 def probabilities(network: nn.Module, images: Tensor) -> Tensor:

@@ -91,9 +91,9 @@ def prune(network: ResNet14, ratio: float, importance: tp.importance.Importance 
 def prune_group(network: ResNet14, number: int, ratio: float) -> nn.Module:
     """A copy that lost `ratio` of the channels, the weakest, of one group alone: of that place in `Pruner.groups`."""
     copied = copy.deepcopy(network).eval()
-    norms = pruner(copied, 0.0)
-    group = norms.groups()[number]
-    order = norms.estimate_importance(group).argsort()
+    estimator = pruner(copied, 0.0)
+    group = estimator.groups()[number]
+    order = estimator.estimate_importance(group).argsort()
     group.prune(order[: int(len(order) * ratio)].tolist())
     return copied
 
@@ -103,21 +103,21 @@ def group_norms(network: ResNet14) -> list[list[float]]:
 
     As Torch-Pruning gives them: divided by the root mean square of the group's norms, so 1 is usual.
     """
-    measured = pruner(network, 0.0)
+    estimator = pruner(network, 0.0)
     with torch.no_grad():
-        return [measured.estimate_importance(group).sqrt().tolist() for group in measured.groups()]
+        return [estimator.estimate_importance(group).sqrt().tolist() for group in estimator.groups()]
 
 
 def group_names() -> list[str]:
     """A ResNet-14's prunable groups in words, in the order of `group_norms`."""
-    network, found = ResNet14(), []
+    network, texts = ResNet14(), []
     names = {module: name for name, module in network.named_modules()}
     for group in pruner(network, 0.0).groups():
         makers = [names[step.dep.target.module] for step in group if step.dep.handler == tp.prune_conv_out_channels]
         # Shortcuts add what several convolutions put out; else the block's second convolution takes the first one's.
         stage, block, _ = makers[-1].split(".", 2)
-        found.append(f"{stage}, added by shortcuts" if len(makers) > 1 else f"{stage}.{block}, between convolutions")
-    return found
+        texts.append(f"{stage}, added by shortcuts" if len(makers) > 1 else f"{stage}.{block}, between convolutions")
+    return texts
 
 
 @torch.no_grad()

@@ -104,8 +104,8 @@ class _Training:
         self.objective, self.options = objective, options
         self.layout = torch.channels_last if options.channels_last else torch.contiguous_format
         network.to(device, memory_format=self.layout)
-        how = {"lr": numbers.lr, "momentum": numbers.momentum, "weight_decay": numbers.weight_decay}
-        self.optimizer = torch.optim.SGD(network.parameters(), nesterov=numbers.momentum > 0, fused=True, **how)
+        settings = {"lr": numbers.lr, "momentum": numbers.momentum, "weight_decay": numbers.weight_decay}
+        self.optimizer = torch.optim.SGD(network.parameters(), nesterov=numbers.momentum > 0, fused=True, **settings)
         self.images, self.labels = task.data.train_images.to(device), task.data.train_labels.to(device)
         self.per_epoch = math.ceil(len(task.train) / numbers.batch)
         self.history, self.done = History(environment=options.environment), 0
@@ -136,7 +136,7 @@ class _Training:
         """Train an epoch, and add its row to the history. Yields each step's number, counted from the first epoch."""
         numbers, task, epoch = self.numbers, self.task, self.done
         view = epoch % task.views if task.views else epoch
-        seen = views.cut(self.images, view, task.pad, task.view_seed)
+        images = views.cut(self.images, view, task.pad, task.view_seed)
         order = task.train[torch.from_numpy(permutation(len(task.train), "shuffle", self.seed, epoch))]
         device = self.images.device
         autocast = torch.autocast(device.type, torch.bfloat16, enabled=numbers.precision == "bfloat16")
@@ -146,7 +146,7 @@ class _Training:
             lr = self.optimizer.param_groups[0]["lr"] = learning_rate(numbers, step, numbers.epochs * self.per_epoch)
             self.optimizer.zero_grad(set_to_none=True)
             with autocast:
-                logits = self.network(views.normalise(seen[rows]).contiguous(memory_format=self.layout))
+                logits = self.network(views.normalise(images[rows]).contiguous(memory_format=self.layout))
             loss = self.objective(logits.float(), self.labels[rows], rows, view)
             loss.backward()
             self.options.after_backward()
@@ -164,8 +164,8 @@ class _Training:
         val_loss, correct = validate(self.network, self.images[rows], self.labels[rows])
         last |= {"val_loss": val_loss, "val_accuracy": correct / len(rows)}
         if not math.isfinite(last["train_loss"] + val_loss):
-            where = f"{self.options.label}: the loss is not finite in epoch {self.done}"
-            raise InputError(f"{where}; lower lr ({self.numbers.lr}) or reg")
+            problem = f"{self.options.label}: the loss is not finite in epoch {self.done}"
+            raise InputError(f"{problem}; lower lr ({self.numbers.lr}) or reg")
         return last["val_accuracy"]
 
 
@@ -192,8 +192,8 @@ def fit(
     training = _Training(network, numbers, task, seed, objective, options, device)
     if checkpoint and checkpoint.is_file():
         training.load(checkpoint)
-    each = training.per_epoch
-    bar = Bar(total=numbers.epochs * each, initial=training.done * each, desc=options.label, unit="step", mininterval=2)
+    total, done = numbers.epochs * training.per_epoch, training.done * training.per_epoch
+    bar = Bar(total=total, initial=done, desc=options.label, unit="step", mininterval=2)
     with bar, tiled(network):
         while training.done < numbers.epochs:
             end_if_asked(options.label)
@@ -213,8 +213,8 @@ def fit(
 @torch.no_grad()
 def logits_of(network: nn.Module, images: Tensor, batch: int = 100) -> Tensor:
     """Logits (n, 10) of uint8 images (n, 28, 28) in evaluation mode, on the network's device and of its type."""
-    fast, kind = quick(network), next(network.parameters()).dtype
-    return torch.cat([fast(views.normalise(part).to(kind)) for part in images.split(batch)])
+    fast, dtype = quick(network), next(network.parameters()).dtype
+    return torch.cat([fast(views.normalise(part).to(dtype)) for part in images.split(batch)])
 
 
 def exact_logits(network: nn.Module, images: Tensor) -> Tensor:

@@ -31,7 +31,7 @@ def cut(images: Tensor, index: int, pad: int = 2, seed: int = 0) -> Tensor:
     if index == 0:
         return images
     side = images.shape[-1]
-    rows, columns, flip = (t.to(images.device) for t in view(index, len(images), pad, seed))
+    rows, columns, flip = (part.to(images.device) for part in view(index, len(images), pad, seed))
     # Every crop of every padded image as a window without copying; one gather picks an image's own.
     windows = functional.pad(images, (pad,) * 4).unfold(1, side, 1).unfold(2, side, 1)
     crops = windows[torch.arange(len(images), device=images.device), rows, columns]

@@ -17,8 +17,8 @@ from hw2.report.style import distinct, draw_curves, draw_grid, draw_heat, images
 @plot(draw_grid, "Four training images of each of the ten classes, dark on white.", "data")
 def samples(source: Source) -> dict:
     data, rows = source.fashion, source.fashion.split[0]
-    each = [rows[data.train_labels[rows] == label][:4] for label in range(len(CLASSES))]
-    return {"images": data.train_images[torch.stack(each, 1)].tolist(), "titles": CLASSES}
+    examples = [rows[data.train_labels[rows] == label][:4] for label in range(len(CLASSES))]
+    return {"images": data.train_images[torch.stack(examples, 1)].tolist(), "titles": CLASSES}
 
 
 @plot(draw_grid, "Three training images in the first eight views: cropped, flipped.", "data")
@@ -28,11 +28,11 @@ def shown_views(source: Source) -> dict:
     return {"images": cut.tolist(), "titles": [f"view {view}" for view in range(8)]}
 
 
-def curve(runs: list[Run], name: str, *more: str) -> dict:
-    """Histories of some seeds as an arm of `draw_curves`; `more` are columns of the first."""
-    first = {column: runs[0].history[column].tolist() for column in ("epoch", *more)}
-    each = {column: [run.history[column].tolist() for run in runs] for column in ("val_loss", "val_accuracy")}
-    return {"name": name, "row": runs[0].recipe.stage, **first, **each}
+def curve(runs: list[Run], name: str, *columns: str) -> dict:
+    """Histories of some seeds as an arm of `draw_curves`; `columns` are of the first."""
+    first = {column: runs[0].history[column].tolist() for column in ("epoch", *columns)}
+    histories = {column: [run.history[column].tolist() for run in runs] for column in ("val_loss", "val_accuracy")}
+    return {"name": name, "row": runs[0].recipe.stage, **first, **histories}
 
 
 @plot(draw_curves, "The teacher by epoch. The training loss is of moved images, a mean over the epoch.", "teacher")
@@ -95,6 +95,6 @@ def soft_targets(source: Source) -> dict:
     firsts = pd.Series(labels[order]).drop_duplicates().index[:3].tolist()
     chosen = order[[len(order) - 1, *firsts]]
     temperatures = (1.0, source.setting("chosen")[0])
-    each = torch.stack([distillation.soft_targets(logits[chosen], value) for value in temperatures], dim=1)
+    probabilities = torch.stack([distillation.soft_targets(logits[chosen], value) for value in temperatures], dim=1)
     shown = {"images": pictures[chosen].tolist(), "titles": [CLASSES[label] for label in labels[chosen]]}
-    return shown | {"temperatures": temperatures, "probabilities": rounded(each)}
+    return shown | {"temperatures": temperatures, "probabilities": rounded(probabilities)}

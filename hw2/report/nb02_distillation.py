@@ -65,9 +65,9 @@ def finalist_rows(source: Source) -> list[dict]:
     return rows
 
 
-def by_seed(runs: list[Run], others: list[Run]) -> list[tuple[Run, Run]]:
+def by_seed(runs: list[Run], references: list[Run]) -> list[tuple[Run, Run]]:
     """Pairs of the seeds that both have."""
-    return [(run, other) for run in runs for other in others if run.recipe.seed == other.recipe.seed]
+    return [(run, reference) for run in runs for reference in references if run.recipe.seed == reference.recipe.seed]
 
 
 def tested(runs: list[Run]) -> list[float]:
@@ -80,46 +80,46 @@ def at_phase(runs: list[Run], phase: str | None) -> list[float] | None:
     return [run.at_phase(phase) for run in runs] if phase and "phases" in runs[0].metrics else None
 
 
-def difference(runs: list[Run], others: list[Run], of: str = "val_accuracy") -> tuple[np.ndarray, Interval]:
-    """An accuracy of `runs` minus that of `others` by seed, in percentage points; mean and interval."""
-    values = 100 * np.array([[getattr(run, of) for run in pair] for pair in by_seed(runs, others)])
+def difference(runs: list[Run], references: list[Run], accuracy: str = "val_accuracy") -> tuple[np.ndarray, Interval]:
+    """An accuracy of `runs` minus that of `references` by seed, in percentage points; mean and interval."""
+    values = 100 * np.array([[getattr(run, accuracy) for run in pair] for pair in by_seed(runs, references)])
     return values[:, 0] - values[:, 1], statistics.paired(*values.T)
 
 
-def lost(runs: list[Run], others: list[Run]) -> Interval:
-    """Last validation loss of `runs` minus that of `others`, by seed: mean and interval."""
-    values = [[run.history.val_loss.iloc[-1] for run in pair] for pair in by_seed(runs, others)]
+def lost(runs: list[Run], references: list[Run]) -> Interval:
+    """Last validation loss of `runs` minus that of `references`, by seed: mean and interval."""
+    values = [[run.history.val_loss.iloc[-1] for run in pair] for pair in by_seed(runs, references)]
     return statistics.paired(*np.transpose(values))
 
 
-def against_first(found: dict[str, list[Run]]) -> dict[str, tuple[np.ndarray, Interval]]:
+def against_first(study: dict[str, list[Run]]) -> dict[str, tuple[np.ndarray, Interval]]:
     """Other row -> `difference` of its runs and the first row's."""
-    (_, reference), *others = found.items()
-    return {name: difference(runs, reference) for name, runs in others}
+    (_, reference), *arms = study.items()
+    return {name: difference(runs, reference) for name, runs in arms}
 
 
-def differences(found: dict[str, list[Run]], note: str) -> dict:
+def differences(study: dict[str, list[Run]], note: str) -> dict:
     """What `style.draw_rows` draws of `against_first`."""
-    different = against_first(found)
-    each = [rounded(values) for values, _ in different.values()]
-    limits = [None if low is None else rounded([low, high]) for _, (_, low, high) in different.values()]
-    series = [{"name": "mean, seeds, 95 % interval", "each": each, "bounds": limits}]
-    axis = f"validation accuracy minus that of {EXPERIMENTS[next(iter(found))].words}, percentage points"
-    words = [EXPERIMENTS[name].words for name in different]
+    comparison = against_first(study)
+    gaps = [rounded(values) for values, _ in comparison.values()]
+    limits = [None if low is None else rounded([low, high]) for _, (_, low, high) in comparison.values()]
+    series = [{"name": "mean, seeds, 95 % interval", "each": gaps, "bounds": limits}]
+    axis = f"validation accuracy minus that of {EXPERIMENTS[next(iter(study))].words}, percentage points"
+    words = [EXPERIMENTS[name].words for name in comparison]
     return {"rows": words, "series": series, "axis": axis, "note": note, "line": 0, "percent": None}
 
 
-def study_rows(found: dict[str, list[Run]], **phases: str) -> list[dict]:
+def study_rows(study: dict[str, list[Run]], **phases: str) -> list[dict]:
     """Each row of a study: its accuracies on validation, and how it differs from the first in percentage points.
 
     `phases`: column -> phase of the compression after which the accuracy is told as well.
     """
-    different, rows = against_first(found), []
-    for name, runs in found.items():
+    comparison, rows = against_first(study), []
+    for name, runs in study.items():
         after = {column: at_phase(runs, phase) for column, phase in phases.items()}
-        difference = dict.fromkeys(DIFFERENCE, different[name][1] if name in different else None)
+        gap = dict.fromkeys(DIFFERENCE, comparison[name][1] if name in comparison else None)
         row = {"arm": name, "what it is": EXPERIMENTS[name].words, **after}
-        rows.append(row | {"validation": [run.val_accuracy for run in runs]} | difference)
+        rows.append(row | {"validation": [run.val_accuracy for run in runs]} | gap)
     return rows
 
 
@@ -130,8 +130,8 @@ def arm_rows(source: Source) -> list[dict]:
 
 def arm_note(source: Source) -> str:
     """What was spent on each arm, and the setting."""
-    runs, one = source.runs("vanilla"), source.run("vanilla").recipe
-    return f"{budget(one.fit.epochs, one.images, len(runs))} an arm; T = {one.temperature:g}, alpha = {one.alpha:g}"
+    runs, arm = source.runs("vanilla"), source.run("vanilla").recipe
+    return f"{budget(arm.fit.epochs, arm.images, len(runs))} an arm; T = {arm.temperature:g}, alpha = {arm.alpha:g}"
 
 
 @plot(draw_rows, f"Validation accuracy of each arm minus vanilla KD's. {CROSSING}", "arms")
@@ -147,8 +147,8 @@ def agreement(source: Source) -> dict:
     """Of the validation images on which the teacher is wrong, those on which a student gives the same answer."""
     answers, names = source.teacher_logits.argmax(1), ("vanilla", "labels")
     wrong = answers != source.held_out[1]
-    same = [[(run.validation_logits.argmax(1) == answers)[wrong] for run in source.runs(name)] for name in names]
-    series = [{"name": "mean, seeds", "each": [rounded([one.double().mean() for one in each]) for each in same]}]
+    repeats = [[(run.validation_logits.argmax(1) == answers)[wrong] for run in source.runs(name)] for name in names]
+    series = [{"name": "mean, seeds", "each": [rounded([hits.double().mean() for hits in seeds]) for seeds in repeats]}]
     note, axis = arm_note(source), f"share of the teacher's {int(wrong.sum())} errors on validation, repeated"
     rows = [EXPERIMENTS[name].words for name in names]
     return {"rows": rows, "series": series, "axis": axis, "note": note, "line": None, "percent": 0}

@@ -36,8 +36,8 @@ def phase_rows(source: Source) -> list[dict]:
     """Validation accuracies after each phase of compression over the seeds, with sparse learning and without."""
     runs = source.runs("compressed")
     return [
-        {"phase": words, "with sparse learning": at_phase(runs, name), "without": at_phase(runs, other)}
-        for words, name, other in PHASES
+        {"phase": words, "with sparse learning": at_phase(runs, name), "without": at_phase(runs, control)}
+        for words, name, control in PHASES
     ]
 
 
@@ -113,8 +113,8 @@ def draw_norms(data: dict) -> Figure:
 def norms(source: Source) -> dict:
     """groups, a list of {name, before, after (norms in order of size), removed (channels)}; note. The first seed's."""
     run, groups = source.run("compressed"), []
-    found = run.group_norms
-    for name, before, after in zip(pruning.group_names(), found["before"], found["after"], strict=True):
+    group_norms = run.group_norms
+    for name, before, after in zip(pruning.group_names(), group_norms["before"], group_norms["after"], strict=True):
         removed = len(before) - pruning.narrowed((len(before),), run.recipe.ratio)[0]
         sizes = {"before": rounded(sorted(before)), "after": rounded(sorted(after))}
         groups.append({"name": name, **sizes, "removed": removed})
@@ -142,12 +142,12 @@ def group(source: Source) -> dict:
 def draw_sensitivity(data: dict) -> Figure:
     figure, axes = panels((9, 3.6), 1, 2, sharey=True)
     for ax, kind in zip(axes, ("shortcuts", "convolutions"), strict=True):
-        for one in sorted(data["groups"], key=lambda group: group["name"]):
-            layer, _, what = one["name"].partition(", ")
+        for group in sorted(data["groups"], key=lambda group: group["name"]):
+            layer, _, place = group["name"].partition(", ")
             stage = int(layer[5]) - 1  # layer1.0
-            how = {"color": style.COLOURS[stage], "marker": style.MARKERS[stage], "ls": "--" if ".1" in layer else "-"}
-            if what.endswith(kind):
-                ax.plot(data["ratios"], one["accuracy"], label=layer, **how)
+            line = {"color": style.COLOURS[stage], "marker": style.MARKERS[stage], "ls": "--" if ".1" in layer else "-"}
+            if place.endswith(kind):
+                ax.plot(data["ratios"], group["accuracy"], label=layer, **line)
         ax.set(xlabel="share of the group's channels removed", title=f"Groups {data['kinds'][kind]}")
         ax.legend(loc="lower left")
         percent(ax.xaxis)
@@ -164,8 +164,8 @@ def draw_sensitivity(data: dict) -> Figure:
 def sensitivity(source: Source) -> dict:
     """ratios, from 0; groups, a list of {name, accuracy (by ratio)}; kinds, in words: of the first seed's network."""
     run, total = source.run("distilled"), source.run("distilled").metrics["val_total"]
-    found = zip(pruning.group_names(), run.sensitivity["correct"], strict=True)
-    groups = [{"name": name, "accuracy": [run.val_accuracy, *(n / total for n in each)]} for name, each in found]
+    results = zip(pruning.group_names(), run.sensitivity["correct"], strict=True)
+    groups = [{"name": name, "accuracy": [run.val_accuracy, *(n / total for n in counts)]} for name, counts in results]
     kinds = {"shortcuts": "added by shortcuts", "convolutions": "between two convolutions"}
     return {"ratios": [0, *run.sensitivity["ratios"]], "groups": groups, "kinds": kinds}
 
@@ -206,8 +206,8 @@ def cost_rows(source: Source) -> list[dict]:
     whole, narrow = cost(networks.WIDTHS), cost(NARROW)
     rows = [{"": name, "ResNet-14": whole[name], "pruned": narrow[name]} for name in whole]
     rows = [row | {"ratio": row["pruned"] / row["ResNet-14"]} for row in rows]
-    one, other = (row for row in source.bench["rows"] if row["unit"] == "ms")
-    time = {"": "ms for one image", "ResNet-14": one["median"], "pruned": other["median"], "ratio": other["ratio"]}
+    large, small = (row for row in source.bench["rows"] if row["unit"] == "ms")
+    time = {"": "ms for one image", "ResNet-14": large["median"], "pruned": small["median"], "ratio": small["ratio"]}
     return [*rows, time]
 
 
@@ -233,18 +233,18 @@ def public() -> list[dict]:
 @table("others", **{"test accuracy": "{:.2%}".format})
 def other_rows(source: Source) -> list[dict]:
     rows = []
-    for one in public():
-        row = {"result": one["name"], "parameters": one["parameters"], "test accuracy": one["accuracy"]}
-        rows.append(row | {"chosen by the test set": "yes" if one["best"] else "no", "source": one["source"]})
+    for result in public():
+        row = {"result": result["name"], "parameters": result["parameters"], "test accuracy": result["accuracy"]}
+        rows.append(row | {"chosen by the test set": "yes" if result["best"] else "no", "source": result["source"]})
     return rows
 
 
 def draw_frontier(data: dict) -> Figure:
     figure, ax = panels((7.5, 4.2))
-    ax.plot(data["parameters"], [np.mean(each) for each in data["validation"]], color=style.BLUE, marker="o", ms=6)
-    for ratio, count, each in zip(data["ratio"], data["parameters"], data["validation"], strict=True):
-        ax.plot([count] * len(each), each, ls="", marker="_", color=style.BLUE, ms=9)
-        beside(ax, f"ratio {ratio:g}", (count, np.mean(each)), (6, -12), style.BLUE)
+    ax.plot(data["parameters"], [np.mean(values) for values in data["validation"]], color=style.BLUE, marker="o", ms=6)
+    for ratio, count, values in zip(data["ratio"], data["parameters"], data["validation"], strict=True):
+        ax.plot([count] * len(values), values, ls="", marker="_", color=style.BLUE, ms=9)
+        beside(ax, f"ratio {ratio:g}", (count, np.mean(values)), (6, -12), style.BLUE)
     ax.axvline(data["limit"], color=style.GREY, ls="--", lw=1)
     beside(ax, "the limit", (data["limit"], 0.02), (-4, 0), xycoords=("data", "axes fraction"), ha="right")
     ticks = (20_000, 50_000, 100_000, 200_000)
@@ -261,5 +261,5 @@ def frontier(source: Source) -> dict:
     """ratio, parameters and validation (over the seeds) of each pruned network; limit, of the homework; note."""
     columns = {"ratio": "ratio", "parameters": "parameters", "validation": "in the end"}
     rows = frontier_rows(source)[1:]
-    found = {name: [row[column] for row in rows] for name, column in columns.items()}
-    return found | {"limit": LIMIT, "note": f"the distilled network, pruned: {frontier_note(source)}; dashes are seeds"}
+    lists = {name: [row[column] for row in rows] for name, column in columns.items()}
+    return lists | {"limit": LIMIT, "note": f"the distilled network, pruned: {frontier_note(source)}; dashes are seeds"}

@@ -45,9 +45,9 @@ def result_rows(source: Source) -> list[dict]:
 
 @plot(draw_rows, "Validation and test accuracy of the networks. Filled: means, hollow: seeds.", "chain")
 def networks(source: Source) -> dict:
-    found, note = result_rows(source), f"dashed: the baseline, {BASELINE:.1%}"
-    rows = [f"{row['network']}\n{row['parameters']:,} parameters" for row in found]
-    series = [{"name": split, "each": [row[split] for row in found]} for split in ("validation", "test")]
+    results, note = result_rows(source), f"dashed: the baseline, {BASELINE:.1%}"
+    rows = [f"{row['network']}\n{row['parameters']:,} parameters" for row in results]
+    series = [{"name": split, "each": [row[split] for row in results]} for split in ("validation", "test")]
     return {"rows": rows, "series": series, "axis": "accuracy", "note": note, "line": BASELINE, "percent": 1}
 
 
@@ -57,25 +57,25 @@ def pipeline(source: Source) -> dict:
     main, controls, boxes = ("teacher", "distilled", "compressed"), ("plain", "unpruned", "scratch"), []
     for number, name in enumerate(main + controls):
         runs, place = source.runs(name), (number % 3, 1 - number // 3)
-        told = f"{runs[0].parameters:,} parameters, {np.mean([run.val_accuracy for run in runs]):.2%}"
-        text = textwrap.fill(EXPERIMENTS[name].words, 30) + f"\n{told}"
+        caption = f"{runs[0].parameters:,} parameters, {np.mean([run.val_accuracy for run in runs]):.2%}"
+        text = textwrap.fill(EXPERIMENTS[name].words, 30) + f"\n{caption}"
         boxes.append({"text": text, "place": place, "main": name in main})
     views, ratio = source.run("teacher").recipe.views, source.delivered.recipe.ratio
     arrows = [[0, 1, f"soft targets\nof {views} views"], [1, 2, f"sparse learning,\npruned by {ratio},\nfine-tuned"]]
     return {"boxes": boxes, "arrows": arrows}
 
 
-def _points_and_bounds(found: statistics.Interval) -> str:
-    return points(found) + (f" ({bounds(found)})" if bounds(found) else "")
+def _points_and_bounds(interval: statistics.Interval) -> str:
+    return points(interval) + (f" ({bounds(interval)})" if bounds(interval) else "")
 
 
 def p_value(value: float) -> str:
     return f"{value:.3f}" if value >= 0.001 else "< 0.001"
 
 
-def mcnemar(source: Source, one: Run, other: Run) -> tuple[int, int, float]:
+def mcnemar(source: Source, first: Run, second: Run) -> tuple[int, int, float]:
     """`statistics.mcnemar` of two networks on the test images."""
-    return statistics.mcnemar(*(source.answers(run) == source.fashion.test_labels for run in (one, other)))
+    return statistics.mcnemar(*(source.answers(run) == source.fashion.test_labels for run in (first, second)))
 
 
 @table("pairs", validation=_points_and_bounds, test=_points_and_bounds, p=p_value)
@@ -85,10 +85,10 @@ def pair_rows(source: Source) -> list[dict]:
     A run whose test set was not read stays unread: only its validation counts.
     """
     rows = []
-    for one, other in PAIRS:
-        pairs = by_seed(source.runs(one), source.runs(other))
+    for name, reference in PAIRS:
+        pairs = by_seed(source.runs(name), source.runs(reference))
         read = [pair for pair in pairs if all(run.test_accuracy is not None for run in pair)]
-        row = {"difference": f"{EXPERIMENTS[one].words}, minus {EXPERIMENTS[other].words}", "seeds": len(pairs)}
+        row = {"difference": f"{EXPERIMENTS[name].words}, minus {EXPERIMENTS[reference].words}", "seeds": len(pairs)}
         row["validation"] = difference(*zip(*pairs, strict=True))[1]
         row["test"] = difference(*zip(*read, strict=True), "test_accuracy")[1] if read else None
         row |= {"only one right": None, "p": None}
@@ -157,8 +157,8 @@ def draw_reliability(data: dict) -> Figure:
 def reliability(source: Source) -> dict:
     """arms, a list of {name, confidence, accuracy, count (lists over the bins), error}: first seeds, on validation."""
     names = ("teacher", "distilled", "compressed")
-    found = {name: statistics.calibration(*source.confidences(name)) for name in names}
-    return {"arms": [{"name": EXPERIMENTS[name].words, "row": name} | values for name, values in found.items()]}
+    arms = {name: statistics.calibration(*source.confidences(name)) for name in names}
+    return {"arms": [{"name": EXPERIMENTS[name].words, "row": name} | values for name, values in arms.items()]}
 
 
 def draw_predictions(data: dict) -> Figure:
@@ -216,8 +216,8 @@ def upload() -> None:
     @shown.capture(clear_output=True)
     def predict(change: dict) -> None:
         picture = Image.open(io.BytesIO(button.value[0].content))
-        found = hw2.predict(picture)
-        display(picture, {name: f"{value:.1%}" for name, value in list(found.items())[:3]})
+        probabilities = hw2.predict(picture)
+        display(picture, {name: f"{value:.1%}" for name, value in list(probabilities.items())[:3]})
 
     button.observe(predict, "value")
     display(button, shown)
@@ -237,8 +237,8 @@ def bench_rows(source: Source) -> list[dict]:
 def speed(source: Source) -> dict:
     """Of every case that the bench compares with another: ratios of speed, which for a time is the inverse ratio."""
     rows = [row for row in source.bench["rows"] if row["ratio_to"]]
-    found = [[row[name] if row["unit"] == "images/s" else 1 / row[name] for name in RATIOS] for row in rows]
+    ratios = [[row[name] if row["unit"] == "images/s" else 1 / row[name] for name in RATIOS] for row in rows]
     names = [f"{row['name']},\nagainst {row['ratio_to']}" for row in rows]
-    series = {"name": "median", "each": [[one[0]] for one in found], "bounds": [sorted(one[1:]) for one in found]}
+    series = {"name": "median", "each": [[row[0]] for row in ratios], "bounds": [sorted(row[1:]) for row in ratios]}
     note = "ratios are taken within a round; bars: from the smallest to the largest of the rounds"
     return {"rows": names, "series": [series], "axis": "times as fast", "note": note, "line": 1, "percent": None}

@@ -50,8 +50,8 @@ class Source(Store):
         """
         images, labels = self.held_out
         logits = self.teacher_logits if name == "teacher" else logits_of(self.run(name).network(), images)
-        sure, classes = logits.double().softmax(1).max(1)
+        confidence, classes = logits.double().softmax(1).max(1)
         if name != "teacher":
-            open_ = ((1000 * sure % 1 - 0.5).abs() < 0.02) | (margins(logits) < NEAR)
-            sure[open_], classes[open_] = pictures.probabilities(self.run(name).network(), images[open_]).max(1)
-        return (1000 * sure).round() / 1000, classes == labels
+            near = ((1000 * confidence % 1 - 0.5).abs() < 0.02) | (margins(logits) < NEAR)
+            confidence[near], classes[near] = pictures.probabilities(self.run(name).network(), images[near]).max(1)
+        return (1000 * confidence).round() / 1000, classes == labels

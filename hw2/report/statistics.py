@@ -26,12 +26,12 @@ def wilson(correct: int, total: int) -> tuple[float, float]:
     return tuple(stats.binomtest(correct, total).proportion_ci(method="wilson"))
 
 
-def paired(values: list[float], others: list[float]) -> Interval:
-    """Mean of `values - others`, pair by pair, and its 95 % interval by Student's t; no interval for a single pair.
+def paired(values: list[float], references: list[float]) -> Interval:
+    """Mean of `values - references`, pair by pair, and its 95 % interval by Student's t; no interval for a single pair.
 
     In the values' own unit. Pairs share seed and images: the interval tells of other seeds, not of other images.
     """
-    differences = np.subtract(values, others)
+    differences = np.subtract(values, references)
     mean = float(differences.mean())
     if len(differences) == 1:
         return mean, None, None
@@ -55,23 +55,23 @@ def verdict(difference: Interval) -> str:
     return "" if low is None else "better" if low > 0 else "worse" if high < 0 else "not told apart"
 
 
-def mcnemar(one: Tensor, other: Tensor) -> tuple[int, int, float]:
-    """Images that only `one` and that only `other` gets right, and McNemar's exact two-sided p (1947).
+def mcnemar(first: Tensor, second: Tensor) -> tuple[int, int, float]:
+    """Images that only `first` and that only `second` gets right, and McNemar's exact two-sided p (1947).
 
     Both are truth values (n,), for the same images. The p tells of other images, not of other seeds.
     """
-    first, second = int((one & ~other).sum()), int((other & ~one).sum())
-    return first, second, float(stats.binomtest(first, first + second).pvalue) if first + second else 1.0
+    wins, losses = int((first & ~second).sum()), int((second & ~first).sum())
+    return wins, losses, float(stats.binomtest(wins, wins + losses).pvalue) if wins + losses else 1.0
 
 
-def calibration(sure: Tensor, right: Tensor, bins: int = 15) -> dict:
+def calibration(confidences: Tensor, right: Tensor, bins: int = 15) -> dict:
     """Reliability over equal bins of confidence and the expected calibration error (Guo et al. 2017, section 2).
 
-    `sure` (n,): probabilities of the predicted classes; `right` (n,): whether these are the true ones.
+    `confidences` (n,): probabilities of the predicted classes; `right` (n,): whether these are the true ones.
     """
-    place = (sure * bins).long().clamp(max=bins - 1).numpy()
-    found = pd.DataFrame({"confidence": sure.double().numpy(), "accuracy": right.double().numpy()})
-    means, count = found.groupby(place).mean(), found.groupby(place).size()
+    place = (confidences * bins).long().clamp(max=bins - 1).numpy()
+    answers = pd.DataFrame({"confidence": confidences.double().numpy(), "accuracy": right.double().numpy()})
+    means, count = answers.groupby(place).mean(), answers.groupby(place).size()
     error = (count * (means.accuracy - means.confidence).abs()).sum() / len(right)
     columns = {name: rounded(means[name]) for name in means}
     return columns | {"count": count.tolist(), "error": rounded(error)}

@@ -81,17 +81,17 @@ def files(plot: Plot, source: Source, kinds: tuple[str, ...] = ("png", "svg")) -
         figure.set_layout_engine("none")
         for ax in figure.axes:
             ax.set_position(np.round(ax.get_position().bounds, 5))
-        for kind in kinds:
+        for ending in kinds:
             target = io.BytesIO()
-            figure.savefig(target, format=kind, metadata=METADATA[kind])
-            content[kind] = target.getvalue()
+            figure.savefig(target, format=ending, metadata=METADATA[ending])
+            content[ending] = target.getvalue()
     return content
 
 
-def panels(size: tuple[float, float], *grid: int, **more) -> tuple[Figure, Axes | np.ndarray]:
+def panels(size: tuple[float, float], *grid: int, **options) -> tuple[Figure, Axes | np.ndarray]:
     """A figure of this size in inches, and its axes: one, or as many as rows and columns of the grid say."""
     figure = Figure(figsize=size)
-    return figure, figure.subplots(*grid, **more)
+    return figure, figure.subplots(*grid, **options)
 
 
 def distinct(items: list) -> list[tuple]:
@@ -103,10 +103,10 @@ def distinct(items: list) -> list[tuple]:
     return [(item, COLOURS[place], MARKERS[place]) for item, place in zip(items, places, strict=True)]
 
 
-def beside(ax, text: str, place: tuple, offset: tuple, colour: str = GREY, **more) -> None:
+def beside(ax, text: str, place: tuple, offset: tuple, colour: str = GREY, **options) -> None:
     """A text so many points away from a place in the data."""
     paper = {"fc": "white", "ec": "none", "alpha": 0.8, "pad": 0.5}  # over lines that it may lie on
-    ax.annotate(text, place, xytext=offset, textcoords="offset points", color=colour, fontsize=8, bbox=paper, **more)
+    ax.annotate(text, place, xytext=offset, textcoords="offset points", color=colour, fontsize=8, bbox=paper, **options)
 
 
 def percent(axis, digits: int = 0) -> None:
@@ -127,7 +127,7 @@ def draw_grid(data: dict) -> Figure:
     """data: images (row, column, 28 x 28); titles, of the columns."""
     rows, titles = data["images"], data["titles"]
     figure, grid = panels((9, 1.02 * len(rows)), len(rows), len(titles))
-    images(grid.flat, [one for row in rows for one in row], titles + [""] * (len(rows) - 1) * len(titles))
+    images(grid.flat, [picture for row in rows for picture in row], titles + [""] * (len(rows) - 1) * len(titles))
     return figure
 
 
@@ -140,22 +140,22 @@ def draw_curves(data: dict) -> Figure:
     """
     figure, (left, right) = panels((9, 3.4), 1, 2)
     for arm, colour, marker in distinct(data["arms"]):
-        how = {"color": colour, "marker": marker, "ms": 4, "markevery": max(1, len(arm["epoch"]) // 12), "lw": 1}
+        line = {"color": colour, "marker": marker, "ms": 4, "markevery": max(1, len(arm["epoch"]) // 12), "lw": 1}
         if "train_loss" in arm:
-            left.plot(arm["epoch"], arm["train_loss"], ":", label="training loss", **how)
+            left.plot(arm["epoch"], arm["train_loss"], ":", label="training loss", **line)
         if "lr" in arm:
             rate = right.twinx()
             rate.fill_between(arm["epoch"], arm["lr"], color=GREY, alpha=0.15, lw=0)
             rate.set(ylabel="learning rate (grey)", ylim=(0, None))
             rate.grid(False)
         for ax, column in ((left, "val_loss"), (right, "val_accuracy")):
-            for number, each in enumerate(arm[column]):
-                ax.plot(arm["epoch"], each, label=None if number else arm["name"], **how)
+            for number, values in enumerate(arm[column]):
+                ax.plot(arm["epoch"], values, label=None if number else arm["name"], **line)
     for ax, column in ((left, "val_loss"), (right, "val_accuracy")):
         if "start" in data:
-            seen = np.concatenate([np.array(arm[column])[:, data["start"] - 1 :].flatten() for arm in data["arms"]])
-            margin = 0.1 * np.ptp(seen) or 0.01
-            ax.set_ylim(seen.min() - margin, seen.max() + margin)
+            tail = np.concatenate([np.array(arm[column])[:, data["start"] - 1 :].flatten() for arm in data["arms"]])
+            margin = 0.1 * np.ptp(tail) or 0.01
+            ax.set_ylim(tail.min() - margin, tail.max() + margin)
             ax.set_xlim(data["start"] - 0.5, data["arms"][0]["epoch"][-1] + 0.5)
         if "mark" in data:
             epoch, text = data["mark"]
@@ -210,11 +210,11 @@ def draw_rows(data: dict) -> Figure:
     figure, ax = panels((8.5, 0.45 * count + 1.4))
     for number, (series, colour, marker) in enumerate(distinct(data["series"])):
         places = np.arange(count) + (number - (total - 1) / 2) * 0.3
-        bars = series.get("bounds", [[min(each), max(each)] if each else [] for each in series["each"]])
-        for place, each, bar in zip(places, series["each"], bars, strict=True):
+        bars = series.get("bounds", [[min(values), max(values)] if values else [] for values in series["each"]])
+        for place, values, bar in zip(places, series["each"], bars, strict=True):
             ax.plot(bar or [], [place] * len(bar or []), color=colour, lw=1.5)
-            ax.plot(each, [place] * len(each), "o", mfc="white", color=colour, ms=4)
-            ax.plot([np.mean(each)] if each else [], [place] if each else [], marker, color=colour, ms=7)
+            ax.plot(values, [place] * len(values), "o", mfc="white", color=colour, ms=4)
+            ax.plot([np.mean(values)] if values else [], [place] if values else [], marker, color=colour, ms=7)
         ax.plot([], [], marker, color=colour, ms=7, label=series["name"])
     if data["line"] is not None:
         ax.axvline(data["line"], color=GREY, ls="--", lw=1)

@@ -46,9 +46,9 @@ def _provenance(source: Source) -> list[dict]:
             names = re.findall(r'report\.show\("(\w+)"\)', "".join(cell["source"]))
             shown |= dict.fromkeys(names, f"{path.stem}, cell [{number}]")
     for name, plot in report.FIGURES.items():
-        made = [SOURCES.get(need) or (source.members(need), f"hw2 train {need}") for need in plot.needs]
-        runs = ", ".join(f"`{one}`" for folders, _ in made for one in folders)
-        commands = ", ".join(f"`{command}`" for _, command in made)
+        origins = [SOURCES.get(need) or (source.members(need), f"hw2 train {need}") for need in plot.needs]
+        runs = ", ".join(f"`{folder}`" for folders, _ in origins for folder in folders)
+        commands = ", ".join(f"`{command}`" for _, command in origins)
         rows.append({"figure": name, "cell": shown.get(name, "none"), "runs": runs, "made by": commands})
     return rows
 
@@ -66,8 +66,8 @@ def markdown(table: style.Table, source: Source, *code: str) -> str:
 
 def _time(source: Source) -> list[dict]:
     """Runs and hours of the search, of each row of the chain, and of the other groups, by device; and their sums."""
-    told = files.read_json(source.root / "tuning" / source.profile / "environment.json", schemas.TrialsEnvironment)
-    spent = [("search", told["environments"][0]["device"], seconds / 3600) for seconds in told["processor_s"]]
+    record = files.read_json(source.root / "tuning" / source.profile / "environment.json", schemas.TrialsEnvironment)
+    spent = [("search", record["environments"][0]["device"], seconds / 3600) for seconds in record["processor_s"]]
     for name, row in EXPERIMENTS.items():
         group = name if row.group == "chain" else row.group
         spent += [(group, run.environment["device"], run.core_hours) for run in source.runs(name)]
@@ -83,32 +83,32 @@ def _time(source: Source) -> list[dict]:
 def _machines(source: Source) -> list[str]:
     """The hardware of all runs and trials, in words."""
     trained = [run for name in EXPERIMENTS for run in source.runs(name)]
-    told = [run.environment for run in (*trained, *trials(source.root / "tuning" / source.profile))]
-    words = [f"{one['hardware']} (torch {one['packages']['torch']}, threads a run: {one['threads']}" for one in told]
-    return [f"{one}, runs: {count})" for one, count in pd.Series(words).value_counts().items()]
+    hosts = [run.environment for run in (*trained, *trials(source.root / "tuning" / source.profile))]
+    words = ["{hardware} (torch {packages[torch]}, threads a run: {threads}".format_map(host) for host in hosts]
+    return [f"{machine}, runs: {count})" for machine, count in pd.Series(words).value_counts().items()]
 
 
 PROVENANCE, TIME = style.Table(_provenance, {}), style.Table(_time, dict.fromkeys(DEVICES.values(), "{:.1f}".format))
 
 
-def _on_test(runs: list[Run], others: list[Run]) -> statistics.Interval | None:
+def _on_test(runs: list[Run], references: list[Run]) -> statistics.Interval | None:
     """The difference on the test set; None where it was not read for all."""
-    read = all(run.test_accuracy is not None for run in (*runs, *others))
-    return nb02_distillation.difference(runs, others, "test_accuracy")[1] if read else None
+    read = all(run.test_accuracy is not None for run in (*runs, *references))
+    return nb02_distillation.difference(runs, references, "test_accuracy")[1] if read else None
 
 
 def context(source: Source) -> dict:
     """What the templates may name: the source, and what is computed from it."""
-    run, chain = source.delivered, source.group("chain")
-    current = {one.recipe.digest for runs in chain.values() for one in runs}
-    readings = ledger.ledger(run.profile).to_dict("records")
+    delivered, chain = source.delivered, source.group("chain")
+    current = {run.recipe.digest for runs in chain.values() for run in runs}
+    readings = ledger.ledger(delivered.profile).to_dict("records")
     return {
         "source": source,
-        "delivered": run,
-        "metrics": run.metrics | {"parameters": run.parameters},
+        "delivered": delivered,
+        "metrics": delivered.metrics | {"parameters": delivered.parameters},
         "assignment": assignment,
-        "summary": grading.summary_table(run.network()),
-        "interval": statistics.wilson(run.metrics["test_correct"], run.metrics["test_total"]),
+        "summary": grading.summary_table(delivered.network()),
+        "interval": statistics.wilson(delivered.metrics["test_correct"], delivered.metrics["test_total"]),
         "seeds": len(chain["compressed"]),
         "mean": statistics.spread(nb02_distillation.tested(chain["compressed"])),
         "calibration": statistics.calibration(*source.confidences("compressed")),
@@ -148,18 +148,18 @@ def conclusions(profile: str) -> str:
 def texts(source: Source) -> dict[str, str]:
     """Path relative to the output folder -> content, of all that is written but the figures."""
     values, environment = context(source), _templates()
-    found = {name: environment.get_template(f"{Path(name).name}.j2").render(values) for name in WRITTEN}
+    contents = {name: environment.get_template(f"{Path(name).name}.j2").render(values) for name in WRITTEN}
     before, mark, rest = (data.PROJECT / "README.md").read_text("utf-8").partition("<!-- result -->\n")
     result, after = environment.get_template("result.md.j2").render(values), rest[rest.index("<!-- /result -->") :]
-    found["README.md"] = before + mark + result + after
-    found["submission.csv"] = grading.submission_text(source.answers(source.delivered))
-    return found
+    contents["README.md"] = before + mark + result + after
+    contents["submission.csv"] = grading.submission_text(source.answers(source.delivered))
+    return contents
 
 
 def made(source: Source) -> dict[str, bytes]:
     """Path relative to the output folder -> content, of everything that is written."""
     drawn = {name: style.files(plot, source) for name, plot in report.FIGURES.items()}
-    content = {f"figures/{name}.{kind}": part for name, parts in drawn.items() for kind, part in parts.items()}
+    content = {f"figures/{name}.{ending}": part for name, parts in drawn.items() for ending, part in parts.items()}
     return content | {name: text.encode() for name, text in texts(source).items()}
 
 
@@ -187,9 +187,9 @@ def write_figure(name: str, profile: str, folder: Path | None = None) -> list[Pa
     """Write the files of one figure into `folder`, or into figures/."""
     folder = folder or output(profile) / "figures"
     content = style.files(report.FIGURES[name], Source(profile))
-    for kind in content:
-        files.write_bytes(folder / f"{name}.{kind}", content[kind])
-    return [folder / f"{name}.{kind}" for kind in content]
+    for ending in content:
+        files.write_bytes(folder / f"{name}.{ending}", content[ending])
+    return [folder / f"{name}.{ending}" for ending in content]
 
 
 def stale(profile: str, folder: Path | None = None) -> list[str]:
@@ -207,8 +207,8 @@ def stale(profile: str, folder: Path | None = None) -> list[str]:
         old = path.read_bytes() if path.is_file() else None
         if not (old == new or (old and not exact and (path.suffix == ".svg" or looks_alike(old, new)))):
             ends = old and old.replace(b"\r\n", b"\n") == new
-            told = "only its line ends differ; save it with LF" if ends else "not what runs and code give"
-            problems.append(f"{name}: {'missing' if old is None else told}")
+            problem = "only its line ends differ; save it with LF" if ends else "not what runs and code give"
+            problems.append(f"{name}: {'missing' if old is None else problem}")
     strangers = [f"figures/{path.name}" for path in sorted((folder / "figures").glob("[!.]*"))]
     return problems + [f"{name}: no code draws this" for name in strangers if name not in content]
 
@@ -216,7 +216,7 @@ def stale(profile: str, folder: Path | None = None) -> list[str]:
 def looks_alike(old: bytes, new: bytes) -> bool:
     """Whether both are pictures of one size that hardly differ."""
     try:
-        one, other = (np.asarray(Image.open(io.BytesIO(content)).convert("RGB"), float) for content in (old, new))
-        return bool(np.sqrt(np.mean((one - other) ** 2)) <= LOOK)
+        first, second = (np.asarray(Image.open(io.BytesIO(content)).convert("RGB"), float) for content in (old, new))
+        return bool(np.sqrt(np.mean((first - second) ** 2)) <= LOOK)
     except Exception:  # of another size, none at all: Pillow's readers raise whatever they met
         return False

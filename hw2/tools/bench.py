@@ -75,14 +75,14 @@ def cases() -> list[Case]:
     image = views.normalise(data.train_images[:1])
     cached = distillation.cached_objective(torch.randn(2, IMAGES, 10).half(), 4.0, 0.5)
     whole, small = (kernels.quick(networks.ResNet14(widths).eval()) for widths in (WIDTHS, NARROW))
-    loop, plain, one = "classmates' loop", "ResNet-14, plain training", "ResNet-14, one image"
+    loop, plain, single = "classmates' loop", "ResNet-14, plain training", "ResNet-14, one image"
     return [
         Case(loop, lambda: classmates_loop(teacher, data)),
         Case(plain, lambda: train(WIDTHS, data), ratio_to=loop),
         Case("ResNet-14, distilled from the cache", lambda: train(WIDTHS, data, cached), ratio_to=loop),
         Case("compressed, plain training", lambda: train(NARROW, data), ratio_to=plain),
-        Case(one, lambda: latency(whole, image), "ms"),
-        Case("compressed, one image", lambda: latency(small, image), "ms", one),
+        Case(single, lambda: latency(whole, image), "ms"),
+        Case("compressed, one image", lambda: latency(small, image), "ms", single),
     ]
 
 
@@ -98,11 +98,11 @@ def measure(cases: list[Case], rounds: int) -> list[dict]:
         values[case.name].append(case.run())
     rows = []
     for case in cases:
-        mine, ratio = values[case.name][1:], dict.fromkeys(("ratio", "ratio_low", "ratio_high"))
+        measured, ratio = values[case.name][1:], dict.fromkeys(("ratio", "ratio_low", "ratio_high"))
         if case.ratio_to:
-            ratios = [value / other for value, other in zip(mine, values[case.ratio_to][1:], strict=True)]
+            ratios = [value / reference for value, reference in zip(measured, values[case.ratio_to][1:], strict=True)]
             ratio = {"ratio": statistics.median(ratios), "ratio_low": min(ratios), "ratio_high": max(ratios)}
-        row = {"name": case.name, "unit": case.unit, "median": statistics.median(mine), "repeats": rounds}
+        row = {"name": case.name, "unit": case.unit, "median": statistics.median(measured), "repeats": rounds}
         rows.append(row | {"ratio_to": case.ratio_to} | ratio)
     return rows
 

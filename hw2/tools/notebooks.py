@@ -34,7 +34,7 @@ KERNEL = {"display_name": "Python 3", "language": "python", "name": "python3"}
 #: the last two make `nbconvert --to script` write a .py
 LANGUAGE = {"name": "python", "file_extension": ".py", "nbconvert_exporter": "python"}
 METADATA = {"kernelspec": KERNEL, "language_info": LANGUAGE}
-TOLD = (("kernelspec", "name"), ("kernelspec", "language"), ("language_info", "name"))  # the rest is for readers
+FIELDS = (("kernelspec", "name"), ("kernelspec", "language"), ("language_info", "name"))  # the rest is for readers
 
 
 def paths() -> list[Path]:
@@ -66,9 +66,9 @@ def normal(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
         tags = cell.metadata.get("tags")
         cell.id, cell.metadata = f"cell-{number:02d}", nbformat.from_dict({"tags": tags} if tags else {})
         if cell.cell_type == "code":
-            cell.outputs = [one for one in cell.outputs if one.get("data") != {}]
-    told = [copy.metadata.get(part, {}).get(name) for part, name in TOLD]
-    if told == [METADATA[part][name] for part, name in TOLD]:
+            cell.outputs = [output for output in cell.outputs if output.get("data") != {}]
+    fields = [copy.metadata.get(part, {}).get(name) for part, name in FIELDS]
+    if fields == [METADATA[part][name] for part, name in FIELDS]:
         copy.metadata = nbformat.from_dict(METADATA)
     return copy
 

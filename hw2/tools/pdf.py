@@ -25,11 +25,11 @@ def pdf(folder: Path) -> bytes:
         raise InputError(f"{error.name} is not installed; `make pdf` or `pip install '.[pdf]'` brings it") from None
     try:
         text = (folder / "report.md").read_text("utf-8")
-        with TemporaryDirectory(dir=folder, prefix=".pdf-") as made:  # Typst reads what lies under its root alone
+        with TemporaryDirectory(dir=folder, prefix=".pdf-") as workspace:  # Typst reads what lies under its root alone
             # Typst sets the captions, from the alternative texts, and keeps them with their figures.
             text = re.sub(r"\]\(figures/(\w+)\.png\)(\n\n\*Figure .*\*)?", r"](../figures/\1.svg)", text)
             body = pypandoc.convert_text(text, "typst", format="gfm+implicit_figures", extra_args=["--wrap=none"])
-            page = Path(made, "report.typ")
+            page = Path(workspace, "report.typ")
             page.write_text(STYLE.read_text("utf-8") + body, "utf-8")
             fonts = [STYLE.parent / "fonts"]
             return typst.compile(page, root=folder, font_paths=fonts, ignore_system_fonts=True, timestamp=0)
