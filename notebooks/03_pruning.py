@@ -166,7 +166,7 @@ pd.DataFrame(ladder).map("{:.2%}".format)
 #
 # In large part because BatchNorm divides by a running variance that was measured before pruning. With fewer channels the variance of a
 # layer's inputs is another one: in layer3 of seed 0 it is three to seven times too small. After recalibration both nearly agree. That alone,
-# without sparse learning, lifts seed 0 to 77.02 %, as the table above shows. The table divides the inputs' variance by the
+# without sparse learning, lifts seed 0 to 77.02 %, as the table above shows. The table below divides the inputs' variance by the
 # running variance: the median over a layer's channels, on 100 training images.
 
 # %%

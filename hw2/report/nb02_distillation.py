@@ -19,7 +19,8 @@ CROSSING = "Where a bar crosses 0, no difference was detected."
 
 def budget(epochs: int, images: int, seeds: int) -> str:
     """What was spent on each point of a figure."""
-    return f"{epochs} epoch{'s'[: epochs > 1]} of {images:,} images, {seeds} seed{'s'[: seeds > 1]}"
+    plural = {count: "s" if count > 1 else "" for count in (epochs, seeds)}
+    return f"{epochs} epoch{plural[epochs]} of {images:,} images, {seeds} seed{plural[seeds]}"
 
 
 def draw_tuning(data: dict) -> Figure:
@@ -28,7 +29,7 @@ def draw_tuning(data: dict) -> Figure:
         finalist = [data["temperatures"][row], data["alphas"][column]] in data["finalists"]
         text = f"{value:.2%}" + (f"\n± {100 * data['spread'][row][column]:.2f}" if data["spread"] else "")
         dark = value > (accuracy.min() + accuracy.max()) / 2
-        texts[row, column] = text + "\nfinalist" * finalist, dark
+        texts[row, column] = text + ("\nfinalist" if finalist else ""), dark
     rows = [f"{value:g}" for value in data["temperatures"]], "temperature"
     columns = [f"{value:g}" for value in data["alphas"]], "alpha, weight of the KL term"
     figure = draw_heat(accuracy, texts, rows, columns, "viridis", "validation accuracy")
