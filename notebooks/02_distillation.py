@@ -171,8 +171,8 @@ report.show("arm_differences")
 different = nb02_distillation.against_first(source.group("arms"))
 verdicts = {"better": "better than vanilla KD", "worse": "worse", "not told apart": "no difference detected"}
 for verdict, words in verdicts.items():
-    found = [name for name, (_, interval) in different.items() if statistics.verdict(interval) == verdict]
-    print(f"{words}: {', '.join(found) or 'none'}")
+    arms = [name for name, (_, interval) in different.items() if statistics.verdict(interval) == verdict]
+    print(f"{words}: {', '.join(arms) or 'none'}")
 
 # %% [markdown]
 # The setting was tuned for vanilla KD alone: other losses are run at it, untuned.

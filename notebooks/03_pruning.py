@@ -72,8 +72,8 @@ report.show("group")
 report.show("sensitivity")
 
 # %%
-found = {name: dict(zip(distilled.sensitivity["ratios"], row)) for name, row in zip(names, distilled.sensitivity["correct"])}
-half = pd.Series({name: row[0.5] / distilled.metrics["val_total"] for name, row in found.items()}).sort_values()
+correct = {name: dict(zip(distilled.sensitivity["ratios"], row)) for name, row in zip(names, distilled.sensitivity["correct"])}
+half = pd.Series({name: row[0.5] / distilled.metrics["val_total"] for name, row in correct.items()}).sort_values()
 half.map("{:.1%}".format).rename("half of the channels removed").to_frame()
 
 # %% [markdown]
@@ -171,15 +171,15 @@ pd.DataFrame(ladder).map("{:.2%}".format)
 
 # %%
 def drift(network):
-    found, images = {}, views.normalise(fashion.train_images[fashion.split[0][:100]]).double()
+    ratios, images = {}, views.normalise(fashion.train_images[fashion.split[0][:100]]).double()
     for name, layer in network.double().named_modules():
         if isinstance(layer, nn.BatchNorm2d):
             def note(layer, inputs, name=name):
-                found[name] = (inputs[0].var(dim=(0, 2, 3)) / layer.running_var).median().item()
+                ratios[name] = (inputs[0].var(dim=(0, 2, 3)) / layer.running_var).median().item()
             layer.register_forward_pre_hook(note)
     with torch.no_grad():
         network(images)
-    return found
+    return ratios
 
 
 # %%
@@ -243,7 +243,8 @@ report.show("frontier")
 # ## Is half the size half the time?
 #
 # No. Parameters and multiply-adds fall by half. For one image no difference in time was detected: the ratio's range over the rounds includes 1.
-# The table's ratio of times is the median of the rounds' ratios, and not the ratio of the medians beside it. It ran on the machine that docs/speed.md names. Why? Think before you read on.
+# The table's ratio of times is the median of the rounds' ratios, and not the ratio of the medians beside it.
+# `hw2 bench` measured them on the machine that docs/speed.md names. Why? Think before you read on.
 #
 # <details><summary>An answer</summary>
 #
@@ -276,8 +277,8 @@ print(f"The pruner removes {1 - sum(left) / sum(channels):.0%} of the channels a
 print(f"Recalibration alone: {compressed.at_phase('pruned'):.2%} becomes {compressed.at_phase('recalibrated'):.2%}.")
 for what, names in rows.items():
     each, gain = nb02_distillation.difference(*map(source.runs, names))
-    told = statistics.bounds(gain) or "one seed, no interval"
-    print(f"Gain from {what}: {statistics.points(gain)} points ({told})")
+    interval = statistics.bounds(gain) or "one seed, no interval"
+    print(f"Gain from {what}: {statistics.points(gain)} points ({interval})")
 
 # %% [markdown]
 # ## Try it yourself

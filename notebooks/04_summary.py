@@ -124,8 +124,8 @@ report.show("demo")
 
 # %%
 picture = 255 - data.fashion_mnist().test_images[0].repeat_interleave(2, 0).repeat_interleave(2, 1).numpy()
-found = hw2.predict(picture)
-print(next(iter(found)), "is the likeliest class")
+probabilities = hw2.predict(picture)
+print(next(iter(probabilities)), "is the likeliest class")
 
 # %% [markdown]
 # Your own picture: put its path here, or `"upload"` for a button that takes one.
