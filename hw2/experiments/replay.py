@@ -99,8 +99,8 @@ def first_losses(run: Run | Trial, device: torch.device, fashion: FashionMNIST, 
             options, setting = training.Options(first_steps=steps), search.settings(run.recipe)[run.number]
             history = search.trained(run.recipe, setting, targets, fashion, options, device)[1]
         else:
-            start = train.prepare(run.recipe, work)
-            history = train.fit(start, run.recipe, work, first_steps=steps)[1]
+            network, phase = train.prepare(run.recipe, work)
+            history = train.fit(network, run.recipe, work, phase, first_steps=steps)[1]
     return [row["loss"] for row in history.steps]
 
 

@@ -21,7 +21,9 @@ from hw2.experiments.recipes import CompressedRecipe, Recipe, StudentRecipe, Tea
 from hw2.experiments.run import HISTORY, STEPS, Run, cache
 from hw2.experiments.store import Store
 from hw2.files import sha256, write_array, write_csv, write_json
-from hw2.training import Fit, History, Options
+from hw2.training import History, Options
+
+SPARSE, FINE = "sparse learning", "fine-tuning"  # phases in which a compression trains
 
 
 @dataclass
@@ -39,18 +41,8 @@ class Work:
     processor: float = field(default_factory=time.process_time)
 
 
-@dataclass(frozen=True)
-class Start:
-    """What a recipe's first training begins with, in the run and in its replay alike."""
-
-    network: nn.Module
-    numbers: Fit
-    options: dict  # of `training.Options`
-    objective: training.Objective = training.cross_entropy
-
-
-def layout(recipe: TeacherRecipe) -> torch.memory_format:
-    return torch.channels_last if recipe.stem == "stride1" else torch.contiguous_format
+def layout(recipe: Recipe) -> torch.memory_format:
+    return torch.contiguous_format if getattr(recipe, "stem", "") == "imagenet" else torch.channels_last
 
 
 def prune(network: nn.Module, recipe: CompressedRecipe, work: Work, suffix: str = "") -> nn.Module:
@@ -62,33 +54,35 @@ def prune(network: nn.Module, recipe: CompressedRecipe, work: Work, suffix: str 
     return pruned
 
 
-def prepare(recipe: Recipe, work: Work) -> Start:
-    """The first network; without sparse learning it is pruned."""
+def prepare(recipe: Recipe, work: Work) -> tuple[nn.Module, str]:
+    """The first network and, of a compression, the phase that begins with it; without sparse learning it is pruned."""
     torch.manual_seed(recipe.seed)
-    label = f"{recipe.stage}, seed {recipe.seed}"
     if isinstance(recipe, TeacherRecipe):
-        channels_last = layout(recipe) == torch.channels_last
-        return Start(networks.teacher(recipe.stem), recipe.fit, {"label": label, "channels_last": channels_last})
-    loss = training.cross_entropy
-    if recipe.teacher:
-        targets = Store(work.profile).made_by(recipe.teacher).soft_targets.to(work.device)
-        loss = distillation.cached_objective(targets, recipe.temperature, recipe.alpha, recipe.loss, recipe.targets)
+        return networks.teacher(recipe.stem), ""
     if not isinstance(recipe, CompressedRecipe):
-        return Start(networks.ResNet14(recipe.widths or networks.WIDTHS), recipe.fit, {"label": label}, loss)
+        return networks.ResNet14(recipe.widths or networks.WIDTHS), ""
     network = Store(work.profile).made_by(recipe.parent).network()
-    if recipe.sparse.epochs:
-        hooks = pruning.sparse_learning(network, recipe.ratio, recipe.reg)
-        return Start(network, recipe.sparse, {"label": f"{label}, sparse learning"} | hooks, loss)
-    return Start(prune(network, recipe, work), recipe.fit, {"label": f"{label}, fine-tuning"}, loss)
+    return (network, SPARSE) if recipe.sparse.epochs else (prune(network, recipe, work), FINE)
 
 
-def fit(start: Start, recipe: Recipe, work: Work, **fields) -> tuple[nn.Module, History]:
-    """`training.fit` from there; `fields` are options. Checkpoints go into the recipe's cache, replay's nowhere."""
-    options = Options(environment=environment.environment(work.device), **start.options | fields)
-    name = options.label.rpartition(", ")[2].replace(" ", "-") if isinstance(recipe, CompressedRecipe) else recipe.stage
-    checkpoint = None if options.first_steps else cache(recipe) / f"{name}.pt"
-    arguments = {"seed": recipe.seed, "objective": start.objective, "options": options, "device": work.device}
-    return training.fit(start.network, start.numbers, recipe.task(work.data), checkpoint=checkpoint, **arguments)
+def fit(network: nn.Module, recipe: Recipe, work: Work, phase: str = "", **fields) -> tuple[nn.Module, History]:
+    """`training.fit` by the recipe, in the run and in its replay alike; `fields` are options.
+
+    Checkpoints go into the recipe's cache, replay's nowhere.
+    """
+    numbers, objective = recipe.fit, training.cross_entropy
+    if phase == SPARSE:
+        numbers, fields = recipe.sparse, fields | pruning.sparse_learning(network, recipe.ratio, recipe.reg)
+    if getattr(recipe, "teacher", None):
+        targets = Store(work.profile).made_by(recipe.teacher).soft_targets.to(work.device)
+        settings = recipe.temperature, recipe.alpha, recipe.loss, recipe.targets
+        objective = distillation.cached_objective(targets, *settings)
+    label = f"{recipe.stage}, seed {recipe.seed}" + (f", {phase}" if phase else "")
+    fields |= {"channels_last": layout(recipe) == torch.channels_last}
+    options = Options(label, environment=environment.environment(work.device), **fields)
+    checkpoint = None if options.first_steps else cache(recipe) / f"{(phase or recipe.stage).replace(' ', '-')}.pt"
+    arguments = {"seed": recipe.seed, "objective": objective, "options": options, "device": work.device}
+    return training.fit(network, numbers, recipe.task(work.data), checkpoint=checkpoint, **arguments)
 
 
 @contextmanager
@@ -128,7 +122,7 @@ def train_teacher(recipe: TeacherRecipe, work: Work, file: Path | None) -> None:
     if recipe.weights:
         network, history = networks.load_course_teacher(file), History()
     else:
-        network, history = fit(prepare(recipe, work), recipe, work)
+        network, history = fit(prepare(recipe, work)[0], recipe, work)
     networks.save(network, cache(recipe) / "model.safetensors")
     task = recipe.task(work.data)
     images, rows = work.data.train_images.to(work.device), torch.cat([task.train, task.validation]).sort().values
@@ -143,7 +137,7 @@ def train_teacher(recipe: TeacherRecipe, work: Work, file: Path | None) -> None:
 def train_student(recipe: StudentRecipe, work: Work) -> None:
     """A ResNet-14, or a compressed one: the parent's made sparse, pruned, recalibrated and fine-tuned."""
     if not isinstance(recipe, CompressedRecipe):
-        network, history = fit(prepare(recipe, work), recipe, work)
+        network, history = fit(prepare(recipe, work)[0], recipe, work)
         keep(recipe, work, network, [history])
         return
     network, histories = Store(work.profile).made_by(recipe.parent).network(), []
@@ -151,15 +145,14 @@ def train_student(recipe: StudentRecipe, work: Work) -> None:
     work.norms["before"] = pruning.group_norms(network)
     if recipe.sparse.epochs:
         prune(network, recipe, work, "_without_sparse_learning")
-    start = prepare(recipe, work)
-    if recipe.sparse.epochs:
-        network, history = fit(start, recipe, work)
+    network, phase = prepare(recipe, work)
+    if phase == SPARSE:
+        network, history = fit(network, recipe, work, phase)
         histories.append(history)
         work.phases["sparse"] = correct(network, recipe, work)
         work.norms["after"] = pruning.group_norms(network)
-        label = start.options["label"].replace("sparse learning", "fine-tuning")
-        start = Start(prune(network, recipe, work), recipe.fit, {"label": label}, start.objective)
-    network, history = fit(start, recipe, work)
+        network = prune(network, recipe, work)
+    network, history = fit(network, recipe, work, FINE)
     work.phases["fine_tuned"] = correct(network, recipe, work)
     keep(recipe, work, network, [*histories, history])
 
