@@ -90,8 +90,7 @@ def of_run(run: Run, fashion: FashionMNIST) -> list[str]:
     if metrics["val_total"] != len(recipe.task(fashion).validation):
         lines.append(f"metrics.json is of {metrics['val_total']} validation images")
     lines += of_history(run, metrics["val_correct"], metrics["val_total"])
-    for right, slack, loss in of_answers(run, fashion):
-        lines += against(run, right, slack, loss)
+    lines += _answers(run, fashion)
     if isinstance(recipe, CompressedRecipe):
         lines += _phases(run)
     if (run.folder / "sensitivity.json").is_file() and np.max(run.sensitivity["correct"]) > metrics["val_total"]:
@@ -106,7 +105,7 @@ def of_history(run: Run | Trial, correct: int, total: int) -> list[str]:
     step_count = min(training.STEPS_KEPT, first.epochs * math.ceil(images / first.batch))
     if run.steps.step.tolist() != list(range(step_count)):
         lines.append(f"steps.csv has not the {step_count} steps of its recipe")
-    if len(history) != epochs or history.epoch.tolist() != list(range(1, epochs + 1)):
+    if history.epoch.tolist() != list(range(1, epochs + 1)):
         return [*lines, f"history.csv has not the {epochs} epochs of its recipe"]
     if not all(map(math.isclose, history.lr, rates(run.recipe))):
         lines.append("the learning rates of history.csv are not those of its recipe")
@@ -127,24 +126,22 @@ def rates(recipe: Recipe) -> list[float]:
     return learning_rates
 
 
-def of_answers(run: Run, fashion: FashionMNIST) -> list[tuple[int, int, float | None]]:
-    """For each kept answer: validation images right, how many of them rounding may have moved, the loss."""
-    task, answers, evaluations = run.recipe.task(fashion), [], []
+def _answers(run: Run, fashion: FashionMNIST) -> Iterator[str]:
+    """What the run kept of its network's answers against its counts."""
+    task, teacher = run.recipe.task(fashion), isinstance(run.recipe, TeacherRecipe)
     labels = fashion.train_labels[task.validation]
-    if (run.folder / KEPT["logits"]).is_file():
-        answers.append((run.validation_logits.double(), training.NEAR))  # nearer ones were settled in float64
-    if isinstance(run.recipe, TeacherRecipe):  # float16 makes equals of near ones, and changes no other order
-        answers.append((run.soft_targets[0][task.validation].double(), 0.0))
-    for logits, near in answers:
-        right, moved = (logits.argmax(1) == labels).sum(), (training.margins(logits) <= near).sum()
-        evaluations.append((int(right), int(moved), functional.cross_entropy(logits, labels).item()))
     if (run.folder / KEPT["classes"]).is_file():
-        evaluations.append((int((run.validation_classes == labels).sum()), 0, None))
-    return evaluations
+        yield from against(run, int((run.validation_classes == labels).sum()), 0, None)
+    if teacher or (run.folder / KEPT["logits"]).is_file():
+        logits = (run.soft_targets[0][task.validation] if teacher else run.validation_logits).double()
+        # Of the teacher's float16 makes equals of near ones; a student's nearer ones were settled in float64.
+        moved = training.margins(logits) <= (0.0 if teacher else training.NEAR)
+        right, loss = (logits.argmax(1) == labels).sum(), functional.cross_entropy(logits, labels)
+        yield from against(run, int(right), int(moved.sum()), loss.item())
 
 
 def against(run: Run, right: int, slack: int, loss: float | None) -> Iterator[str]:
-    """An evaluation of the validation images against metrics.json and the last epoch of history.csv."""
+    """Right validation images, `slack` of them by rounding, and the loss against metrics.json and history.csv."""
     counted = run.metrics["val_correct"]
     if abs(right - counted) > slack:
         yield f"{right} validation images are right, metrics.json says {counted}"
@@ -216,17 +213,14 @@ def _ledger(profile: str, runs: dict[str, Run]) -> Iterator[str]:
 def _search(known: Store) -> Iterator[str]:
     """The trials against the grid and, where they have them, against their own histories."""
     recipe, table = known.tuning(), known.trials
-    common = {"lr": recipe.fit.lr, "epochs": recipe.fit.epochs, "images": recipe.images, "state": "COMPLETE"}
-    grid = [{"trial": number} | setting | common for number, setting in enumerate(search.settings(recipe))]
+    grid = search.trial_rows(recipe)
     if table.drop(columns="val_correct")[list(grid[0])].to_dict("records") != grid:
         yield "trials.csv is not of its recipe's grid"
         return
     for trial in trials(known.root / "tuning" / known.profile):
-        correct = int(table.val_correct[trial.number])
-        yield from (f"trial {trial.number}: {line}" for line in of_history(trial, correct, recipe.validation))
+        yield from (f"trial {trial.number}: {line}" for line in of_trial(trial, known))
 
 
-def of_trial(trial: Trial) -> list[str]:
+def of_trial(trial: Trial, known: Store) -> list[str]:
     """A trial's epochs and steps against its recipe, and its count in trials.csv."""
-    correct = Store(trial.profile).trials.val_correct[trial.number]
-    return of_history(trial, int(correct), trial.recipe.validation)
+    return of_history(trial, int(known.trials.val_correct[trial.number]), trial.recipe.validation)

@@ -110,7 +110,7 @@ def replay(run: Run | Trial, device: torch.device, steps: int = training.STEPS_K
     recorded, current = run.environment, environment.environment(device)
     alike = all(recorded[name] == current[name] for name in ("instruction_set", "device", "packages"))
     try:
-        problems += check.of_run(run, fashion) if isinstance(run, Run) else check.of_trial(run)
+        problems += check.of_run(run, fashion) if isinstance(run, Run) else check.of_trial(run, Store(run.profile))
         if run.recipe.fit.precision != "bfloat16" or not environment.lacks_bfloat16(device):
             losses = first_losses(run, device, fashion, steps)
             lines, difference = compared(run.steps.loss.tolist()[:steps], losses, kind(run.recipe))

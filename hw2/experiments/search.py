@@ -89,6 +89,12 @@ def settings(recipe: TuningRecipe) -> list[dict]:
     return [{"seed": seed, "T": temperature, "alpha": alpha} for seed, temperature, alpha in product]
 
 
+def trial_rows(recipe: TuningRecipe) -> list[dict]:
+    """The rows of trials.csv, less the counts of correct images."""
+    common = {"lr": recipe.fit.lr, "epochs": recipe.fit.epochs, "images": recipe.images, "state": "COMPLETE"}
+    return [{"trial": number} | setting | common for number, setting in enumerate(settings(recipe))]
+
+
 def study(recipe: TuningRecipe, storage: str | None = None, replace: bool = False):
     """The study of the recipe and of this state of the code, its settings enqueued. SQLite in the cache by default.
 
@@ -169,11 +175,8 @@ def search(recipe: TuningRecipe, targets: torch.Tensor, fashion: FashionMNIST, d
 
 def write(folder: Path, recipe: TuningRecipe, records: list[dict]) -> None:
     """What `search` found: trials.csv, history.csv and steps.csv with the trial's number, environment.json."""
-    common = {"lr": recipe.fit.lr, "epochs": recipe.fit.epochs, "images": recipe.images, "state": "COMPLETE"}
-    rows = [
-        {"trial": number, **setting, **common, "val_correct": record["val_correct"]}
-        for number, (setting, record) in enumerate(zip(settings(recipe), records, strict=True))
-    ]
+    counts = [{"val_correct": record["val_correct"]} for record in records]
+    rows = [row | count for row, count in zip(trial_rows(recipe), counts, strict=True)]
     write_csv(folder / "trials.csv", store.TRIALS, rows)
     for name, key, columns in (("history.csv", "epochs", HISTORY), ("steps.csv", "steps", STEPS)):
         rows = [{"trial": number} | row for number, record in enumerate(records) for row in record[key]]
