@@ -154,11 +154,12 @@ def grade(weights: Weights = None, submission: Submission = None, profile: Profi
 @app.command()
 def submit(weights: Weights = None, out: Out = None, profile: Profile = None) -> None:
     """Write a network's predictions for the test images, submission.csv."""
-    from hw2 import data, grading, training
+    from hw2 import data, files, grading, training
     from hw2.report import write
 
     out = out or write.output(_store(profile).profile) / "submission.csv"
-    grading.write_submission(out, training.predict(_network(weights, profile), data.fashion_mnist().test_images))
+    classes = training.predict(_network(weights, profile), data.fashion_mnist().test_images)
+    files.write_text(out, grading.submission_text(classes))
     print(out)
 
 

@@ -120,7 +120,7 @@ def test_one_parameter_image_picture_or_word_decides(tmp_path, monkeypatch, more
 @pytest.mark.parametrize("line", ["2,10", "2,-1", "2,1.0", "2,", "7,1", "2,{}", None])
 def test_a_wrong_submission_fails_and_says_where(tmp_path, classes, line):
     submission = tmp_path / "submission.csv"
-    grading.write_submission(submission, classes)
+    submission.write_text(grading.submission_text(classes))
     assert grading.check_submission(submission, classes)[0]
     lines = submission.read_text().splitlines()
     lines[3:4] = [line.format((int(classes[2]) + 1) % 10)] if line else []

@@ -54,8 +54,8 @@ def test_all_is_written_and_what_is_changed_is_named_and_made_right_again(projec
     reliability = json.loads((out / "figures/reliability.json").read_text())["arms"]
     (error,) = [one["error"] for one in reliability if one["name"] == catalogue.EXPERIMENTS["compressed"].words]
     assert f"expected calibration error {error:.1%}" in (out / "model_card.md").read_text("utf-8")
-    grading.write_submission(tmp_path / "other.csv", source.answers(source.delivered))
-    assert (out / "submission.csv").read_bytes() == (tmp_path / "other.csv").read_bytes()
+    submission = grading.submission_text(source.answers(source.delivered))
+    assert (out / "submission.csv").read_bytes() == submission.encode()
 
     untouched = (out / "report.md").stat().st_mtime_ns
     blacken(out / "figures/networks.png")
