@@ -5,7 +5,6 @@ import hashlib
 import operator
 import os
 import shutil
-import subprocess
 import sys
 import tempfile
 import urllib.request
@@ -20,7 +19,7 @@ import pandas as pd
 import torch
 
 from hw2.errors import InputError
-from hw2.files import reading
+from hw2.files import output, reading
 
 CLASSES = ("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot")
 #: name -> (SHA-256 of the uncompressed file, shape)
@@ -106,17 +105,12 @@ def _download(mirror: str, folder: Path) -> None:
 
 def _unpack_debian(folder: Path) -> None:
     """Debian's package, unpacked without root, by private package lists: the system may have none."""
-
-    def run(*command: str) -> None:
-        process = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=300, check=False)
-        if process.returncode:
-            raise OSError((process.stderr.strip().splitlines() or [f"{command[0]} failed"])[-1])
-
     lists = folder / "lists"
     (lists / "partial").mkdir(parents=True)
     for arguments in (["update"], ["download", DEBIAN_PACKAGE]):
-        run("apt-get", "-o", f"Dir::State::Lists={lists}", "-o", f"Dir::Cache={folder}", *arguments)
-    run("dpkg-deb", "-x", str(next(folder.glob("*.deb"))), str(folder / "unpacked"))
+        places = "-o", f"Dir::State::Lists={lists}", "-o", f"Dir::Cache={folder}"
+        output("apt-get", *places, *arguments, folder=folder)
+    output("dpkg-deb", "-x", str(next(folder.glob("*.deb"))), str(folder / "unpacked"), folder=folder)
     for path in (folder / "unpacked" / DEBIAN_FOLDER).iterdir():
         shutil.move(path, folder / path.name)
 
@@ -153,7 +147,7 @@ def _fetch(home: Path, tried: list[str]) -> FashionMNIST:
                 for path in Path(aside).glob("*-ubyte*"):
                     path.replace(home / path.name)
                 return _read(home)
-        except (OSError, InputError, HTTPException, subprocess.SubprocessError) as error:
+        except (OSError, InputError, HTTPException) as error:
             tried.append(f"{source} ({' '.join(str(error).split()) or type(error).__name__})")
     raise InputError(
         "Fashion-MNIST was not found and could not be fetched. Tried: " + "; ".join(tried) + ". Put the four files "

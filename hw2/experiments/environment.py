@@ -5,7 +5,6 @@ import importlib.metadata
 import os
 import platform
 import re
-import subprocess
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
@@ -14,6 +13,7 @@ import torch
 
 from hw2 import data
 from hw2.errors import InputError
+from hw2.files import output
 
 PACKAGES = ("torch", "torchvision", "torch-pruning", "numpy", "optuna")
 #: variables by which the instruction set can be lowered, and the values that leave no bfloat16
@@ -102,21 +102,11 @@ def lacks_bfloat16(device: torch.device) -> bool:
     return device.type == "cpu" and (lowered or not {"avx512_bf16", "amx_bf16", "bf16"} & set(_processor()[1]))
 
 
-def _git(*words: str) -> str:
-    """What git answers about the project; `InputError` where it does not."""
-    try:
-        done = subprocess.run(["git", *words], cwd=data.PROJECT, capture_output=True, text=True, check=True)
-    except (OSError, subprocess.CalledProcessError) as error:
-        reason = (getattr(error, "stderr", None) or str(error)).strip().splitlines()[-1]
-        raise InputError(f"git: {reason}; a run names the commit that it is trained from") from None
-    return done.stdout.rstrip()
-
-
 def commit() -> str | None:
     """The commit that is checked out; None where the project is no repository."""
     try:
-        return _git("rev-parse", "HEAD") if (data.PROJECT / ".git").exists() else None
-    except InputError:
+        return output("git", "rev-parse", "HEAD", folder=data.PROJECT) if (data.PROJECT / ".git").exists() else None
+    except OSError:
         return None
 
 
@@ -139,7 +129,10 @@ def check_code(profile: str) -> None:
     """
     if profile == "smoke" or not (data.PROJECT / ".git").exists():
         return
-    changed = _git("status", "--porcelain", "--", "hw2").splitlines()
+    try:
+        changed = output("git", "status", "--porcelain", "--", "hw2", folder=data.PROJECT).splitlines()
+    except OSError as error:
+        raise InputError(f"git: {error}; a run names the commit that it is trained from") from None
     if changed or code_digest() != code():
         change = changed[0][3:] if changed else "a file changed while this process ran"
         raise InputError(f"hw2/ is not what HEAD has ({change}): commit it before training, or try it in profile smoke")
