@@ -33,7 +33,6 @@ class Work:
     profile: str
     device: torch.device
     data: FashionMNIST
-    keep: tuple[str, ...] = ("weights",)
     own: bool = False  # whether the recipe is not the catalogue's
     phases: dict[str, int] = field(default_factory=dict)  # of a compression: validation images right after each
     norms: dict[str, list] = field(default_factory=dict)  # before and after sparse learning
@@ -159,17 +158,17 @@ def train_student(recipe: StudentRecipe, work: Work) -> None:
 
 def keep(recipe: StudentRecipe, work: Work, network: nn.Module, histories: list[History]) -> None:
     """The run's folder, with what the row keeps of the network."""
-    images, _ = recipe.task(work.data).held_out
+    (images, _), kept = recipe.task(work.data).held_out, EXPERIMENTS[recipe.stage].keep
     with leaving(recipe, work, network, histories) as folder:
-        inside = folder if "weights" in work.keep else cache(recipe)
+        inside = folder if "weights" in kept else cache(recipe)
         networks.save(network, inside / "model.safetensors")
-        if "logits" in work.keep:
+        if "logits" in kept:
             logits = training.logits_of(network, images)
             # Less the largest of each image, or float16 would make equals of near ties.
             write_array(folder / "validation_logits.npy", (logits - logits.amax(1, keepdim=True)).half().numpy())
-        if "classes" in work.keep:
+        if "classes" in kept:
             write_array(folder / "validation_classes.npy", training.predict(network, images).numpy().astype(np.uint8))
-        if work.norms and "group_norms" in work.keep:
+        if work.norms and "group_norms" in kept:
             write_json(folder / "group_norms.json", work.norms)
 
 
@@ -238,7 +237,7 @@ def _obtain(
     name: str, seed: int, known: Store, device: torch.device, replace=False, weights=None, change=None, alone=False
 ) -> Run:
     """`obtain` of a run whose needs are finished; where it is trained `alone`, the time that this takes is told."""
-    row, usual = EXPERIMENTS[name], known.recipe(name, seed)
+    usual = known.recipe(name, seed)
     recipe = catalogue.changed(usual, change or {})
     own = recipe != usual
     with store.lock(recipe):  # of two processes that want it, one trains
@@ -250,8 +249,8 @@ def _obtain(
                 print("hw2: this processor has no bfloat16: training takes about 15 times as long", file=sys.stderr)
             if alone:
                 plan.announce([(name, seed)], known.profile, recipe)
-            work = Work(known.profile, device, source.fashion_mnist(), row.keep, own)
-            train_teacher(recipe, work, weights) if row.kind is TeacherRecipe else train_student(recipe, work)
+            work = Work(known.profile, device, source.fashion_mnist(), own)
+            train_teacher(recipe, work, weights) if isinstance(recipe, TeacherRecipe) else train_student(recipe, work)
             _clear(recipe)
             run = known.find(recipe, own)
     return run
