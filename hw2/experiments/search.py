@@ -100,10 +100,9 @@ def study(recipe: TuningRecipe, storage: str | None = None, replace: bool = Fals
     import optuna
     from sqlalchemy import URL
 
-    folder, name = cache(recipe), f"{recipe.digest}-{environment.code()[:16]}"
-    folder.mkdir(parents=True, exist_ok=True)
+    name = f"{recipe.digest}-{environment.code()[:16]}"
     if storage is None:
-        storage = URL.create("sqlite", database=str(folder / "study.db")).render_as_string()
+        storage = URL.create("sqlite", database=str(cache(recipe) / "study.db")).render_as_string()
     with _database_errors(), store.lock(recipe):  # of processes on this machine one makes the tables and enqueues
         backend = database(storage)
         studies = [title for title in optuna.get_all_study_names(backend) if title.startswith(recipe.digest)]

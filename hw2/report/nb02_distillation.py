@@ -87,6 +87,12 @@ def difference(runs: list[Run], references: list[Run], accuracy: str = "val_accu
     return values[:, 0] - values[:, 1], statistics.paired(*values.T)
 
 
+def on_test(runs: list[Run], references: list[Run]) -> Interval | None:
+    """Their `difference` on the test set, of the seeds for which both were read; None where no seed's were."""
+    runs, references = ([run for run in row if run.test_accuracy is not None] for row in (runs, references))
+    return difference(runs, references, "test_accuracy")[1] if by_seed(runs, references) else None
+
+
 def lost(runs: list[Run], references: list[Run]) -> Interval:
     """Last validation loss of `runs` minus that of `references`, by seed: mean and interval."""
     values = [[run.history.val_loss.iloc[-1] for run in pair] for pair in by_seed(runs, references)]

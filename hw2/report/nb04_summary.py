@@ -17,7 +17,7 @@ from hw2.experiments.catalogue import EXPERIMENTS
 from hw2.experiments.run import Run
 from hw2.report import statistics, style
 from hw2.report.nb01_teacher import confused, draw_confusion
-from hw2.report.nb02_distillation import by_seed, difference, tested
+from hw2.report.nb02_distillation import difference, on_test, tested
 from hw2.report.source import Source
 from hw2.report.statistics import bounds, points, rounded, wilson
 from hw2.report.style import distinct, draw_boxes, draw_rows, images, panels, percent, plot, table
@@ -86,14 +86,12 @@ def pair_rows(source: Source) -> list[dict]:
     """
     rows = []
     for name, reference in PAIRS:
-        pairs = by_seed(source.runs(name), source.runs(reference))
-        read = [pair for pair in pairs if all(run.test_accuracy is not None for run in pair)]
-        row = {"difference": f"{EXPERIMENTS[name].words}, minus {EXPERIMENTS[reference].words}", "seeds": len(pairs)}
-        row["validation"] = difference(*zip(*pairs, strict=True))[1]
-        row["test"] = difference(*zip(*read, strict=True), "test_accuracy")[1] if read else None
-        row |= {"only one right": None, "p": None}
-        if read:
-            first, second, row["p"] = mcnemar(source, *read[0])
+        runs, references = source.runs(name), source.runs(reference)
+        (differences, validation), test = difference(runs, references), on_test(runs, references)
+        row = {"difference": f"{EXPERIMENTS[name].words}, minus {EXPERIMENTS[reference].words}"}
+        row |= {"seeds": len(differences), "validation": validation, "test": test, "only one right": None, "p": None}
+        if test:
+            first, second, row["p"] = mcnemar(source, runs[0], references[0])
             row["only one right"] = f"{first} : {second}"
         rows.append(row)
     return rows

@@ -17,7 +17,7 @@ from PIL import Image
 from hw2 import assignment, data, files, grading, report
 from hw2.experiments import check, ledger, schemas
 from hw2.experiments.catalogue import EXPERIMENTS
-from hw2.experiments.run import Run, home, trials
+from hw2.experiments.run import home, trials
 from hw2.experiments.store import Store
 from hw2.report import nb02_distillation, nb03_pruning, nb04_summary, statistics, style
 from hw2.report.source import Source
@@ -91,12 +91,6 @@ def _machines(source: Source) -> list[str]:
 PROVENANCE, TIME = style.Table(_provenance, {}), style.Table(_time, dict.fromkeys(DEVICES.values(), "{:.1f}".format))
 
 
-def _on_test(runs: list[Run], references: list[Run]) -> statistics.Interval | None:
-    """The difference on the test set; None where it was not read for all."""
-    read = all(run.test_accuracy is not None for run in (*runs, *references))
-    return nb02_distillation.difference(runs, references, "test_accuracy")[1] if read else None
-
-
 def context(source: Source) -> dict:
     """What the templates may name: the source, and what is computed from it."""
     delivered, chain = source.delivered, source.group("chain")
@@ -120,7 +114,7 @@ def context(source: Source) -> dict:
         "nb02": nb02_distillation,
         "nb03": nb03_pruning,
         "difference": lambda *names: nb02_distillation.difference(*map(source.runs, names)),
-        "on_test": lambda *names: _on_test(*map(source.runs, names)),
+        "on_test": lambda *names: nb02_distillation.on_test(*map(source.runs, names)),
         "lost": lambda *names: nb02_distillation.lost(*map(source.runs, names)),
         "p": lambda *names: nb04_summary.p_value(nb04_summary.mcnemar(source, *map(source.run, names))[2]),
         "statistics": statistics,
