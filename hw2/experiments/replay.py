@@ -152,9 +152,7 @@ def _evaluate(run: Run, fashion: FashionMNIST) -> Iterator[str]:
     images, labels = run.recipe.task(fashion).held_out
     teacher = isinstance(run.recipe, TeacherRecipe)
     if run.weights.is_file() and (teacher or run.weights.parent == run.folder):
-        network = run.network()
-        if teacher:
-            network.to(memory_format=train.layout(run.recipe))
+        network = run.network().to(memory_format=train.layout(run.recipe))  # as in training
         loss, right = training.validate(network, images, labels)
         yield from check.against(run, right, 0, loss)
         answered = (run.folder / ledger.ANSWERS).is_file()
