@@ -34,6 +34,7 @@ def _database_errors() -> Iterator[None]:
     import optuna
     from sqlalchemy.exc import DBAPIError
 
+    verbosity = optuna.logging.get_verbosity()
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     try:
         with warnings.catch_warnings():
@@ -41,6 +42,8 @@ def _database_errors() -> Iterator[None]:
             yield
     except (DBAPIError, optuna.exceptions.StorageInternalError) as error:
         raise InputError(f"the search's database cannot be used: {_reason(error)}") from None
+    finally:
+        optuna.logging.set_verbosity(verbosity)
 
 
 def _reason(error: Exception) -> str:
