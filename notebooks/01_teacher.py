@@ -102,7 +102,7 @@ pd.DataFrame(rows).set_index("stem")
 # %% [markdown]
 # ## Training
 #
-# It reaches 94.36 % on validation. The teacher is torchvision's ResNet-50 with a 10-way `fc`. It is trained by SGD with Nesterov momentum, and the learning rate
+# The teacher reaches 94.36 % on validation. It is torchvision's ResNet-50 with a 10-way `fc`. It is trained by SGD with Nesterov momentum, and the learning rate
 # runs through one cycle. `obtain` loads the committed run, or trains one where there is none. A *profile* is a set of numbers, such as epochs
 # and images: `smoke` takes a minute, `full` takes more than a day on two cores.
 
@@ -150,7 +150,7 @@ report.show("teacher_confusion")
 #
 # Mostly T-shirts, pullovers, coats and shirts. The softmax of logits / T, with a temperature T, tells: these probabilities are called *soft targets*. A label says "shirt" and no
 # more. Soft targets also rank the other classes, and a higher temperature shows more of them. The first image is the one on which
-# the teacher is surest. On the three others it is right, and less sure than on any other such image of their class.
+# the teacher is surest. On the three others, each of another class, the right class leads by least. The T-shirt's lead is none in half precision.
 
 # %%
 report.show("soft_targets")
@@ -189,7 +189,7 @@ print("So its soft targets say what a label does not: what else an image could b
 # Predict first, then compute. Each task takes a minute at most.
 #
 # 1. **Unmoved images.** Crops move by -2 to 2 pixels in both directions, and every second image is flipped. Which share of the images
-#    does view 1 leave as it is? Check your answer with `views.view(1)`.
+#    does view 1 leave as they are? Check your answer with `views.view(1)`.
 # 2. **The cycle.** The learning rate rises in the first fifth of the steps, then falls. Train ResNet-14 on labels for three epochs in
 #    profile smoke. Which of its epochs ends with the highest learning rate?
 # 3. **Order.** Does a higher temperature change which class is the likeliest? Is every answer less sure at T = 8 than at T = 1?

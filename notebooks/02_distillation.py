@@ -150,8 +150,8 @@ print("chosen: T = {:g}, alpha = {:g}".format(*source.setting("chosen")))
 # ## What in the loss matters?
 #
 # No difference was detected: all intervals include 0. Labels alone are worse in each seed, by 0.77 points in the mean. With the `mean` bug
-# the mean is 0.42 points lower. With targets of other views the means are 0.05 and
-# 0.11 points lower.
+# the mean is 0.42 points lower. With targets of the un-augmented image it is
+# 0.05 points lower, with those of the student's own view 0.11 points.
 #
 # Each arm of this study changes one thing in the loss of Hinton et al., which we call vanilla KD. `labels` has no teacher at all. The arms
 # have seeds of their own, because the search's seeds favour the chosen setting.
@@ -194,7 +194,7 @@ print(f"vanilla KD minus the labels alone: {statistics.points(difference)} point
 # ## Does the teacher help in longer training?
 #
 # In accuracy that was not detected: 0.21 points over the seeds, with an interval that includes 0. The validation loss is lower, and its interval
-# excludes 0. Notebook 3 goes on from this student. Its control has the same network, images, views, epochs and seed, and the cross-entropy
+# excludes 0. Notebook 3 goes on from the distilled student. Its control has the same network, images, views, epochs and seed, and the cross-entropy
 # alone. For seed 0:
 
 # %%
