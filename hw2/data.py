@@ -19,7 +19,7 @@ import pandas as pd
 import torch
 
 from hw2.errors import InputError
-from hw2.files import output, reading
+from hw2.files import program_output, reading
 
 CLASSES = ("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot")
 #: name -> (SHA-256 of the uncompressed file, shape)
@@ -109,8 +109,8 @@ def _unpack_debian(folder: Path) -> None:
     (lists / "partial").mkdir(parents=True)
     for arguments in (["update"], ["download", DEBIAN_PACKAGE]):
         places = "-o", f"Dir::State::Lists={lists}", "-o", f"Dir::Cache={folder}"
-        output("apt-get", *places, *arguments, folder=folder)
-    output("dpkg-deb", "-x", str(next(folder.glob("*.deb"))), str(folder / "unpacked"), folder=folder)
+        program_output("apt-get", *places, *arguments, folder=folder)
+    program_output("dpkg-deb", "-x", str(next(folder.glob("*.deb"))), str(folder / "unpacked"), folder=folder)
     for path in (folder / "unpacked" / DEBIAN_FOLDER).iterdir():
         shutil.move(path, folder / path.name)
 

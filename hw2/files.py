@@ -21,13 +21,14 @@ from hw2.errors import InputError
 adapter = cache(TypeAdapter)  # of a type: what pydantic takes for it
 
 
-def output(*command: str, folder: Path) -> str:
+def program_output(*command: str, folder: Path) -> str:
     """What a program prints, started in `folder`; `OSError` with the last line of its complaint where it fails."""
     options = {"capture_output": True, "text": True, "timeout": 300, "check": True}
     try:
         return subprocess.run(command, cwd=folder, **options).stdout.rstrip()
     except subprocess.SubprocessError as error:
-        raise OSError(((error.stderr or "").strip() or str(error)).splitlines()[-1]) from None
+        complaint = error.stderr.strip() if isinstance(error, subprocess.CalledProcessError) else ""
+        raise OSError((complaint or str(error)).splitlines()[-1]) from None
 
 
 def broken(path: Path | str, reason: str, remedy: str | None = None) -> InputError:
@@ -35,7 +36,7 @@ def broken(path: Path | str, reason: str, remedy: str | None = None) -> InputErr
     if remedy is None:
         path, remedy = Path(path), "make it again"
         with suppress(OSError, ValueError):  # no git here, no such folder, or no name of a file
-            output("git", "ls-files", "--error-unmatch", path.name, folder=path.parent)
+            program_output("git", "ls-files", "--error-unmatch", path.name, folder=path.parent)
             remedy = "restore it with `git checkout`"
     return InputError(f"{path}: {reason}; {remedy}")
 

@@ -13,7 +13,7 @@ import torch
 
 from hw2 import data
 from hw2.errors import InputError
-from hw2.files import output
+from hw2.files import program_output
 
 PACKAGES = ("torch", "torchvision", "torch-pruning", "numpy", "optuna")
 #: variables by which the instruction set can be lowered, and the values that leave no bfloat16
@@ -105,7 +105,8 @@ def lacks_bfloat16(device: torch.device) -> bool:
 def commit() -> str | None:
     """The commit that is checked out; None where the project is no repository."""
     try:
-        return output("git", "rev-parse", "HEAD", folder=data.PROJECT) if (data.PROJECT / ".git").exists() else None
+        repository = (data.PROJECT / ".git").exists()  # the project's own, and no folder's above it
+        return program_output("git", "rev-parse", "HEAD", folder=data.PROJECT) if repository else None
     except OSError:
         return None
 
@@ -130,7 +131,7 @@ def check_code(profile: str) -> None:
     if profile == "smoke" or not (data.PROJECT / ".git").exists():
         return
     try:
-        changed = output("git", "status", "--porcelain", "--", "hw2", folder=data.PROJECT).splitlines()
+        changed = program_output("git", "status", "--porcelain", "--", "hw2", folder=data.PROJECT).splitlines()
     except OSError as error:
         raise InputError(f"git: {error}; a run names the commit that it is trained from") from None
     if changed or code_digest() != code():
