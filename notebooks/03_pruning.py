@@ -215,7 +215,7 @@ report.show("compressed_curves")
 # widths, and have seen as many images from the first random weights on. Differences are read as in notebook 2.
 
 # %%
-print(nb03_pruning.ablation_note(report.Source()))
+print(nb03_pruning.ablation_note(source))
 report.table("ablation")
 
 # %%
@@ -230,7 +230,7 @@ report.show("ablation")
 # schedule. One of its two seeds fared badly in sparse learning, so the place of ratio 0 is uncertain. MACs are multiply-adds for one image, as Torch-Pruning counts them.
 
 # %%
-print(nb03_pruning.frontier_note(report.Source()))
+print(nb03_pruning.frontier_note(source))
 report.table("frontier")
 
 # %% [markdown]

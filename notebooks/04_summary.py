@@ -189,10 +189,11 @@ print(len(report.FIGURES), "figures, report.md, model_card.md, docs/ and submiss
 # ## What we learned
 
 # %%
-reached = nb02_distillation.tested(report.Source().runs("compressed"))
+source = report.Source()
+reached = nb02_distillation.tested(source.runs("compressed"))
 print(f"Small enough: {delivered.parameters:,} parameters of at most {assignment.LIMIT:,}.")
 print(f"Good enough: {statistics.spread(reached)} on the test set ({len(reached)} seeds), against {assignment.BASELINE:.1%}.")
-for aim in report.nb04_summary.aim_rows(report.Source()):
+for aim in report.nb04_summary.aim_rows(source):
     print(f"Our {aim['']} of {aim['aimed at']:.1%}: {aim['verdict']}.")
 
 # %% [markdown]
