@@ -96,10 +96,10 @@ def tune(profile: Profile = None, device: Device = "auto", storage: Storage = No
     from hw2.errors import ending_at_an_epoch
     from hw2.experiments import environment, search, store, train
 
-    chosen, processor = _store(profile).profile, environment.pick_device(device)
+    chosen, torch_device = _store(profile).profile, environment.pick_device(device)
     if storage is not None:
         search.database(storage)  # one that cannot be used is told before anything trains
-    with ending_at_an_epoch(), environment.threads(1 if processor.type == "cpu" else os.cpu_count()):
+    with ending_at_an_epoch(), environment.threads(1 if torch_device.type == "cpu" else os.cpu_count()):
         train.obtain("teacher", profile=chosen, device=device)
         search.obtain_trials(chosen, device, storage, replace)
         store.complete_sums(chosen)
@@ -184,9 +184,9 @@ def replay(runs: Runs = None, every: Every = False, device: Device = "auto", pro
     """Train the first steps of runs again and evaluate their weights: are they as recorded?"""
     from hw2.experiments import environment, replay
 
-    store, processor, results = _store(profile), environment.pick_device(device), []
+    store, torch_device, results = _store(profile), environment.pick_device(device), []
     selected = replay.every(store) if every else replay.named(runs, store) if runs else replay.chain(store)
-    for result in replay.all_of(selected, processor):
+    for result in replay.all_of(selected, torch_device):
         results.append(result)
         print(result, flush=True)
     print(replay.summary(results))

@@ -174,8 +174,8 @@ def search(recipe: TuningRecipe, targets: torch.Tensor, fashion: FashionMNIST, d
 
 def write(folder: Path, recipe: TuningRecipe, records: list[dict]) -> None:
     """What `search` found: trials.csv, history.csv and steps.csv with the trial's number, environment.json."""
-    counts = [{"val_correct": record["val_correct"]} for record in records]
-    rows = [row | count for row, count in zip(trial_rows(recipe), counts, strict=True)]
+    pairs = zip(trial_rows(recipe), records, strict=True)
+    rows = [row | {"val_correct": record["val_correct"]} for row, record in pairs]
     write_csv(folder / "trials.csv", store.TRIALS, rows)
     for name, key, columns in (("history.csv", "epochs", HISTORY), ("steps.csv", "steps", STEPS)):
         rows = [{"trial": number} | row for number, record in enumerate(records) for row in record[key]]

@@ -19,8 +19,7 @@ CROSSING = "Where a bar crosses 0, no difference was detected."
 
 def budget(epochs: int, images: int, seeds: int) -> str:
     """What was spent on each point of a figure."""
-    plural = {count: "s" if count > 1 else "" for count in (epochs, seeds)}
-    return f"{epochs} epoch{plural[epochs]} of {images:,} images, {seeds} seed{plural[seeds]}"
+    return f"{epochs} epoch{'s' if epochs > 1 else ''} of {images:,} images, {seeds} seed{'s' if seeds > 1 else ''}"
 
 
 def draw_tuning(data: dict) -> Figure:
