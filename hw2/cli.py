@@ -2,6 +2,7 @@
 
 import os
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated, Optional
 
@@ -68,9 +69,10 @@ def train(
 ) -> None:
     """Train experiments and what they need, or load them where finished runs are there. Evaluates no test image."""
     from hw2.errors import ending_at_an_epoch
-    from hw2.experiments import plan, store, train, walk
+    from hw2.experiments import environment, plan, store, train, walk
 
     runs = _store(profile)
+    environment.pick_device(device)
     if show or estimate:
         print(runs.listing() if show else plan.estimate(runs.profile))
         return
@@ -81,13 +83,22 @@ def train(
         typer.confirm("Runs that learn from the old teacher become stale, as many of these hours. Go on?", abort=True)
     with ending_at_an_epoch():
         if name == "all":
-            walk.train_all(runs.profile, jobs, device, replace)
-            return
-        for experiment in runs.members(name):
-            for number in runs.seeds(experiment) if seed is None else [seed]:
-                again, options = replace or bool(weights), {"profile": runs.profile, "device": device}
-                print(train.obtain(experiment, number, replace=again, weights=weights, **options), flush=True)
-        store.complete_sums(runs.profile)
+            todo = plan.tasks(runs)
+            failures = walk.train_all(runs.profile, jobs, device, replace)
+        else:
+            numbers = {row: runs.seeds(row) if seed is None else [seed] for row in runs.members(name)}
+            todo = [(row, number) for row in numbers for number in numbers[row]]
+            failures, options = {}, {"profile": runs.profile, "device": device, "weights": weights}
+            for task in todo:
+                if not walk.possible([task], runs.profile, failures):
+                    continue
+                # What fails among several does not end the others; a run alone is told as any bad input.
+                with walk.collecting(task, failures) if len(todo) > 1 else nullcontext():
+                    print(train.obtain(*task, replace=replace or bool(weights), **options), flush=True)
+            store.complete_sums(runs.profile)
+    if failures:
+        print(walk.summary(todo, runs.profile, failures), file=sys.stderr)
+        raise typer.Exit(1)
 
 
 @app.command()

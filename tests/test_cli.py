@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 from hw2 import cli, data, grading
 from hw2.data import FILES, PROJECT
 from hw2.errors import Ended, InputError
-from hw2.experiments import replay, store
+from hw2.experiments import replay, store, train
 from hw2.experiments.catalogue import Recipes
 from hw2.experiments.replay import Replayed
 from hw2.experiments.run import root
@@ -144,6 +144,23 @@ def test_train_tells_its_runs_one_a_line(walk_done, no_training, name):
     expected = [Store().require(one, seed) for one in Recipes("smoke").members(name)
                 for seed in Recipes("smoke").seeds(one)]  # fmt: skip
     assert (status, lines) == (0, [str(run) for run in expected])
+
+
+def test_of_several_runs_those_that_can_be_trained_are_and_status_1_names_the_others(walk_done, monkeypatch):
+    def obtain(name, seed, **more):
+        if name == "distilled":
+            raise InputError("its loss is not finite")
+        return f"{name}, {seed}"
+
+    monkeypatch.setattr(train, "obtain", obtain)
+    result = CliRunner().invoke(cli.app, ["train", "chain"])
+    told = [f"{name}, 0" for name in ("teacher", "plain", "scratch", "unpruned")]
+    assert result.exit_code == 1 and result.stdout.splitlines() == told
+    assert result.stderr.splitlines()[-2:] == [
+        "distilled, seed 0 failed: its loss is not finite", "1 that need them were not trained"
+    ]  # fmt: skip
+    with pytest.raises(InputError, match="its loss is not finite"):  # alone, it is told as any other
+        called("train", "distilled", "--seed", 0)
 
 
 def test_whoever_only_reads_leaves_every_byte_of_the_runs(walk_done, monkeypatch, tmp_path):

@@ -1,5 +1,6 @@
 """`obtain` trains what is missing and loads what is there; the walk does so for all; one command reads the test set."""
 
+import os
 import re
 import shutil
 import time
@@ -255,7 +256,7 @@ def test_two_processes_share_the_walk(walk_done, few):
     held = Store("smoke").recipe("plain", 0)
     with ThreadPoolExecutor(1) as pool:
         with store.lock(held):
-            other = pool.submit(walk.work, "smoke", "cpu", False)
+            other = pool.submit(walk.work, "smoke", "cpu", False, {})
             while not (root("smoke") / "compressed/smoke-s0").is_dir():
                 assert not other.done()
                 time.sleep(0.05)
@@ -264,3 +265,47 @@ def test_two_processes_share_the_walk(walk_done, few):
     assert before.keys() == after.keys()
     changed = {path.name for path in before if before[path] != after[path]}
     assert changed <= {"metrics.json", "environment.json", "SHA256SUMS"}
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_a_run_that_fails_ends_no_other_and_is_named(walk_done, monkeypatch, capfd, jobs):
+    """A diverging ResNet-14 alone, and a defect in an arm: whatever needs neither is trained."""
+    for name in ("plain", "labels", "kl_mean", "pad_1"):
+        shutil.rmtree(root("smoke") / name)
+    fit, tried = training.fit, []
+
+    def failing(*arguments, options, **more):
+        tried.append(options.label)
+        if "plain" in options.label:
+            raise InputError("plain: the loss is\nnot finite")
+        if "labels" in options.label:
+            raise ZeroDivisionError
+        return fit(*arguments, options=options, **more)
+
+    monkeypatch.setattr(training, "fit", failing)
+    if jobs == 1:
+        failures = walk.train_all("smoke", jobs=1)
+    else:  # two workers in one process, which share their failures as processes do
+        failures = {}
+        with ThreadPoolExecutor(2) as pool:
+            for worker in [pool.submit(walk.work, "smoke", "cpu", False, failures) for _ in range(2)]:
+                worker.result(timeout=60)
+    assert failures == {("plain", 0): "plain: the loss is not finite", ("labels", 2): "ZeroDivisionError"}
+    assert sum("plain" in label for label in tried) == sum("labels" in label for label in tried) == 1
+    assert Store().require("kl_mean", 2) and Store().require("pad_1")
+    told = capfd.readouterr().err
+    assert "hw2: plain, seed 0 failed: plain: the loss is not finite\n" in told and "ZeroDivisionError\n" in told
+    lines = walk.summary(plan.tasks(Recipes("smoke")), "smoke", {("distilled", 0): "x"}).splitlines()
+    needing = [name for name in Recipes("smoke").names() if catalogue.EXPERIMENTS[name].parent == "distilled"]
+    assert lines == ["distilled, seed 0 failed: x", f"{len(needing)} that need them were not trained"]
+
+
+def test_workers_of_their_own_processes_share_what_failed(monkeypatch):
+    monkeypatch.setattr(walk, "_worker", _failing_worker)
+    failures = walk.train_all("smoke", jobs=2)
+    assert list(failures.values()) == ["not finite"] * 2
+
+
+def _failing_worker(profile, device, replace, failures):
+    with walk.collecting(("plain", os.getpid()), failures):
+        raise InputError("not finite")

@@ -2,7 +2,11 @@
 
 import multiprocessing
 import os
+import sys
 import time
+import traceback
+from collections.abc import Iterator, MutableMapping
+from contextlib import contextmanager
 
 from hw2 import data, pruning, training
 from hw2.errors import Ended, InputError, end_if_asked, ending_at_an_epoch, told_in_a_line
@@ -14,23 +18,56 @@ from hw2.files import read_json, sha256, write_json
 
 RATIOS = (0.125, 0.25, 0.5, 0.75, 0.875)  # by which one group is pruned alone
 
+Failures = MutableMapping[plan.Task, str]  # what could not be trained, and why, in a line
 
-def work(profile: str, device: str, replace: bool) -> None:
-    """Take the next task whose needs are finished and that nobody works at, until all are done; one thread on a CPU."""
+
+def work(profile: str, device: str, replace: bool, failures: Failures) -> None:
+    """Take the next task whose needs are finished and that nobody works at, until all are done; one thread on a CPU.
+
+    A task that fails is added to `failures`, which processes share, and is not tried again; nor is what needs it.
+    """
     torch_device = environment.pick_device(device)
     with environment.threads(1 if torch_device.type == "cpu" else os.cpu_count()):
         todo, done = plan.tasks(Recipes(profile)), set()
-        while len(done) < len(todo):
+        while left := [task for task in possible(todo, profile, failures) if task not in done]:
             known = Store(profile)
-            for task in todo:
-                ready = task not in done and done.issuperset(plan.needs(*task, known))
-                if ready and (plan.finished(*task, known) or _try(*task, known, device, replace)):
-                    done.add(task)
-                    break
+            for task in left:
+                with collecting(task, failures):
+                    ready = done.issuperset(plan.needs(*task, known))
+                    if ready and (plan.finished(*task, known) or _try(*task, known, device, replace)):
+                        done.add(task)
+                        break
             else:
                 end_if_asked(f"profile {profile}")
                 time.sleep(1)  # others are at what is left
     store.complete_sums(profile)
+
+
+@contextmanager
+def collecting(task: plan.Task, failures: Failures) -> Iterator[None]:
+    """An exception in the block ends this task and not its process: it is told now, and kept in `failures`."""
+    try:
+        yield
+    except Ended:
+        raise
+    except Exception as error:
+        if not isinstance(error, InputError | OSError):
+            traceback.print_exc()  # a defect, for which a line is not enough
+        failures[task] = " ".join(str(error).split()) or type(error).__name__
+        print(f"hw2: {task[0]}, seed {task[1]} failed: {failures[task]}", file=sys.stderr, flush=True)
+
+
+def possible(todo: list[plan.Task], profile: str, failures: Failures) -> list[plan.Task]:
+    """Those of the tasks that did not fail and need none that failed."""
+    failed, recipes = set(failures.keys()), Recipes(profile)
+    return [task for task in todo if not failed or failed.isdisjoint([task, *plan.before(*task, recipes)])]
+
+
+def summary(todo: list[plan.Task], profile: str, failures: Failures) -> str:
+    """The tasks that failed, a line each, and how many of all were not trained since they need them."""
+    lines = [f"{name}, seed {seed} failed: {reason}" for (name, seed), reason in failures.items()]
+    others = len(todo) - len(possible(todo, profile, failures)) - len(failures.keys() & set(todo))
+    return "\n".join([*lines, *([f"{others} that need them were not trained"] if others else [])])
 
 
 def _try(name: str, seed: int, known: Store, device: str, replace: bool) -> bool:
@@ -49,14 +86,27 @@ def _worker(*arguments) -> None:
         work(*arguments)
 
 
-def train_all(profile: str, jobs: int | None = None, device: str = "auto", replace: bool = False) -> None:
-    """Everything of the profile, by so many processes (None: one for each core). Evaluates no test image."""
+def train_all(profile: str, jobs: int | None = None, device: str = "auto", replace: bool = False) -> Failures:
+    """Everything of the profile, by so many processes (None: one for each core). Evaluates no test image.
+
+    Returns what failed, and why: the rest is trained all the same.
+    """
     count = jobs or os.cpu_count() or 1
     if count == 1:
-        work(profile, device, replace)
-        return
+        failures = {}
+        work(profile, device, replace, failures)
+        return failures
     context = multiprocessing.get_context("spawn")
-    started = [context.Process(target=_worker, args=(profile, device, replace)) for _ in range(count)]
+    with context.Manager() as manager:
+        failures = manager.dict()
+        _train_all(context, count, (profile, device, replace, failures))
+        return dict(failures)
+
+
+def _train_all(context, count: int, arguments: tuple) -> None:
+    """Start so many workers and wait for them; those that are asked to end do so at an epoch."""
+    profile = arguments[0]
+    started = [context.Process(target=_worker, args=arguments) for _ in range(count)]
     for process in started:
         process.start()
     try:
@@ -69,8 +119,8 @@ def train_all(profile: str, jobs: int | None = None, device: str = "auto", repla
         for process in started:
             process.join()
         raise
-    if failed := [process for process in started if process.exitcode]:
-        raise InputError(f"{len(failed)} of {count} processes ended with status {failed[0].exitcode}: see above")
+    if broken := [process for process in started if process.exitcode]:
+        raise InputError(f"{len(broken)} of {count} processes ended with status {broken[0].exitcode}: see above")
 
 
 def deliver(profile: str) -> Run:
