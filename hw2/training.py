@@ -79,6 +79,7 @@ class History:
     epochs: list[dict] = field(default_factory=list)  # rows of history.csv
     steps: list[dict] = field(default_factory=list)  # rows of steps.csv
     environment: dict = field(default_factory=dict)  # at the first step
+    resumed: list[dict] = field(default_factory=list)  # others that went on: epochs done by then, environment
     earlier: float = 0.0  # seconds that interrupted processes spent
     earlier_processor: float = 0.0  # seconds of the processor that they spent
 
@@ -89,6 +90,11 @@ def learning_rate(fit: Fit, step: int, steps: int) -> float:
     if step + 1 < rise:
         return fit.lr * (step + 1) / rise
     return fit.lr * 0.5 * (1 + math.cos(math.pi * (step + 1 - rise) / (steps - rise + 1)))
+
+    def went_on(self, done: int, environment: dict) -> None:
+        """Note that training goes on after `done` epochs in this environment, where that is another one."""
+        if environment != (self.resumed[-1]["environment"] if self.resumed else self.environment):
+            self.resumed.append({"epochs_done": done, "environment": environment})
 
 
 def cross_entropy(logits: Tensor, labels: Tensor, rows: Tensor, view: int) -> Tensor:
@@ -121,6 +127,8 @@ class _Training:
             self.network.load_state_dict(state["network"])
             self.optimizer.load_state_dict(state["optimizer"])
             self.history, self.done = History(**state["history"]), state["done"]
+            if self.done < self.numbers.epochs:
+                self.history.went_on(self.done, self.options.environment)
 
     def save(self, path: Path) -> None:
         earlier = self.history.earlier + time.monotonic() - self.started

@@ -25,6 +25,8 @@ class Metrics(TypedDict):
 
 
 class Environment(TypedDict):
+    """environment.json, as at the first step."""
+
     packages: dict[str, str]
     python: str
     system: str
@@ -37,6 +39,12 @@ class Environment(TypedDict):
     instruction_set: str
     flags: list[str]
     lowered_by: dict[str, str]
+    resumed: NotRequired[list["Resumed"]]  # other environments that trained the run on, or finished it
+
+
+class Resumed(TypedDict):
+    epochs_done: NonNegativeInt  # by then
+    environment: Environment
 
 
 class TrialsEnvironment(TypedDict):

@@ -88,9 +88,18 @@ def fit(network: nn.Module, recipe: Recipe, work: Work, phase: str = "", **field
 def leaving(recipe: Recipe, work: Work, network: nn.Module, histories: list[History]) -> Iterator[Path]:
     """The new run's folder with the files that every run has.
 
-    Its seconds include those of interrupted processes. The environment is that of the first step.
+    Its seconds include those of interrupted processes. The environment is that of the first step, with those of other
+    processes that trained it on or finish it now.
     """
     rows, first = [row for history in histories for row in history.epochs], histories[0]
+    machines = History(environment=first.environment or environment.environment(work.device))
+    done = 0
+    for history in histories:
+        machines.went_on(done, history.environment or machines.environment)
+        for later in history.resumed:
+            machines.went_on(done + later["epochs_done"], later["environment"])
+        done += len(history.epochs)
+    machines.went_on(done, environment.environment(work.device))
     wall = time.monotonic() - work.started + sum(history.earlier for history in histories)
     processor = time.process_time() - work.processor + sum(history.earlier_processor for history in histories)
     metrics = {
@@ -107,7 +116,8 @@ def leaving(recipe: Recipe, work: Work, network: nn.Module, histories: list[Hist
         write_csv(folder / "history.csv", HISTORY, [row | {"epoch": number} for number, row in enumerate(rows, 1)])
         write_csv(folder / "steps.csv", STEPS, first.steps)
         write_json(folder / "metrics.json", metrics | ({"phases": work.phases} if work.phases else {}))
-        write_json(folder / "environment.json", first.environment or environment.environment(work.device))
+        later = {"resumed": machines.resumed} if machines.resumed else {}
+        write_json(folder / "environment.json", machines.environment | later)
         yield folder
 
 
