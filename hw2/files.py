@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
+from typing import get_type_hints
 
 import numpy as np
 import pandas as pd
@@ -19,6 +20,26 @@ from pydantic import TypeAdapter, ValidationError
 from hw2.errors import InputError
 
 adapter = cache(TypeAdapter)  # of a type: what pydantic takes for it
+
+
+def check_fields(record: object) -> None:
+    """Hold every field of a dataclass against its annotation; a whole number for a float becomes one.
+
+    Raises `InputError` for the first value of another type, out of range, or none of its choices.
+    """
+    for name, kind in get_type_hints(type(record), include_extras=True).items():
+        value = getattr(record, name)
+        try:
+            object.__setattr__(record, name, adapter(kind).validate_python(value, strict=True))
+        except ValidationError as error:
+            expected = first_error(error).removeprefix("Input should be ")
+            raise InputError(f"{name} {value!r}: expected {expected}") from None
+
+
+def first_error(error: ValidationError) -> str:
+    """What pydantic says of the first value that it does not take, and where that is."""
+    first = error.errors(include_url=False, include_input=False)[0]
+    return f"{'.'.join(map(str, first['loc']))} {first['msg']}".strip()
 
 
 def program_output(*command: str, folder: Path) -> str:
@@ -51,8 +72,7 @@ def reading(path: Path | str, content: str, remedy: str | None = None, errors=(O
     except errors as error:
         reason = str(error) if isinstance(error, ValueError | OSError) else repr(error)
         if isinstance(error, ValidationError):
-            first = error.errors(include_url=False, include_input=False)[0]
-            reason = f"{'.'.join(map(str, first['loc']))} {first['msg']}"
+            reason = first_error(error)
         reason = textwrap.shorten(getattr(error, "strerror", None) or reason, 300)
         raise broken(path, f"no readable {content} ({reason})", remedy) from None
 

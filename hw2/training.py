@@ -10,15 +10,17 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Annotated, Literal
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
 
 from hw2 import views
 from hw2.data import FashionMNIST, permutation
 from hw2.errors import Bar, InputError, end_if_asked
-from hw2.files import reading, write_bytes
+from hw2.files import check_fields, reading, write_bytes
 from hw2.kernels import quick, tiled
 
 STEPS_KEPT = 20  # losses of the first steps, for replay
@@ -32,14 +34,18 @@ Objective = Callable[[Tensor, Tensor, Tensor, int], Tensor]
 class Fit:
     """The numbers of one training: SGD with Nesterov momentum, one cycle of the learning rate (`learning_rate`)."""
 
-    epochs: int
-    lr: float
-    batch: int = 128
-    warmup: float = 0.2  # share of all steps
-    momentum: float = 0.9
-    weight_decay: float = 5e-4
-    precision: str = "float32"  # or "bfloat16": autocast
+    epochs: Annotated[int, Field(ge=0, le=10_000)]  # 0: nothing is trained
+    lr: Annotated[float, Field(ge=0, le=10)]
+    batch: Annotated[int, Field(ge=1, le=60_000)] = 128
+    warmup: Annotated[float, Field(ge=0, le=1)] = 0.2  # share of all steps
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    weight_decay: Annotated[float, Field(ge=0, le=1)] = 5e-4
+    precision: Literal["float32", "bfloat16"] = "float32"  # bfloat16: autocast
     __pydantic_config__ = FORBID
+
+    def __post_init__(self):
+        """`InputError` for a value out of its field's range."""
+        check_fields(self)
 
 
 @dataclass(frozen=True)
@@ -83,6 +89,11 @@ class History:
     earlier: float = 0.0  # seconds that interrupted processes spent
     earlier_processor: float = 0.0  # seconds of the processor that they spent
 
+    def went_on(self, done: int, environment: dict) -> None:
+        """Note that training goes on after `done` epochs in this environment, where that is another one."""
+        if environment != (self.resumed[-1]["environment"] if self.resumed else self.environment):
+            self.resumed.append({"epochs_done": done, "environment": environment})
+
 
 def learning_rate(fit: Fit, step: int, steps: int) -> float:
     """One cycle (Smith 2018) of `steps` steps: linear to `fit.lr`, then a half cosine back to 0. `step` from 0."""
@@ -90,11 +101,6 @@ def learning_rate(fit: Fit, step: int, steps: int) -> float:
     if step + 1 < rise:
         return fit.lr * (step + 1) / rise
     return fit.lr * 0.5 * (1 + math.cos(math.pi * (step + 1 - rise) / (steps - rise + 1)))
-
-    def went_on(self, done: int, environment: dict) -> None:
-        """Note that training goes on after `done` epochs in this environment, where that is another one."""
-        if environment != (self.resumed[-1]["environment"] if self.resumed else self.environment):
-            self.resumed.append({"epochs_done": done, "environment": environment})
 
 
 def cross_entropy(logits: Tensor, labels: Tensor, rows: Tensor, view: int) -> Tensor:

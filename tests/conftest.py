@@ -43,7 +43,7 @@ SHRUNKEN = {
     "study": {"fit": FIT, "images": 32},
     "study pruning": PRUNING | {"images": 32},
     "frontier": PRUNING | {"images": 32},
-    "seeds": {"first": (0,), "walk": (0,), "search": (0, 1), "arms": (2,), "frontier": (0,)},
+    "seeds": {"first": (0,), "walk": (0,), "choices": (0,), "search": (0, 1), "arms": (2,), "frontier": (0,)},
 }
 
 

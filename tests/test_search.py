@@ -28,7 +28,7 @@ from hw2.training import Fit, Options
 CPU = torch.device("cpu")
 RECIPE = TuningRecipe(
     stage="tuning", seed=0, images=64, validation=32, views=2, fit=Fit(epochs=1, lr=0.1, batch=32),
-    temperatures=(2.0, 4.0), alphas=(0.5, 0.9), seeds=(0, 1), teacher="t", targets="mean",
+    temperatures=(2.0, 4.0), alphas=(0.5, 0.9), seeds=(0, 1), teacher="1" * 64, targets="mean",
 )  # fmt: skip
 GRID = list(itertools.product(RECIPE.seeds, RECIPE.temperatures, RECIPE.alphas))
 LABELS = [f"T = {temperature:g}, alpha = {alpha:g}, seed {seed}" for seed, temperature, alpha in GRID]

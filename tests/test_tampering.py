@@ -240,7 +240,7 @@ CASES = [
     Case("a recipe of another seed under a run's name", "check", "its seed is 7, 3 is asked for",
          {"labels/full-s3/recipe.json": partial(remake, seed=7)}),
     Case("a number of a recipe", "check", "its digest is not that of its numbers",
-         {"labels/full-s3/recipe.json": partial(field, "images", more)}),
+         {"labels/full-s3/recipe.json": partial(field, "view_seed", more)}),
     Case("a trial's setting in trials.csv", "check", "trials.csv is not of its recipe's grid",
          {"tuning/full/trials.csv": partial(cell, 1, 1, more)}),
     Case("threads, hardware or seconds of a run", "nothing", "",

@@ -12,7 +12,7 @@ import torch
 from helpers import contents, field, tiny_network
 
 from conftest import SHRUNKEN
-from hw2 import training
+from hw2 import networks, training, views
 from hw2.data import PROJECT
 from hw2.errors import InputError
 from hw2.experiments import catalogue, environment, ledger, plan, profiles, store, train, walk
@@ -72,6 +72,36 @@ def test_arms_differ_in_what_they_learn(walk_done, no_training):
     # The first epoch sees the image as it is, and one epoch is all there is here.
     assert losses.pop("same_view") == losses["fixed_teacher"]
     assert len(set(losses.values())) == len(losses)
+
+
+def test_a_student_learns_from_the_mean_of_another_students_answers(walk_done, few, monkeypatch):
+    run = Store().require("student_teaches")
+    teacher = Store().require("unpruned")
+    assert run.recipe.teacher == teacher.recipe.digest and run.recipe.targets == "mean"
+    work = train.Work("smoke", CPU, few)
+    targets = train.soft_targets(run.recipe, work)
+    rows = torch.cat(few.split).sort().values
+    for number in range(2):
+        images = views.cut(few.train_images, number, run.recipe.pad, run.recipe.view_seed)[rows]
+        expected = training.logits_of(teacher.network(), images)
+        assert torch.allclose(targets[number, rows].float(), expected, rtol=1e-2, atol=1e-2)
+    # They are kept for weights and not for a recipe: a teacher that is trained again answers anew.
+    monkeypatch.setattr(train.distillation, "build_cache", lambda *arguments: arguments[-1])
+    monkeypatch.setattr(torch, "from_numpy", lambda folder: folder)
+    before = train.soft_targets(run.recipe, work)
+    networks.save(tiny_network(), teacher.weights)
+    assert train.soft_targets(run.recipe, work) != before
+
+
+def test_a_new_view_every_epoch_is_another_training_and_goes_with_the_mean_alone(walk_done, few, no_training):
+    new, teacher = Store().require("new_views").recipe, Store().require("teacher").recipe
+    assert (new.views, new.task(few).views) == (0, 0) and teacher.views == 2
+    moved = Recipes("smoke").recipe("pad_1")
+    with pytest.raises(InputError, match=r"pad_1: its pad is not that of teacher/smoke-s0"):
+        train.soft_targets(replace(moved, targets="same view"), train.Work("smoke", CPU, few))
+    taught = replace(moved, teacher=new.digest)
+    with pytest.raises(InputError, match=r"new_views/smoke-s0 took a new view every epoch"):
+        train.soft_targets(taught, train.Work("smoke", CPU, few))
 
 
 def untested(folder):

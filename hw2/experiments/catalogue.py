@@ -19,9 +19,9 @@ class Experiment:
 
     words: str  # in tables, figures, help
     question: str  # what its numbers answer
-    group: str  # chain, finalists, arms, ablation, frontier
+    group: str  # chain, choices, finalists, arms, ablation, frontier
     numbers: str  # key of the profile
-    teacher: str | None = None  # row whose soft targets are learnt from
+    teacher: str | None = None  # row whose soft targets are learnt from, of the same seed or else of its first
     setting: str | None = None  # temperature and alpha: chosen, finalist-1, finalist-2
     parent: str | None = None  # row whose network is pruned, of the same seed
     seeds: str = "walk"  # key of the profile's seeds
@@ -40,6 +40,7 @@ class Experiment:
 
 _CHOSEN = {"teacher": "teacher", "setting": "chosen"}
 _PRUNED = {"numbers": "compressed", "parent": "distilled", "ratio": RATIO, "keep": ("weights", "group_norms")}
+_CHOICE = {"group": "choices", "numbers": "student", "seeds": "choices", "longer": "compressed", "widths": NARROW}
 _ARM = {"group": "arms", "numbers": "study", "seeds": "arms", "keep": ("logits",)}
 _ABLATION = {"group": "ablation", "seeds": "arms", "keep": ("classes", "group_norms")}
 _CUT = _ABLATION | {"numbers": "study pruning", "parent": "vanilla", "ratio": RATIO}
@@ -57,6 +58,22 @@ EXPERIMENTS = Named("experiment", {
     "unpruned": Experiment(
         "ResNet-14, distilled as long", "what are the removed channels worth?", "chain", "student",
         seeds="first", longer="compressed", **_CHOSEN,
+    ),
+    "pad_1": Experiment(
+        "`scratch`, moved by one pixel", "does less augmentation do better in long training?", **_CHOICE | _CHOSEN,
+        change=(("pad", 1),),
+    ),
+    "pad_0": Experiment(
+        "`scratch`, mirrored alone", "does less augmentation do better in long training?", **_CHOICE | _CHOSEN,
+        change=(("pad", 0),),
+    ),
+    "student_teaches": Experiment(
+        "`scratch`, taught by `unpruned`", "does a better teacher teach better?", **_CHOICE | {"setting": "chosen"},
+        teacher="unpruned", change=(("temperature", 4.0), ("alpha", 0.9)),
+    ),
+    "new_views": Experiment(
+        "`scratch`, a new view every epoch", "do views that come again cost accuracy?", **_CHOICE | _CHOSEN,
+        change=(("views", 0),),
     ),
     **{
         f"finalist-{number}": Experiment(
@@ -131,7 +148,18 @@ class Recipes:
     def tuning(self) -> TuningRecipe:
         """The recipe of the search."""
         values = self.numbers["common"] | self.numbers["tuning"] | {"teacher": self.recipe("teacher").digest}
-        return TuningRecipe(stage="tuning", seed=0, targets="mean", **values)
+        return self._made(TuningRecipe, stage="tuning", seed=0, targets="mean", **values)
+
+    def _made(self, kind: type[Recipe], **values) -> Recipe:
+        """A recipe of that kind, with the digest of its profile."""
+        earlier = self.profile == "full" and EXPERIMENTS.get(values["stage"], EXPERIMENTS["plain"]).group != "choices"
+        return (recipes.EARLIER[kind] if earlier else kind)(**values)
+
+    def teacher(self, name: str, seed: int) -> tuple[str, int]:
+        """Row and seed of the run whose soft targets a row's run learns from."""
+        row = EXPERIMENTS[name].teacher
+        seeds = self.seeds(row)
+        return row, seed if seed in seeds else seeds[0]
 
     def recipe(self, name: str, seed: int = 0) -> Recipe:
         """The recipe of a row's run."""
@@ -142,7 +170,7 @@ class Recipes:
             values |= {"weights": file, "stem": "imagenet", "fit": Fit(epochs=0, lr=0.0)}
         if row.teacher:
             temperature, alpha = self.setting(row.setting)
-            learnt = {"teacher": self.recipe(row.teacher).digest, "targets": "mean"}
+            learnt = {"teacher": self.recipe(*self.teacher(name, seed)).digest, "targets": "mean"}
             values |= {"temperature": temperature, "alpha": alpha, **learnt}
         if row.parent:
             values |= {"parent": self.recipe(row.parent, seed).digest, "ratio": row.ratio}
@@ -154,7 +182,7 @@ class Recipes:
             values["fit"] = replace(values["fit"], epochs=sum(fit.epochs for fit in fits))
         if row.longer == "itself":
             values["sparse"] = replace(values["sparse"], epochs=0)
-        return changed(row.kind(**values), dict(row.change))
+        return changed(self._made(row.kind, **values), dict(row.change))
 
 
 def read(content: dict) -> Recipe:
@@ -164,14 +192,14 @@ def read(content: dict) -> Recipe:
 
 
 def changed(recipe: Recipe, change: dict[str, object]) -> Recipe:
-    """The recipe with other values; `fit.NAME` is a field of its `fit`. `InputError` for a field that it lacks."""
+    """The recipe with other values; `fit.NAME` is a field of its `fit`.
+
+    `InputError` for a field that it lacks, for its row and seed, and for what the field does not take.
+    """
     own, of_fit, fields = {}, {}, vars(recipe) | {f"fit.{name}": value for name, value in vars(recipe.fit).items()}
+    fields = {name: value for name, value in fields.items() if name not in ("stage", "seed")}
     for name, value in change.items():
         if name not in fields:
             raise InputError(f"{recipe.stage} takes no {name}: expected one of {', '.join(fields)}")
-        expected = type(fields[name])
-        if expected in (int, float) and not isinstance(value, int | expected):
-            raise InputError(f"{name} {value!r}: expected a number, such as {fields[name]}")
-        value = float(value) if expected is float else value  # 3 is written as 3.0, for the digest
         (of_fit if name.startswith("fit.") else own)[name.removeprefix("fit.")] = value
     return replace(recipe, **{"fit": replace(recipe.fit, **of_fit)} | own)

@@ -17,7 +17,7 @@ def needs(name: str, seed: int, recipes: Recipes) -> list[Task]:
     if (name, seed) == SEARCH:
         return [("teacher", 0)]
     row = EXPERIMENTS[name]
-    needed = [(row.teacher, 0)] if row.teacher else []
+    needed = [recipes.teacher(name, seed)] if row.teacher else []
     needed += [SEARCH] if row.setting else []
     if row.setting == "chosen":
         needed += [(finalist, number) for finalist in recipes.names("finalists") for number in recipes.seeds(finalist)]

@@ -75,10 +75,10 @@ class Store(catalogue.Recipes):
         raise InputError(f"{name}/{self.profile}-s{seed} is not there; train it by `{command}`")
 
     def runs(self, name: str) -> list[Run]:
-        """An experiment's runs, in the order of their seeds. The first seed is required."""
-        first, *rest = self.seeds(name)
-        runs = [self.find(self.recipe(name, seed)) for seed in rest]
-        return [self.require(name, first), *filter(None, runs)]
+        """An experiment's runs, in the order of their seeds. The first of the profile's seeds is required."""
+        seeds = self.seeds(name)
+        runs = [self.find(self.recipe(name, seed)) for seed in seeds[1:]]
+        return [self.require(name, seed) for seed in seeds[:1]] + [run for run in runs if run]
 
     def run(self, name: str) -> Run:
         """An experiment's run of its first seed."""

@@ -11,8 +11,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from hw2 import data as source
-from hw2 import distillation, networks, pruning, training
+from hw2 import data, distillation, networks, pruning, training
 from hw2.data import FashionMNIST
 from hw2.errors import Bar, InputError
 from hw2.experiments import catalogue, environment, plan, search, store
@@ -73,15 +72,39 @@ def fit(network: nn.Module, recipe: Recipe, work: Work, phase: str = "", **field
     if phase == SPARSE:
         numbers, fields = recipe.sparse, fields | pruning.sparse_learning(network, recipe.ratio, recipe.reg)
     if getattr(recipe, "teacher", None):
-        targets = Store(work.profile).made_by(recipe.teacher).soft_targets.to(work.device)
         settings = recipe.temperature, recipe.alpha, recipe.loss, recipe.targets
-        objective = distillation.cached_objective(targets, *settings)
+        objective = distillation.cached_objective(soft_targets(recipe, work).to(work.device), *settings)
     label = f"{recipe.stage}, seed {recipe.seed}" + (f", {phase}" if phase else "")
     fields |= {"channels_last": layout(recipe) == torch.channels_last}
     options = Options(label, environment=environment.environment(work.device), **fields)
     checkpoint = None if options.first_steps else cache(recipe) / f"{(phase or recipe.stage).replace(' ', '-')}.pt"
     arguments = {"seed": recipe.seed, "objective": objective, "options": options, "device": work.device}
     return training.fit(network, numbers, recipe.task(work.data), checkpoint=checkpoint, **arguments)
+
+
+def soft_targets(recipe: StudentRecipe, work: Work) -> torch.Tensor:
+    """The logits that a student learns from, float16 (views, 60000, 10): of the teacher's views.
+
+    A ResNet-50's are in its run. Those of a student that teaches are computed from its weights, and kept in the cache.
+    """
+    run = Store(work.profile).made_by(recipe.teacher)
+    other = [name for name in ("pad", "views", "view_seed") if getattr(recipe, name) != getattr(run.recipe, name)]
+    if recipe.targets == "same view" and other:
+        raise InputError(f"{recipe.stage}: its {other[0]} is not that of {run.name}, which knows no other view")
+    return run.soft_targets if isinstance(run.recipe, TeacherRecipe) else answered(run, work)
+
+
+def answered(run: Run, work: Work) -> torch.Tensor:
+    """A student's logits for every view of its own, in the file's order, float16 (views, 60000, 10)."""
+    recipe = run.recipe
+    if recipe.views == 0:
+        raise InputError(f"{run.name} took a new view every epoch: it has no views of its own to teach from")
+    rows = torch.cat(work.data.split).sort().values
+    views = recipe.views, recipe.pad, recipe.view_seed
+    folder = data.PROJECT / "cache" / f"answers-{sha256(run.weights)[:16]}"
+    with store.lock(recipe):  # one process computes what others wait for
+        network, images = run.network().to(work.device), work.data.train_images.to(work.device)
+        return torch.from_numpy(distillation.build_cache(network, images, rows, *views, folder))
 
 
 @contextmanager
@@ -259,7 +282,7 @@ def _obtain(
                 print("hw2: this processor has no bfloat16: training takes about 15 times as long", file=sys.stderr)
             if alone:
                 plan.announce([(name, seed)], known.profile, recipe)
-            work = Work(known.profile, device, source.fashion_mnist(), own)
+            work = Work(known.profile, device, data.fashion_mnist(), own)
             train_teacher(recipe, work, weights) if isinstance(recipe, TeacherRecipe) else train_student(recipe, work)
             _clear(recipe)
             run = known.find(recipe, own)
