@@ -116,18 +116,22 @@ def _unpack_debian(folder: Path) -> None:
 
 
 def load(root: Path | str | None = None) -> FashionMNIST:
-    """The data set in `root`, or in the folder that the environment variable HW2_DATA names; fetched where it lacks.
+    """The data set in `root`, or else in the folder that the environment variable HW2_DATA names.
 
-    A named folder is the only one that is read. Without a name the data set is read from data/, then from Debian's
-    installed package, or else fetched into data/. Raises `InputError` for a damaged file, and where nothing works.
+    A named folder must exist, and no other is read. Without a name data/ is read, then Debian's
+    installed package. Where files are missing, they are fetched into the named folder or data/.
+    Raises `InputError` for a named folder that is not there, for a damaged file, and where
+    nothing works.
     """
     root = root or os.environ.get("HW2_DATA")
-    home = Path(root).expanduser().resolve() if root else PROJECT / "data"
+    home = Path(os.path.expanduser(root)).resolve() if root else PROJECT / "data"
+    if root and not home.is_dir():
+        problem = "no such folder, named by --root or HW2_DATA"
+        raise InputError(f"{home}: {problem}; make it, and Fashion-MNIST is fetched into it")
     places = [home] if root else [home, Path("/") / DEBIAN_FOLDER]
     for place in places:
         if data := _read(place):
             return data
-    home.mkdir(parents=True, exist_ok=True)
     print(f"hw2: {home} lacks Fashion-MNIST, which is fetched into it", file=sys.stderr)
     return _fetch(home, [f"{place} (not all four files)" for place in places])
 
@@ -140,6 +144,7 @@ def _fetch(home: Path, tried: list[str]) -> FashionMNIST:
     for source, fetch in (sources | {f"Debian's package {DEBIAN_PACKAGE}": _unpack_debian}).items():
         # Fetched aside and renamed file by file: a reader, or a second process, sees whole files or none.
         try:
+            home.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryDirectory(prefix=".fetch-", dir=home) as aside:
                 fetch(Path(aside))
                 if _read(Path(aside)) is None:
@@ -147,7 +152,7 @@ def _fetch(home: Path, tried: list[str]) -> FashionMNIST:
                 for path in Path(aside).glob("*-ubyte*"):
                     path.replace(home / path.name)
                 return _read(home)
-        except (OSError, InputError, HTTPException) as error:
+        except (OSError, InputError, HTTPException, UnicodeError) as error:  # odd proxies: the last
             tried.append(f"{source} ({' '.join(str(error).split()) or type(error).__name__})")
     raise InputError(
         "Fashion-MNIST was not found and could not be fetched. Tried: " + "; ".join(tried) + ". Put the four files "

@@ -7,6 +7,7 @@ import re
 import shutil
 import socket
 import threading
+import urllib.request
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -14,6 +15,7 @@ import numpy as np
 import pytest
 import torch
 import torchvision.datasets
+from helpers import contents
 
 from hw2 import data as source
 from hw2.errors import InputError
@@ -79,9 +81,13 @@ def test_raw_and_gzip_files_are_read_and_a_damaged_one_is_named(labels, data, tm
 
 @pytest.fixture
 def mirror(tmp_path, monkeypatch):
-    """A folder with a data set of 20 + 10 images as gzip, which the code takes for Fashion-MNIST; no source answers."""
+    """A folder with a data set of 20 + 10 images as gzip, which the code takes for Fashion-MNIST.
+
+    No source answers. Beside it are the empty folders `home` and `other`.
+    """
     folder = tmp_path / "mirror"
-    folder.mkdir()
+    for name in ("mirror", "home", "other"):
+        (tmp_path / name).mkdir()
     files = {}
     for name, (_, shape) in source.FILES.items():
         shape = (20 if name.startswith("train") else 10, *shape[1:])
@@ -128,6 +134,42 @@ def test_places_are_read_in_their_order(mirror, tmp_path, monkeypatch, capsys):
     assert capsys.readouterr() == ("", "")
 
 
+@pytest.mark.parametrize("named", ["argument", "environment", "a file", "~no-such-user/data"])
+def test_a_named_folder_must_exist(mirror, tmp_path, monkeypatch, serve, named):
+    shutil.copytree(mirror, source.PROJECT / "data")
+    serve("mirror")
+    path = tmp_path / "mistyped"
+    if named == "a file":
+        path.touch()
+    if named[0] == "~":
+        path = Path(named)
+    if named == "environment":
+        monkeypatch.setenv("HW2_DATA", str(path))
+    monkeypatch.chdir(tmp_path)
+    before = contents(tmp_path)
+    with pytest.raises(InputError, match=f"{path}: no such folder, named by --root or HW2_DATA"):
+        source.load(None if named == "environment" else path)
+    assert contents(tmp_path) == before
+
+
+def test_a_folder_that_cannot_be_written_is_told_in_one_line(mirror, serve):
+    source.PROJECT.touch()  # so that data/ cannot be made, as in another user's checkout
+    serve("mirror")
+    with pytest.raises(InputError, match=r"could not be fetched.*mirror/ \(.*Not a directory"):
+        source.load()
+
+
+@pytest.mark.parametrize("host", ["", "x" * 70 + ".invalid"])
+def test_a_proxy_that_cannot_be_used_is_told_in_one_line(mirror, tmp_path, monkeypatch, host):
+    monkeypatch.delenv("no_proxy")
+    monkeypatch.setenv("http_proxy", f"http://{host}.:1")
+    monkeypatch.setattr(urllib.request, "_opener", None)  # which remembers earlier proxies
+    monkeypatch.setattr(torchvision.datasets.FashionMNIST, "mirrors", ["http://mirror.invalid/"])
+    with pytest.raises(InputError, match=r"http://mirror\.invalid/ \(.*apt-get") as error:
+        source.load(tmp_path / "home")
+    assert "\n" not in str(error.value)
+
+
 @pytest.mark.parametrize("named", ["argument", "environment", None])
 def test_a_named_folder_that_lacks_a_file_is_filled_and_told_so_whatever_else_is_there(
     mirror, tmp_path, monkeypatch, serve, capsys, named
@@ -138,7 +180,7 @@ def test_a_named_folder_that_lacks_a_file_is_filled_and_told_so_whatever_else_is
         monkeypatch.setattr(source, "DEBIAN_FOLDER", shutil.copytree(mirror, tmp_path / "debian").relative_to("/"))
     if named == "environment":
         monkeypatch.setenv("HW2_DATA", str(home))
-    (shutil.copytree(mirror, home) / f"{LABELS}.gz").unlink()
+    (shutil.copytree(mirror, home, dirs_exist_ok=True) / f"{LABELS}.gz").unlink()
     shutil.copytree(mirror, tmp_path / "spoilt")
     (tmp_path / f"spoilt/{LABELS}.gz").write_bytes(b"<html>")
     serve("none", "spoilt", "mirror")  # torchvision's mirrors are asked one after the other
