@@ -5,7 +5,6 @@ ResNet-14 is the small-image ResNet of He et al. (2016) with two basic blocks a 
 
 import re
 import warnings
-import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -21,8 +20,6 @@ from hw2.files import reading, write_bytes
 
 #: where a checkpoint may keep the weights, the first that is there; what wrappers put before the layers' names
 KEYS, WRAPPERS = ("model_state_dict", "state_dict"), r"^((module|_orig_mod|resnet50)\.)+"
-#: what NumPy's scalars are pickled by; checkpoints hold them beside the weights, such as a best accuracy
-NUMPYS = ("numpy.dtype", "numpy.core.multiarray.scalar", "numpy._core.multiarray.scalar")
 
 
 class BasicBlock(nn.Module):
@@ -127,6 +124,14 @@ class _Ignored:
     __setstate__ = __init__
 
 
+#: what NumPy's scalars are pickled by; checkpoints hold them, such as a best accuracy
+NUMPYS = [
+    (_Ignored, "numpy.dtype"),
+    (_Ignored, "numpy.core.multiarray.scalar"),
+    (_Ignored, "numpy._core.multiarray.scalar"),
+]
+
+
 def load_course_teacher(path: Path | str) -> nn.Module:
     """The course's `resnet-50.pth` as a network, read without running code that the file may hold.
 
@@ -134,14 +139,13 @@ def load_course_teacher(path: Path | str) -> nn.Module:
     a bare dict of tensors, and the prefixes of PyTorch's wrappers are taken as well. Raises `InputError`.
     """
     try:
-        with warnings.catch_warnings(), torch.serialization.safe_globals([(_Ignored, name) for name in NUMPYS]):
-            warnings.simplefilter("ignore")  # about pickle protocols: whatever is not loaded is told below
-            if zipfile.is_zipfile(path) and any(entry.compress_type for entry in zipfile.ZipFile(path).infolist()):
-                raise ValueError("packed, as torch.save never does: it may unpack to any size")
+        with warnings.catch_warnings(), torch.serialization.safe_globals(NUMPYS):
+            warnings.simplefilter("ignore")  # about pickle protocols: the error below says enough
             content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises whatever its unpickler met, with the advice to load unsafely
-        match = re.search(r"GLOBAL (\S+)", str(error))
-        reason = f"it holds {match[1]}, save the `state_dict()` alone" if match else "missing, damaged or packed"
+    except Exception as error:  # torch raises whatever its unpickler met, with unsafe advice
+        reason = "missing or damaged"
+        if match := re.search(r"GLOBAL (\S+)", str(error)):
+            reason = f"it holds {match[1]}, save the `state_dict()` alone"
         raise InputError(f"{path}: not loaded ({reason}); expected a dict of tensors by torch.save") from None
     state = content
     if isinstance(content, dict):
@@ -160,18 +164,19 @@ def _read(path: Path | str) -> tuple[dict[str, str], dict[str, Tensor]]:
 
 
 def _filled(make: Callable[[], nn.Module], state: dict[str, Tensor], path: Path | str) -> nn.Module:
-    """The network that `make` makes, with the weights `state` of the file `path`, in evaluation mode."""
-    for name, value in state.items():
-        if not isinstance(value, Tensor) or value.layout != torch.strided or value.is_complex() or value.is_quantized:
-            raise InputError(f"{path}: {name} is no dense tensor of real numbers; convert it before saving")
-    # torch raises whatever the widths, the shapes or the kinds of numbers met.
+    """The network that `make` makes, with the weights `state` of the file `path`.
+
+    It is of float32, on the CPU and in evaluation mode, whatever torch's defaults are.
+    Torch's random numbers go on as if nothing had been loaded.
+    """
+    # torch raises whatever the widths, the names, the shapes or the kinds of values met.
     with reading(path, "weights", "they are of another network", Exception):
-        with torch.device("meta"):  # without memory: the network may be larger than the file
-            make().load_state_dict(state, assign=True)
-        network = make()
+        with torch.device("cpu"), torch.random.fork_rng(devices=[]):
+            network = make().float()
         network.load_state_dict(state)
     if not all(value.isfinite().all() for value in network.state_dict().values()):
         raise InputError(f"{path}: the weights hold values that are not finite")
-    if any(name.endswith("running_var") and (value < 0).any() for name, value in state.items()):
+    variances = [value for name, value in network.named_buffers() if name.endswith("running_var")]
+    if any((value < 0).any() for value in variances):
         raise InputError(f"{path}: the weights hold a negative variance, which no training leaves")
     return network.eval()
