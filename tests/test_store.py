@@ -6,10 +6,12 @@ import subprocess
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 
+import numpy as np
 import pytest
 import torch
 from helpers import contents, tiny_network
 
+import hw2
 from hw2 import networks
 from hw2.data import PROJECT
 from hw2.errors import InputError
@@ -17,7 +19,7 @@ from hw2.experiments import environment, ledger, store
 from hw2.experiments.recipes import StudentRecipe
 from hw2.experiments.run import HISTORY, cache
 from hw2.experiments.store import Store
-from hw2.files import read_json, write_bytes, write_csv, write_json
+from hw2.files import read_json, sha256, write_bytes, write_csv, write_json
 from hw2.networks import count_parameters
 from hw2.training import Fit, predict
 
@@ -124,6 +126,18 @@ def test_weights_are_known_by_their_content(project):
     assert (ledger.of_weights(copied), ledger.of_weights(stranger)) == ([run, smoke], [])
     run.folder.rename(run.folder.with_name(f".{run.folder.name}.1.tmp"))
     assert ledger.of_weights(copied) == [smoke]
+
+
+def test_predict_loads_what_is_delivered_once(project, monkeypatch):
+    load, loaded, answers = networks.load, [], []
+    monkeypatch.setattr(networks, "load", lambda path: loaded.append(path) or load(path))
+    for seed in (1, 2):
+        run = make(network=tiny_network(seed))
+        named = {"run": run.name, "sha256": sha256(run.weights)}
+        write_json(project / "runs/delivered.json", named)
+        answers += [hw2.predict(np.eye(28)) for _ in range(2)]
+    assert loaded == [run.weights] * 2
+    assert answers[0] == answers[1] != answers[2] == answers[3]
 
 
 def test_folders_of_killed_processes_go_when_nobody_holds_their_lock(project):
