@@ -43,13 +43,17 @@ def first_error(error: ValidationError) -> str:
 
 
 def program_output(*command: str, folder: Path) -> str:
-    """What a program prints, started in `folder`; `OSError` with the last line of its complaint where it fails."""
+    """What a program prints, started in `folder`; `OSError` in one line where it fails.
+
+    It does not see variables such as GIT_DIR, by which hooks and users name another repository.
+    """
+    own = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
     options = {"capture_output": True, "text": True, "timeout": 300, "check": True}
     try:
-        return subprocess.run(command, cwd=folder, **options).stdout.rstrip()
+        return subprocess.run(command, cwd=folder, env=own, **options).stdout.rstrip()
     except subprocess.SubprocessError as error:
         complaint = error.stderr.strip() if isinstance(error, subprocess.CalledProcessError) else ""
-        raise OSError((complaint or str(error)).splitlines()[-1]) from None
+        raise OSError(textwrap.shorten(complaint or str(error), 500)) from None
 
 
 def broken(path: Path | str, reason: str, remedy: str | None = None) -> InputError:

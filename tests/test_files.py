@@ -48,6 +48,13 @@ def test_a_link_is_followed_and_a_pipe_written_into(tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["folder", "link", "pipe"]
 
 
+def test_a_programs_complaint_is_told_whole(tmp_path):
+    # As git does: the reason comes first, then what to do.
+    script = "echo 'fatal: dubious ownership' >&2; echo >&2; echo ' trust it' >&2; exit 128"
+    with pytest.raises(OSError, match=r"^fatal: dubious ownership trust it$"):
+        files.program_output("sh", "-c", script, folder=tmp_path)
+
+
 def checkpoint(path, few):
     task = training.Task(few, few.split[0][:64], few.split[1][:10])
     training.fit(tiny_network(), training.Fit(1, 0.1, batch=64), task, seed=0, checkpoint=path)

@@ -1,7 +1,9 @@
 """The store: a run is there whole or not at all, numbers survive, nothing is written by who only reads."""
 
 import hashlib
+import os
 import re
+import shutil
 import subprocess
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
@@ -12,14 +14,14 @@ import torch
 from helpers import contents, tiny_network
 
 import hw2
-from hw2 import networks
+from hw2 import data, networks
 from hw2.data import PROJECT
 from hw2.errors import InputError
 from hw2.experiments import environment, ledger, store
 from hw2.experiments.recipes import StudentRecipe
 from hw2.experiments.run import HISTORY, cache
 from hw2.experiments.store import Store
-from hw2.files import read_json, sha256, write_bytes, write_csv, write_json
+from hw2.files import broken, read_json, sha256, write_bytes, write_csv, write_json
 from hw2.networks import count_parameters
 from hw2.training import Fit, predict
 
@@ -217,8 +219,17 @@ def test_a_delivered_network_of_no_profile_is_told(project, content):
 
 
 def git(*words, folder=PROJECT):
-    who = ["-c", "user.name=a", "-c", "user.email=a@b"]
-    return subprocess.run(["git", *who, *words], cwd=folder, capture_output=True, check=False).stdout
+    """Of the repository in `folder`, also where a hook runs the tests and sets GIT_DIR."""
+    command = ["git", "-c", "user.name=a", "-c", "user.email=a@b", *words]
+    own = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
+    return subprocess.run(command, cwd=folder, env=own, capture_output=True, check=False).stdout
+
+
+def committed(folder):
+    """A repository of what lies in `folder`; its commit."""
+    for words in (["init", "-q"], ["add", "."], ["commit", "-qm", "first"]):
+        git(*words, folder=folder)
+    return git("rev-parse", "HEAD", folder=folder).decode().strip()
 
 
 @pytest.mark.parametrize("name", ["hw2/inner/a.py", "hw2/new.py"])
@@ -228,10 +239,9 @@ def test_code_that_no_commit_has_trains_smoke_runs_only(project, monkeypatch, na
     monkeypatch.setattr(environment, "code", lambda: digest)
     environment.check_code("full")  # an unpacked archive has no commit to name
     assert environment.environment(CPU)["commit"] is None
-    for words in (["init", "-q"], ["add", "hw2"], ["commit", "-qm", "first"]):
-        git(*words, folder=project)
+    commit = committed(project)
     environment.check_code("full")
-    assert environment.environment(CPU)["commit"] == git("rev-parse", "HEAD", folder=project).decode().strip()
+    assert environment.environment(CPU)["commit"] == commit
     (project / name).write_text("x = 2\n")
     environment.check_code("smoke")
     with pytest.raises(InputError, match=f"hw2/ is not what HEAD has .*{name}"):
@@ -240,6 +250,70 @@ def test_code_that_no_commit_has_trains_smoke_runs_only(project, monkeypatch, na
         git(*words, folder=project)
     with pytest.raises(InputError, match="a file changed while this process ran"):
         environment.check_code("full")
+
+
+OTHERS = {"DIR": ".git", "WORK_TREE": ".", "INDEX_FILE": ".git/index", "OBJECT_DIRECTORY": ".git"}
+
+
+@pytest.mark.parametrize("names", [["DIR"], ["DIR", "WORK_TREE"], *([name] for name in OTHERS)])
+def test_variables_of_git_name_no_other_repository(project, monkeypatch, names):
+    write_bytes(project / "hw2/a.py", b"x = 1\n")
+    commit, other = committed(project), project / "other"
+    write_bytes(other / "hw2/a.py", b"x = 2\n")
+    committed(other)
+    monkeypatch.setattr(environment, "code", environment.code_digest)
+    for name in names:
+        monkeypatch.setenv(f"GIT_{name}", str(other / OTHERS[name]))
+    assert environment.commit() == commit
+    environment.check_code("full")
+    assert str(broken(project / "hw2/a.py", "cut off")).endswith("restore it with `git checkout`")
+
+
+#: each hides a change from `git status`, besides what .git/info/exclude names
+HIDING = [
+    ["config", "status.showUntrackedFiles", "no"],
+    ["update-index", "--skip-worktree", "hw2/a.py"],
+    ["update-index", "--assume-unchanged", "hw2/a.py"],
+]
+
+
+@pytest.mark.parametrize("changed", ["hw2/a.py", "hw2/new.py", "hw2/inner/ignored.py"])
+@pytest.mark.parametrize("hide", HIDING, ids=" ".join)
+def test_code_that_git_status_does_not_show_is_found(project, monkeypatch, hide, changed):
+    monkeypatch.setattr(environment, "code", environment.code_digest)
+    write_bytes(project / "hw2/a.py", b"x = 1\n")
+    committed(project)
+    git(*hide, folder=project)
+    (project / ".git/info/exclude").write_text("inner\n")
+    environment.check_code("full")
+    write_bytes(project / changed, b"x = 2\n")
+    with pytest.raises(InputError, match=f"hw2/ is not what HEAD has .{changed}"):
+        environment.check_code("full")
+
+
+def test_another_users_folder_has_a_commit_too(project, monkeypatch):
+    write_bytes(project / "hw2/a.py", b"x = 1\n")
+    commit, wrapper = committed(project), project / "bin/git"
+    script = f'#!/bin/sh\nGIT_TEST_ASSUME_DIFFERENT_OWNER=1 exec {shutil.which("git")} "$@"\n'
+    write_bytes(wrapper, script.encode())
+    wrapper.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{wrapper.parent}:{os.environ['PATH']}")
+    monkeypatch.setattr(environment, "code", environment.code_digest)
+    assert environment.commit() == commit
+    environment.check_code("full")
+
+
+def test_a_repository_above_the_project_is_not_its_own(project, monkeypatch):
+    write_bytes(project / "hw2/a.py", b"x = 1\n")
+    committed(project)
+    monkeypatch.setattr(data, "PROJECT", project / "copy")
+    write_bytes(project / "copy/hw2/a.py", b"x = 1\n")
+    environment.check_code("full")  # an unpacked archive
+    assert environment.commit() is None
+    (project / "copy/.git").mkdir()
+    with pytest.raises(InputError, match=r"fatal: not a git repository.*a run names the commit"):
+        environment.check_code("full")
+    assert environment.commit() is None
 
 
 FOLDERS = sorted(path.parent for path in PROJECT.glob("runs/*/*/recipe.json") if path.parent.name[0] != ".")

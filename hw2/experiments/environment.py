@@ -102,25 +102,56 @@ def lacks_bfloat16(device: torch.device) -> bool:
     return device.type == "cpu" and (lowered or not {"avx512_bf16", "amx_bf16", "bf16"} & set(_processor()[1]))
 
 
+def git(*words: str) -> str:
+    """What git says of the project; `OSError` with its reason where it fails.
+
+    The repository is the project's own `.git`, never one of a folder above it. Git does not ask
+    then who owns it: whoever runs this code trusts the folder already.
+    """
+    return program_output("git", f"--git-dir={data.PROJECT / '.git'}", *words, folder=data.PROJECT)
+
+
 def commit() -> str | None:
     """The commit that is checked out; None where the project is no repository."""
     try:
-        repository = (data.PROJECT / ".git").exists()  # the project's own, and no folder's above it
-        return program_output("git", "rev-parse", "HEAD", folder=data.PROJECT) if repository else None
+        return git("rev-parse", "--verify", "HEAD")
     except OSError:
         return None
 
 
+def sources() -> list[str]:
+    """The package's source files, sorted by their paths relative to the project."""
+    paths = (data.PROJECT / "hw2").rglob("*.py")
+    return sorted(path.relative_to(data.PROJECT).as_posix() for path in paths)
+
+
 def code_digest() -> str:
-    """SHA-256 over the package's source files, by their paths relative to it."""
-    digest, top = hashlib.sha256(), data.PROJECT / "hw2"
-    for name in sorted(path.relative_to(top).as_posix() for path in top.rglob("*.py")):
-        digest.update(name.encode() + b"\0" + (top / name).read_bytes())
+    """SHA-256 over the package's source files, by their paths relative to hw2/."""
+    digest = hashlib.sha256()
+    for name in sources():
+        content = (data.PROJECT / name).read_bytes()
+        digest.update(name.removeprefix("hw2/").encode() + b"\0" + content)
     return digest.hexdigest()
 
 
 #: `code_digest` as it was when it was first asked for: files may be edited while a process trains
 code = cache(code_digest)
+
+
+def uncommitted() -> list[str]:
+    """Source files whose bytes are not those of the commit that is checked out. Raises `OSError`.
+
+    The index and the ignore rules are not asked: they can hide a file from `git status`.
+    """
+    names = sources()
+    ids = git("hash-object", "--no-filters", "--", *names).splitlines()
+    here = dict(zip(names, ids, strict=True))
+    committed = {}
+    for line in git("ls-tree", "-r", "-z", "--full-tree", "HEAD", "hw2").split("\0"):
+        entry, _, name = line.partition("\t")
+        if name.endswith(".py"):
+            committed[name] = entry.split()[2]  # after mode and type
+    return sorted(name for name in here.keys() | committed if here.get(name) != committed.get(name))
 
 
 def check_code(profile: str) -> None:
@@ -131,11 +162,11 @@ def check_code(profile: str) -> None:
     if profile == "smoke" or not (data.PROJECT / ".git").exists():
         return
     try:
-        changed = program_output("git", "status", "--porcelain", "--", "hw2", folder=data.PROJECT).splitlines()
+        changed = uncommitted()
     except OSError as error:
-        raise InputError(f"git: {error}; a run names the commit that it is trained from") from None
+        raise InputError(f"{error}; a run names the commit that it is trained from") from None
     if changed or code_digest() != code():
-        change = changed[0][3:] if changed else "a file changed while this process ran"
+        change = changed[0] if changed else "a file changed while this process ran"
         raise InputError(f"hw2/ is not what HEAD has ({change}): commit it before training, or try it in profile smoke")
 
 
