@@ -1,11 +1,13 @@
 """Any picture in, class and probabilities out: the demo."""
 
+import io
 import os
 import warnings
+from typing import BinaryIO
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, PngImagePlugin, UnidentifiedImageError
 from torch import Tensor, nn
 
 from hw2.data import CLASSES
@@ -15,17 +17,25 @@ from hw2.training import exact_logits
 
 SIDE = 28  # pixels
 FAINT = 8  # of 255: a smaller range of brightness shows nothing
-Picture = str | os.PathLike | Image.Image | np.ndarray | Tensor
+Picture = str | os.PathLike | BinaryIO | Image.Image | np.ndarray | Tensor
+
+# Photo editors put megabytes of metadata into a PNG: Pillow's bound for the whole file is enough.
+PngImagePlugin.MAX_TEXT_CHUNK = PngImagePlugin.MAX_TEXT_MEMORY
 
 
 def read(picture: Picture) -> Tensor:
     """A picture of any size, colour or grey, as the data set shows its own: uint8 (28, 28), bright on black.
 
-    `picture`: a file's path, a PIL image, or an array (h, w), (h, w, channels) or (channels, h, w). It is fitted into
-    28 x 28 with its proportions kept, and inverted first where its border is bright. Raises `InputError` for what is no
+    `picture`: a file's path, an open binary file, a PIL image, or an array (h, w), (h, w, channels)
+    or (channels, h, w). It is turned as EXIF's orientation says, inverted where its border is
+    bright, and fitted into 28 x 28 with its proportions kept. Raises `InputError` for what is no
     picture or shows nothing.
     """
-    name = picture if isinstance(picture, str | os.PathLike) else f"this {type(picture).__name__}"
+    name = f"this {type(picture).__name__}"
+    if isinstance(picture, str | os.PathLike):
+        name = picture
+    elif isinstance(picture, io.IOBase):
+        name = getattr(picture, "name", name)
     # Pillow's readers, one a format, raise whatever they met.
     with reading(name, "picture", "give a PNG, JPEG or the like", Exception), warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -52,9 +62,13 @@ def _opened(picture: Picture) -> Image.Image:
             array = array.transpose(1, 2, 0)
         return Image.fromarray(_of_8_bits(array[..., 0] if array.shape[2:] == (1,) else array))
     if not isinstance(picture, Image.Image):
-        with Image.open(picture) as file:
-            return _opened(ImageOps.exif_transpose(file))
-    return Image.fromarray(_of_8_bits(np.asarray(picture))) if picture.mode[0] in "IF" else picture
+        try:
+            with Image.open(picture) as file:
+                return _opened(file)
+        except UnidentifiedImageError:  # whose text repeats the file's name
+            raise ValueError("of no format that Pillow knows") from None
+    upright = ImageOps.exif_transpose(picture)
+    return Image.fromarray(_of_8_bits(np.asarray(upright))) if upright.mode[0] in "IF" else upright
 
 
 def _of_8_bits(samples: np.ndarray) -> np.ndarray:

@@ -1,14 +1,18 @@
 """Pictures as people have them get the class of the plain one, and what shows nothing gets one line."""
 
+import io
+
+import IPython.display
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import ExifTags, Image, ImageOps, PngImagePlugin
 
 import hw2
 from hw2 import pictures, views
 from hw2.data import CLASSES
 from hw2.errors import InputError
+from hw2.report import nb04_summary
 
 BOOT, TROUSER = 9, 1
 
@@ -73,6 +77,76 @@ def test_a_cut_out_garment_is_seen_whatever_its_colour(grey, label):
         assert likeliest == CLASSES[label] and probability > 0.5
         assert sorted(found) == sorted(CLASSES) and sum(found.values()) == pytest.approx(1)
         assert sorted(found.values(), reverse=True) == list(found.values())
+
+
+#: the same photograph by other routes: a path -> what `read` takes
+ROUTES = {
+    "path": str,
+    "open file": lambda path: path.open("rb"),
+    "bytes": lambda path: io.BytesIO(path.read_bytes()),
+    "PIL": Image.open,
+    "converted": lambda path: Image.open(path).convert("LA"),
+    "turned before": lambda path: ImageOps.exif_transpose(Image.open(path)),
+}
+
+
+@pytest.fixture
+def photograph(grey, tmp_path):
+    """Makes a photograph as a telephone does: on its side, with an orientation that says so."""
+
+    def taken(label, kind, **more):
+        exif, path = Image.Exif(), tmp_path / f"photograph.{kind}"
+        exif[ExifTags.Base.Orientation] = 6
+        Image.fromarray(grey(label)).rotate(90, expand=True).save(path, exif=exif, **more)
+        return path
+
+    return taken
+
+
+@pytest.mark.parametrize("kind", ["png", "webp", "tiff"])
+@pytest.mark.parametrize("route", ROUTES.values(), ids=ROUTES)
+def test_a_photograph_is_turned_by_every_route(grey, photograph, kind, route):
+    lossless = {"lossless": True} if kind == "webp" else {}
+    path = photograph(BOOT, kind, **lossless)
+    assert pictures.read(route(path)).equal(pictures.read(grey(BOOT)))
+
+
+class Uploads:
+    """The upload button of notebook 04, and what it displays."""
+
+    def __init__(self, patch):
+        self.shown = []
+        patch.setattr(IPython.display, "display", lambda *shown: self.shown.append(shown))
+        nb04_summary.upload()
+        ((self.button, _),) = self.shown
+
+    def give(self, *paths):
+        """What is displayed once these files are uploaded in place of others."""
+        self.shown.clear()
+        files = [{"name": path.name, "content": memoryview(path.read_bytes())} for path in paths]
+        about = {"type": "image/png", "size": 1, "last_modified": 1}
+        self.button.set_state({"value": [file | about for file in files]})
+        return self.shown
+
+
+def test_an_uploaded_picture_is_shown_upright_with_its_classes(photograph, tmp_path, monkeypatch):
+    uploads, path = Uploads(monkeypatch), photograph(TROUSER, "png")
+    ((picture, classes),) = uploads.give(path)
+    assert list(classes) == list(hw2.predict(path))[:3]
+    assert next(iter(classes)) == CLASSES[TROUSER]
+    assert np.array_equal(picture, ImageOps.exif_transpose(Image.open(path)))
+    assert uploads.give() == []
+    (tmp_path / "notes.txt").write_text("no picture")
+    with pytest.raises(InputError, match=r"^notes\.txt: no readable picture") as error:
+        uploads.give(tmp_path / "notes.txt")  # which IPython shows in one line
+    assert "\n" not in str(error.value)
+
+
+def test_a_pngs_metadata_may_be_long(grey, tmp_path):
+    metadata, path = PngImagePlugin.PngInfo(), tmp_path / "edited.png"
+    metadata.add_itxt("XML:com.adobe.xmp", "<x>" * 2**20, zip=True)
+    Image.fromarray(grey(BOOT)).save(path, pnginfo=metadata)
+    assert pictures.read(path).equal(pictures.read(grey(BOOT)))
 
 
 GRADIENT = np.linspace(0, 250, 57).astype(np.uint8)

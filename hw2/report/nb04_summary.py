@@ -6,7 +6,7 @@ import textwrap
 import numpy as np
 import torch
 from matplotlib.figure import Figure
-from PIL import Image
+from PIL import Image, ImageOps
 from torch import Tensor
 
 import hw2
@@ -213,9 +213,12 @@ def upload() -> None:
 
     @shown.capture(clear_output=True)
     def predict(change: dict) -> None:
-        picture = Image.open(io.BytesIO(button.value[0].content))
-        probabilities = hw2.predict(picture)
-        display(picture, {name: f"{value:.1%}" for name, value in list(probabilities.items())[:3]})
+        for uploaded in button.value:  # none once the upload is cleared
+            file = io.BytesIO(uploaded.content)
+            file.name = uploaded.name  # for the line that tells of a file that is no picture
+            likeliest = list(hw2.predict(file).items())[:3]
+            picture = ImageOps.exif_transpose(Image.open(file))
+            display(picture, {name: f"{value:.1%}" for name, value in likeliest})
 
     button.observe(predict, "value")
     display(button, shown)
