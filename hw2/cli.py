@@ -17,16 +17,28 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
+
+
+def user_path(text: str) -> Path:
+    """`~` is the home folder, also in `--out=~/x`, which no shell expands."""
+    return Path(os.path.expanduser(text))
+
+
+def path_option(words: str):
+    return typer.Option(parser=user_path, help=words)
+
+
 Profile = Annotated[Optional[str], typer.Option(help="smoke or full; default: HW2_PROFILE, else what is delivered")]
 Device = Annotated[str, typer.Option(help="auto, cpu or cuda")]
-Out = Annotated[Optional[Path], typer.Option(help="where to write; default: the project's own place")]
-Weights = Annotated[Optional[Path], typer.Option(help="safetensors; default: the delivered network's")]
+Out = Annotated[Optional[Path], path_option("where to write; default: the project's own place")]
+Weights = Annotated[Optional[Path], path_option("safetensors; default: the delivered network's")]
+Root = Annotated[Optional[Path], path_option("where the data set is; default: HW2_DATA, or data/")]
 Name = Annotated[str, typer.Argument(help="a figure's name, as in figures/")]
 Replace = Annotated[bool, typer.Option("--replace", help="overwrite a run of another recipe; discard its checkpoints")]
 Storage = Annotated[Optional[str], typer.Option(help="the study's database URL; default: SQLite")]
 Check = Annotated[bool, typer.Option("--check", help="write nothing, name what is stale")]
-Submission = Annotated[Optional[Path], typer.Option(help="CSV; default: submission.csv")]
-Images = Annotated[list[Path], typer.Argument(help="pictures: PNG, JPEG and the like")]
+Submission = Annotated[Optional[Path], path_option("CSV; default: submission.csv")]
+Images = Annotated[list[Path], typer.Argument(parser=user_path, help="PNG, JPEG and the like")]
 Runs = Annotated[Optional[list[str]], typer.Argument(help="such as plain/full-s0; default: the chain")]
 Every = Annotated[bool, typer.Option("--all", help="every finished run in runs/, of all profiles there")]
 
@@ -44,7 +56,7 @@ def _network(weights: Path | None, profile: str | None):
 
 
 @app.command()
-def data(root: Annotated[Optional[Path], typer.Option(help="folder of the data set")] = None) -> None:
+def data(root: Root = None) -> None:
     """Find, check or fetch the data set; print where it is and its digests."""
     from hw2 import data as fashion
 
@@ -60,7 +72,7 @@ def train(
     profile: Profile = None,
     seed: Annotated[Optional[int], typer.Option(min=0, max=99, help="default: every seed of the profile")] = None,
     device: Device = "auto",
-    weights: Annotated[Optional[Path], typer.Option(help="teacher: the course's resnet-50.pth")] = None,
+    weights: Annotated[Optional[Path], path_option("teacher: the course's resnet-50.pth")] = None,
     jobs: Annotated[Optional[int], typer.Option(min=1, help="processes, only with `all`; default: one a core")] = None,
     estimate: Annotated[bool, typer.Option("--estimate", help="print the time that all takes, train nothing")] = False,
     show: Annotated[bool, typer.Option("--list", help="list the experiments and the question of each")] = False,

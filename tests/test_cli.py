@@ -5,6 +5,8 @@ import re
 import shutil
 import subprocess
 import sys
+from pathlib import Path
+from typing import get_type_hints
 
 import pytest
 import torch
@@ -20,6 +22,7 @@ from hw2.experiments.catalogue import Recipes
 from hw2.experiments.replay import Replayed
 from hw2.experiments.run import root
 from hw2.experiments.store import Store
+from hw2.report import write
 from hw2.tools import bench
 
 
@@ -179,6 +182,20 @@ def test_whoever_only_reads_leaves_every_byte_of_the_runs(walk_done, monkeypatch
     assert contents(root("smoke")) == before
     assert called("submit") == (0, ["out/submission.csv"])
     assert (tmp_path / "out/submission.csv").read_bytes() == (tmp_path / "s.csv").read_bytes()
+
+
+def test_a_tilde_is_the_home_folder_in_every_path(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    Image.linear_gradient("L").save(tmp_path / "a.png")
+    assert called("predict", "~/a.png")[1][0].startswith(f"{tmp_path}/a.png: ")
+    with pytest.raises(InputError, match=f"{tmp_path}/none: no such folder"):
+        called("data", "--root=~/none")
+    monkeypatch.setenv("HW2_OUT", "~no-such-user/x")  # which nobody can expand
+    assert write.output("full") == Path("~no-such-user/x")
+    for command in cli.app.registered_commands:
+        for name, kind in get_type_hints(command.callback, include_extras=True).items():
+            if "Path" in str(kind):
+                assert kind.__metadata__[0].parser == cli.user_path, (command.callback, name)
 
 
 def test_replay_fails_where_a_run_is_not_as_recorded(walk_done, monkeypatch):

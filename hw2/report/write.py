@@ -34,7 +34,7 @@ SOURCES = {
 
 def output(profile: str) -> Path:
     """Where report, figures and submission go: the profile's home, unless HW2_OUT names another folder."""
-    return Path(os.environ.get("HW2_OUT") or home(profile)).expanduser()
+    return Path(os.path.expanduser(os.environ.get("HW2_OUT") or home(profile)))
 
 
 def _provenance(source: Source) -> list[dict]:
