@@ -4,6 +4,7 @@ import hashlib
 import io
 import json
 import os
+import shutil
 import subprocess
 import textwrap
 import warnings
@@ -84,7 +85,8 @@ def reading(path: Path | str, content: str, remedy: str | None = None, errors=(O
 def write_bytes(path: Path, content: bytes | memoryview) -> None:
     """Written aside, then renamed: a reader sees the old content or the new one, also after a crash or an `OSError`.
 
-    A link is followed. What is no regular file, such as a device or a pipe, is written into.
+    A link is followed. What is no regular file, such as a device or a pipe, is written into. A file
+    that was there passes on its permissions; its owner and further hard links are not kept.
     """
     given, path = path, Path(os.path.realpath(path))
     if path.is_symlink() or (given.exists() and not given.is_file()):  # a loop of links, like a folder, is an `OSError`
@@ -94,6 +96,8 @@ def write_bytes(path: Path, content: bytes | memoryview) -> None:
     aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with aside.open("wb") as file:
+            if path.exists():
+                shutil.copymode(path, aside)
             file.write(content)
             file.flush()
             os.fsync(file.fileno())

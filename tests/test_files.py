@@ -48,6 +48,19 @@ def test_a_link_is_followed_and_a_pipe_written_into(tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["folder", "link", "pipe"]
 
 
+def test_permissions_are_the_umasks_or_those_of_the_file_that_was_there(tmp_path):
+    path, before = tmp_path / "a", os.umask(0o027)
+    try:
+        files.write_bytes(path, b"one")
+        assert path.stat().st_mode & 0o777 == 0o640
+        for mode in (0o600, 0o444, 0o775):
+            path.chmod(mode)
+            files.write_bytes(path, b"two")
+            assert path.stat().st_mode & 0o777 == mode
+    finally:
+        os.umask(before)
+
+
 def test_a_programs_complaint_is_told_whole(tmp_path):
     # As git does: the reason comes first, then what to do.
     script = "echo 'fatal: dubious ownership' >&2; echo >&2; echo ' trust it' >&2; exit 128"
