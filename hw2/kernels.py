@@ -1,4 +1,7 @@
-"""What runs in place of PyTorch's own functions where they were slow: the same to rounding, on the same parameters."""
+"""What runs in place of PyTorch's own functions where they were slow.
+
+The same to rounding, on the same parameters.
+"""
 
 import copy
 from contextlib import contextmanager
@@ -12,12 +15,14 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 class _TiledBatchNorm(torch.autograd.Function):
     """BatchNorm in training mode of a batch in channels_last, seen as rows (n * height, width * channels).
 
-    PyTorch's kernels go through the channels of one pixel at a time: several times slower on a CPU where their number
-    is no multiple of the vector length.
+    PyTorch's kernels go through the channels of one pixel at a time. On a CPU that is several times
+    slower where their number is no multiple of the vector length.
     """
 
     @staticmethod
-    def forward(ctx, x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> tuple[Tensor, Tensor, Tensor]:
+    def forward(
+        ctx, x: Tensor, weight: Tensor, bias: Tensor, eps: float
+    ) -> tuple[Tensor, Tensor, Tensor]:
         width, channels = x.shape[3], x.shape[1]
         rows = _rows(x)
         means, variances = torch.ops.aten.batch_norm_update_stats(rows, None, None, 0.0)
@@ -64,7 +69,7 @@ def _tile(width: int, *values: Tensor) -> Tensor:
 
 
 class TiledBatchNorm2d(nn.BatchNorm2d):
-    """PyTorch's, trained faster on a CPU where the channels are no multiple of 16: the same to rounding."""
+    """PyTorch's to rounding, trained faster on a CPU where channels are no multiple of 16."""
 
     def forward(self, x: Tensor) -> Tensor:
         slow = x.shape[1] % 16 and x.device.type == "cpu" and x.dtype == torch.float32
@@ -81,7 +86,7 @@ class TiledBatchNorm2d(nn.BatchNorm2d):
 
 @contextmanager
 def tiled(network: nn.Module):
-    """While the block runs, the network's BatchNorm layers are `TiledBatchNorm2d`: torch.nn's in all but speed."""
+    """While the block runs, the network's BatchNorm layers are `TiledBatchNorm2d`."""
     norms = [module for module in network.modules() if type(module) is nn.BatchNorm2d]
     for norm in norms:
         norm.__class__ = TiledBatchNorm2d
@@ -93,9 +98,10 @@ def tiled(network: nn.Module):
 
 
 def quick(network: nn.Module) -> nn.Module:
-    """A copy for evaluation, in channels_last, whose BatchNorm layers are folded into the convolutions before them.
+    """A copy for evaluation, its BatchNorm layers folded into the convolutions before them.
 
-    The same function to rounding (Jacob et al. 2018, section 3.2). Each convolution is registered just before its norm.
+    In channels_last; the same function to rounding (Jacob et al. 2018, section 3.2). Each
+    convolution is registered just before its norm.
     """
     copied = copy.deepcopy(network).eval()
     for parent in list(copied.modules()):

@@ -1,13 +1,14 @@
 """The one training loop, and evaluation.
 
-The same arguments on the same machine with the same number of threads give the same weights, resumed or in one go.
+The same arguments on the same machine with the same number of threads give the same weights,
+resumed or in one go.
 """
 
 import copy
 import io
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Literal
@@ -18,21 +19,23 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from hw2 import views
-from hw2.data import FashionMNIST, permutation
+from hw2.data import permutation
 from hw2.errors import Bar, InputError, end_if_asked
 from hw2.files import check_fields, reading, write_bytes
 from hw2.kernels import quick, tiled
+from hw2.views import Task
 
 STEPS_KEPT = 20  # losses of the first steps, for replay
 NEAR = 1e-3  # the two largest logits of an image: closer than rounding should decide
-FORBID = {"extra": "forbid"}  # of pydantic, which reads recipe files: no field that is not there
-#: (logits (n, 10), labels (n,), rows (n,), view) -> loss, a scalar. `rows` are places in the file of 60,000.
+FORBID = {"extra": "forbid"}  # of pydantic, which reads recipes: no field that is not there
+#: (logits (n, 10), labels (n,), rows (n,), view) -> loss, a scalar. `rows` are places in the file
+#: of 60,000 training images.
 Objective = Callable[[Tensor, Tensor, Tensor, int], Tensor]
 
 
 @dataclass(frozen=True)
 class Fit:
-    """The numbers of one training: SGD with Nesterov momentum, one cycle of the learning rate (`learning_rate`)."""
+    """The numbers of one training: SGD with Nesterov momentum and one cycle of `learning_rate`."""
 
     epochs: Annotated[int, Field(ge=0, le=10_000)]  # 0: nothing is trained
     lr: Annotated[float, Field(ge=0, le=10)]
@@ -48,21 +51,8 @@ class Fit:
         check_fields(self)
 
 
-@dataclass(frozen=True)
-class Task:
-    """Rows of the training file to train and validate on. Epochs cycle through `views`; 0: a new view every epoch."""
-
-    data: FashionMNIST
-    train: Tensor
-    validation: Tensor
-    pad: int = 2
-    views: int = 0
-    view_seed: int = 0
-
-    @property
-    def held_out(self) -> tuple[Tensor, Tensor]:
-        """Validation images, uint8 (n, 28, 28), and their labels (n,)."""
-        return self.data.train_images[self.validation], self.data.train_labels[self.validation]
+def nothing(*arguments) -> None:
+    """What is done where an option is not given."""
 
 
 @dataclass(frozen=True)
@@ -70,11 +60,11 @@ class Options:
     """What only some trainings need. `after_epoch` may end training by an exception of its own."""
 
     label: str = "training"
-    before_epoch: Callable[[int], object] = lambda epoch: None  # epochs from 0
-    after_backward: Callable[[], object] = lambda: None  # before each step of the optimizer
-    after_epoch: Callable[[int, float], object] = lambda done, accuracy: None  # epochs done, validation accuracy
+    before_epoch: Callable[[int], object] = nothing  # epochs from 0
+    after_backward: Callable[[], object] = nothing  # before each step of the optimizer
+    after_epoch: Callable[[int, float], object] = nothing  # epochs done, validation accuracy
     channels_last: bool = True
-    first_steps: int | None = None  # ends training after so many, without validation or checkpoint
+    first_steps: int | None = None  # ends training after so many, without validation
     environment: dict = field(default_factory=dict)  # kept in the history and in the checkpoint
 
 
@@ -84,19 +74,21 @@ class History:
 
     epochs: list[dict] = field(default_factory=list)  # rows of history.csv
     steps: list[dict] = field(default_factory=list)  # rows of steps.csv
-    environment: dict = field(default_factory=dict)  # at the first step
-    resumed: list[dict] = field(default_factory=list)  # others that went on: epochs done by then, environment
+    machines: list[dict] = field(default_factory=list)  # each environment, from which epoch on
     earlier: float = 0.0  # seconds that interrupted processes spent
     earlier_processor: float = 0.0  # seconds of the processor that they spent
 
-    def went_on(self, done: int, environment: dict) -> None:
-        """Note that training goes on after `done` epochs in this environment, where that is another one."""
-        if environment != (self.resumed[-1]["environment"] if self.resumed else self.environment):
-            self.resumed.append({"epochs_done": done, "environment": environment})
+    def goes_on(self, done: int, environment: dict) -> None:
+        """Note the environment that trains after `done` epochs, if it is another than before."""
+        if not self.machines or environment != self.machines[-1]["environment"]:
+            self.machines.append({"epochs_done": done, "environment": environment})
 
 
 def learning_rate(fit: Fit, step: int, steps: int) -> float:
-    """One cycle (Smith 2018) of `steps` steps: linear to `fit.lr`, then a half cosine back to 0. `step` from 0."""
+    """One cycle of `steps` steps (Smith 2018): linear to `fit.lr`, then a half cosine back to 0.
+
+    `step` counts from 0.
+    """
     rise = fit.warmup * steps
     if step + 1 < rise:
         return fit.lr * (step + 1) / rise
@@ -108,79 +100,67 @@ def cross_entropy(logits: Tensor, labels: Tensor, rows: Tensor, view: int) -> Te
     return functional.cross_entropy(logits, labels)
 
 
-class _Training:
-    """A training under way: what a checkpoint holds of it, and its next epoch."""
+def shuffled(rows: Tensor, seed: int, epoch: int) -> Tensor:
+    """The rows in an order that is a pure function of (seed, epoch)."""
+    return rows[torch.from_numpy(permutation(len(rows), "shuffle", seed, epoch))]
 
-    def __init__(self, network: nn.Module, numbers: Fit, task: Task, seed: int, objective, options: Options, device):
-        self.network, self.numbers, self.task, self.seed = network, numbers, task, seed
-        self.objective, self.options = objective, options
-        self.layout = torch.channels_last if options.channels_last else torch.contiguous_format
-        network.to(device, memory_format=self.layout)
-        settings = {"lr": numbers.lr, "momentum": numbers.momentum, "weight_decay": numbers.weight_decay}
-        self.optimizer = torch.optim.SGD(network.parameters(), nesterov=numbers.momentum > 0, fused=True, **settings)
-        self.images, self.labels = task.data.train_images.to(device), task.data.train_labels.to(device)
-        self.per_epoch = math.ceil(len(task.train) / numbers.batch)
-        self.history, self.done = History(environment=options.environment), 0
-        self.words = f"{options.label}, seed {seed}, {numbers}, {len(task.train)} images"
-        self.started, self.processor = time.monotonic(), time.process_time()
 
-    def load(self, path: Path) -> None:
+def sgd(network: nn.Module, numbers: Fit) -> torch.optim.SGD:
+    return torch.optim.SGD(
+        network.parameters(),
+        lr=numbers.lr,
+        momentum=numbers.momentum,
+        weight_decay=numbers.weight_decay,
+        nesterov=numbers.momentum > 0,
+        fused=True,
+    )
+
+
+@dataclass
+class Checkpoint:
+    """A training's state after an epoch, in a file from which it resumes."""
+
+    path: Path | None  # None: none is kept
+    words: str  # of which training it is
+    network: nn.Module
+    optimizer: torch.optim.Optimizer
+    history: History
+    started: float = field(default_factory=time.monotonic)
+    processor: float = field(default_factory=time.process_time)
+
+    def load(self) -> None:
+        """Take the file's state where there is one; `InputError` where it is another training's."""
+        if self.path is None or not self.path.is_file():
+            return
+        device = next(self.network.parameters()).device
+        content = f"checkpoint of {self.words}"
         # torch raises whatever its unpickler or the shapes met.
-        with reading(path, f"checkpoint of {self.words}", "delete it to begin again", Exception):
-            state = torch.load(path, map_location=self.images.device, weights_only=True)
+        with reading(self.path, content, "delete it to begin again", Exception):
+            state = torch.load(self.path, map_location=device, weights_only=True)
             if state["words"] != self.words:
                 raise ValueError(f"it is of {state['words']}")
             self.network.load_state_dict(state["network"])
             self.optimizer.load_state_dict(state["optimizer"])
-            self.history, self.done = History(**state["history"]), state["done"]
-            if self.done < self.numbers.epochs:
-                self.history.went_on(self.done, self.options.environment)
+            vars(self.history).update(state["history"])
 
-    def save(self, path: Path) -> None:
-        earlier = self.history.earlier + time.monotonic() - self.started
-        processor = self.history.earlier_processor + time.process_time() - self.processor
-        history = vars(self.history) | {"earlier": earlier, "earlier_processor": processor}
-        state = {"done": self.done, "words": self.words, "history": history}
-        state |= {"network": self.network.state_dict(), "optimizer": self.optimizer.state_dict()}
-        content = io.BytesIO()  # into a file torch.save raises whatever its C++ meets on a full disk
+    def save(self) -> None:
+        if self.path is None:
+            return
+        seconds = time.monotonic() - self.started
+        processor = time.process_time() - self.processor
+        history = vars(self.history) | {
+            "earlier": self.history.earlier + seconds,
+            "earlier_processor": self.history.earlier_processor + processor,
+        }
+        state = {
+            "words": self.words,
+            "history": history,
+            "network": self.network.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+        }
+        content = io.BytesIO()  # torch.save into a file tells of a full disk by its own C++ errors
         torch.save(state, content)
-        write_bytes(path, content.getbuffer())
-
-    def steps(self) -> Iterator[int]:
-        """Train an epoch, and add its row to the history. Yields each step's number, counted from the first epoch."""
-        numbers, task, epoch = self.numbers, self.task, self.done
-        view = epoch % task.views if task.views else epoch
-        images = views.cut(self.images, view, task.pad, task.view_seed)
-        order = task.train[torch.from_numpy(permutation(len(task.train), "shuffle", self.seed, epoch))]
-        device = self.images.device
-        autocast = torch.autocast(device.type, torch.bfloat16, enabled=numbers.precision == "bfloat16")
-        self.network.train()
-        total, lr = torch.zeros((), device=device, dtype=torch.float64), 0.0
-        for step, rows in enumerate(order.to(device).split(numbers.batch), start=epoch * self.per_epoch):
-            lr = self.optimizer.param_groups[0]["lr"] = learning_rate(numbers, step, numbers.epochs * self.per_epoch)
-            self.optimizer.zero_grad(set_to_none=True)
-            with autocast:
-                logits = self.network(views.normalise(images[rows]).contiguous(memory_format=self.layout))
-            loss = self.objective(logits.float(), self.labels[rows], rows, view)
-            loss.backward()
-            self.options.after_backward()
-            self.optimizer.step()
-            total += loss.detach() * len(rows)
-            if step < STEPS_KEPT:
-                self.history.steps.append({"step": step, "loss": loss.item()})
-            yield step
-        self.done = epoch + 1
-        self.history.epochs.append({"epoch": epoch + 1, "lr": lr, "train_loss": total.item() / len(order)})
-
-    def validate(self) -> float:
-        """Add to the history's last row what the network does on the validation images; its accuracy."""
-        rows, last = self.task.validation, self.history.epochs[-1]
-        val_loss, correct = validate(self.network, self.images[rows], self.labels[rows])
-        last |= {"val_loss": val_loss, "val_accuracy": correct / len(rows)}
-        if not math.isfinite(last["train_loss"] + val_loss):
-            problem = f"{self.options.label}: the loss is not finite in epoch {self.done}"
-            raise InputError(f"{problem}; lower lr ({self.numbers.lr}) or reg")
-        return last["val_accuracy"]
+        write_bytes(self.path, content.getbuffer())
 
 
 def fit(
@@ -194,59 +174,107 @@ def fit(
     device: torch.device | None = None,
     checkpoint: Path | None = None,
 ) -> tuple[nn.Module, History]:
-    """Train `network`; validate after every epoch.
+    """Train `network`, in place; validate after every epoch.
 
-    Returns `network`, trained in place, on the CPU and in evaluation mode, and the history. With `checkpoint`, training
-    resumes from the last finished epoch in that file. Raises `InputError` where the loss is not finite, `Ended` after
-    an epoch in which SIGTERM came (`errors.ending_at_an_epoch`).
+    Returns it, on the CPU and in evaluation mode, and the history. Training resumes from the last
+    finished epoch in `checkpoint`. Raises `InputError` where the loss is not finite, `Ended` after
+    an epoch in which SIGTERM came.
     """
-    options, device = options or Options(), device or torch.device("cpu")
-    if device.type == "cuda":
-        torch.backends.cudnn.allow_tf32 = False  # float32 means float32: on by default for convolutions
-    training = _Training(network, numbers, task, seed, objective, options, device)
-    if checkpoint and checkpoint.is_file():
-        training.load(checkpoint)
-    total, done = numbers.epochs * training.per_epoch, training.done * training.per_epoch
-    bar = Bar(total=total, initial=done, desc=options.label, unit="step", mininterval=2)
-    with bar, tiled(network):
-        while training.done < numbers.epochs:
+    options = options or Options()
+    device = device or torch.device("cpu")
+    layout = torch.channels_last if options.channels_last else torch.contiguous_format
+    network.to(device, memory_format=layout)
+    words = f"{options.label}, seed {seed}, {numbers}, {len(task.train)} images"
+    state = Checkpoint(checkpoint, words, network, sgd(network, numbers), History())
+    state.load()
+    optimizer, history = state.optimizer, state.history
+    images, labels = task.data.train_images.to(device), task.data.train_labels.to(device)
+    per_epoch = math.ceil(len(task.train) / numbers.batch)
+    steps = numbers.epochs * per_epoch
+    with _bar(options.label, len(history.epochs) * per_epoch, steps) as bar, tiled(network):
+        for epoch in range(len(history.epochs), numbers.epochs):
             end_if_asked(options.label)
-            options.before_epoch(training.done)
-            for step in training.steps():
+            history.goes_on(epoch, options.environment)
+            options.before_epoch(epoch)
+            network.train()
+            shown = views.cut(images, task.view(epoch), task.pad, task.view_seed)
+            losses = torch.zeros((), device=device, dtype=torch.float64)
+            batches = shuffled(task.train, seed, epoch).to(device).split(numbers.batch)
+            for step, rows in enumerate(batches, start=epoch * per_epoch):
+                lr = learning_rate(numbers, step, steps)
+                optimizer.param_groups[0]["lr"] = lr
+                optimizer.zero_grad(set_to_none=True)
+                with _precision(numbers, device):
+                    logits = network(views.normalise(shown[rows]).contiguous(memory_format=layout))
+                loss = objective(logits.float(), labels[rows], rows, task.view(epoch))
+                loss.backward()
+                options.after_backward()
+                optimizer.step()
+                losses += loss.detach() * len(rows)
+                if step < STEPS_KEPT:
+                    history.steps.append({"step": step, "loss": loss.item()})
                 bar.update()
                 if options.first_steps == step + 1:
-                    return network, training.history
-            accuracy = training.validate()
-            bar.set_postfix(val_accuracy=f"{accuracy:.4f}")
-            if checkpoint:
-                training.save(checkpoint)
-            options.after_epoch(training.done, accuracy)
-    return network.cpu().eval(), training.history
+                    return network, history
+            row = {"epoch": epoch + 1, "lr": lr, "train_loss": losses.item() / len(task.train)}
+            row |= _validated(network, images[task.validation], labels[task.validation])
+            history.epochs.append(_finite(row, options.label, numbers))
+            state.save()
+            bar.set_postfix(val_accuracy=f"{row['val_accuracy']:.4f}")
+            options.after_epoch(epoch + 1, row["val_accuracy"])
+    return network.cpu().eval(), history
+
+
+def _bar(label: str, done: int, steps: int) -> Bar:
+    return Bar(initial=done, total=steps, desc=label, unit="step", mininterval=2)
+
+
+def _precision(numbers: Fit, device: torch.device) -> torch.autocast:
+    """What the forward pass computes in. float32 means float32, on CUDA too."""
+    torch.backends.cudnn.allow_tf32 = False
+    reduced = numbers.precision == "bfloat16"
+    return torch.autocast(device.type, torch.bfloat16, enabled=reduced)
+
+
+def _validated(network: nn.Module, images: Tensor, labels: Tensor) -> dict:
+    """Loss and accuracy on the validation images, for a row of the history."""
+    loss, correct = validate(network, images, labels)
+    return {"val_loss": loss, "val_accuracy": correct / len(labels)}
+
+
+def _finite(row: dict, label: str, numbers: Fit) -> dict:
+    """The row of the history; `InputError` where training diverged."""
+    if math.isfinite(row["train_loss"] + row["val_loss"]):
+        return row
+    problem = f"the loss is not finite in epoch {row['epoch']}"
+    raise InputError(f"{label}: {problem}; lower lr ({numbers.lr}) or reg")
 
 
 @torch.no_grad()
 def logits_of(network: nn.Module, images: Tensor, batch: int = 100) -> Tensor:
-    """Logits (n, 10) of uint8 images (n, 28, 28) in evaluation mode, on the network's device and of its type."""
-    fast, dtype = quick(network), next(network.parameters()).dtype
+    """Logits (n, 10) of uint8 images (n, 28, 28), in evaluation mode, of the network's type."""
+    fast = quick(network)
+    dtype = next(network.parameters()).dtype
     return torch.cat([fast(views.normalise(part).to(dtype)) for part in images.split(batch)])
 
 
 def exact_logits(network: nn.Module, images: Tensor) -> Tensor:
-    """`logits_of` in float64, for what must not hang on rounding: float32 differs between machines by about 1e-5."""
+    """`logits_of` in float64: those of float32 differ between machines by about 1e-5."""
     return logits_of(copy.deepcopy(network).double(), images)
 
 
 def margins(logits: Tensor) -> Tensor:
-    """By how much each image's largest logit exceeds its second: (n, classes) to (n,), at least 0."""
+    """By how much each image's largest logit exceeds its second: (n, classes) to (n,)."""
     first, second = logits.topk(2).values.unbind(1)
     return first - second
 
 
 @torch.no_grad()
 def validate(network: nn.Module, images: Tensor, labels: Tensor) -> tuple[float, int]:
-    """Mean cross-entropy and count of correct predictions, of the network itself: neither folded nor copied.
+    """Mean cross-entropy and count of correct predictions; leaves evaluation mode on.
 
-    uint8 images (n, 28, 28), labels (n,). Near ties are settled as in `predict`. Leaves evaluation mode on.
+    uint8 images (n, 28, 28), labels (n,). The logits are those of the network itself, its BatchNorm
+    layers not folded. Near ties are settled as in `predict`.
     """
     network.eval()
     logits = torch.cat([network(views.normalise(part)) for part in images.split(100)])
@@ -255,7 +283,7 @@ def validate(network: nn.Module, images: Tensor, labels: Tensor) -> tuple[float,
 
 
 def predict(network: nn.Module, images: Tensor) -> Tensor:
-    """Classes (n,) of uint8 images (n, 28, 28) that do not hang on rounding. `InputError` where a logit overflows."""
+    """Classes (n,) that do not hang on rounding; `InputError` where a logit overflows."""
     logits = logits_of(network, images)
     if not torch.isfinite(logits).all():
         raise InputError("the network's logits overflow: no training leaves such weights")
@@ -263,7 +291,7 @@ def predict(network: nn.Module, images: Tensor) -> Tensor:
 
 
 def _settled(network: nn.Module, images: Tensor, logits: Tensor) -> Tensor:
-    """The logits' classes. Where the two largest lie within `NEAR` of each other, float64 decides."""
+    """The logits' classes; where the two largest lie within `NEAR`, float64 decides."""
     classes = logits.argmax(1)
     near = (margins(logits) < NEAR).nonzero().flatten()
     if len(near):

@@ -62,7 +62,9 @@ def test_interrupted_training_resumes_to_the_same_bits_and_history(few, tmp_path
     resumed, continued = run(network=tiny_network(5), checkpoint=checkpoint, environment=second)
     assert same_bits(whole, resumed)
     assert (continued.epochs, continued.steps) == (history.epochs, history.steps)
-    assert continued.environment == first  # what was there at the first step
+    assert continued.machines == [
+        {"epochs_done": 0, "environment": first}, {"epochs_done": 1, "environment": second}
+    ]  # fmt: skip
     assert continued.earlier > 0 and continued.earlier_processor > 0 == history.earlier
     assert [path.name for path in checkpoint.parent.iterdir()] == ["training.pt"]
 
