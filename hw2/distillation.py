@@ -1,4 +1,4 @@
-"""Vanilla knowledge distillation (Hinton, Vinyals & Dean 2015) and the cache of soft targets."""
+"""Knowledge distillation (Hinton, Vinyals & Dean 2015) and the cache of soft targets."""
 
 import math
 from numbers import Real
@@ -10,9 +10,13 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from hw2 import views
-from hw2.errors import Bar, InputError, Named, end_if_asked
+from hw2.errors import Bar, InputError, choose, end_if_asked
 from hw2.files import read_array, write_array
 from hw2.training import Objective, logits_of
+
+#: which of the teacher's logits are learnt from: those for the view that the student sees; for the
+#: image as it is (a control); or their mean over all views (test-time augmentation of the teacher)
+TARGETS = ("same view", "identity", "mean")
 
 
 def soft_targets(logits: Tensor, temperature: float) -> Tensor:
@@ -20,42 +24,53 @@ def soft_targets(logits: Tensor, temperature: float) -> Tensor:
     return functional.softmax(logits / temperature, dim=1)
 
 
-def kl(student: Tensor, teacher: Tensor, labels: Tensor, temperature: float) -> Tensor:
-    """T^2 * KL(softmax(teacher / T) || softmax(student / T)): summed over classes, averaged over the batch.
+def kl(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
+    """T^2 * KL(softmax(teacher / T) || softmax(student / T)), a scalar, of logits (n, 10).
 
-    Logits are (n, 10); `labels` are not used. T^2 keeps the gradient's size as the temperature grows (Hinton et al.
-    2015, section 2.1).
+    Summed over classes, averaged over the batch. T^2 keeps the gradient's size as the temperature
+    grows (Hinton et al. 2015, section 2.1).
     """
-    logs = [functional.log_softmax(logits / temperature, dim=1) for logits in (student, teacher)]
-    return temperature**2 * functional.kl_div(*logs, reduction="batchmean", log_target=True)
+    log_student = functional.log_softmax(student / temperature, dim=1)
+    log_teacher = functional.log_softmax(teacher / temperature, dim=1)
+    divergence = functional.kl_div(log_student, log_teacher, reduction="batchmean", log_target=True)
+    return temperature**2 * divergence
 
 
-def kl_mean(student: Tensor, teacher: Tensor, labels: Tensor, temperature: float) -> Tensor:
-    """`kl` with PyTorch's default reduction, which divides by the classes as well: a common bug, kept as a control."""
-    return kl(student, teacher, labels, temperature) / student.shape[1]
+def kl_mean(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
+    """`kl` with PyTorch's default reduction, which divides by the classes as well.
+
+    A common bug, kept as a control.
+    """
+    return kl(student, teacher, temperature) / student.shape[1]
 
 
-#: name in a recipe -> (student, teacher, labels, temperature) -> the soft part of the loss, a scalar
-SOFT_LOSSES = Named("loss", {"kl": kl, "kl_mean": kl_mean})
-TARGETS = Named("targets", dict.fromkeys(("same view", "identity", "mean")))
+#: name in a recipe -> (student, teacher, temperature) -> the soft part of the loss, a scalar
+SOFT_LOSSES = {"kl": kl, "kl_mean": kl_mean}
 
 
 def kd_loss(
-    student: Tensor, teacher: Tensor, labels: Tensor, temperature: float, alpha: float, loss: str = "kl"
+    student: Tensor,
+    teacher: Tensor,
+    labels: Tensor,
+    temperature: float,
+    alpha: float,
+    loss: str = "kl",
 ) -> Tensor:
-    """(1 - alpha) * CE(student, labels) + alpha * `SOFT_LOSSES[loss]`, a scalar. Logits are (n, 10), labels (n,)."""
+    """(1 - alpha) * CE(student, labels) + alpha * `SOFT_LOSSES[loss]`, a scalar.
+
+    Logits are (n, 10), labels (n,).
+    """
     hard = functional.cross_entropy(student, labels)
-    return (1 - alpha) * hard + alpha * SOFT_LOSSES[loss](student, teacher, labels, temperature)
+    soft = SOFT_LOSSES[loss](student, teacher, temperature)
+    return (1 - alpha) * hard + alpha * soft
 
 
 def cached_objective(
     cache: Tensor, temperature: float, alpha: float, loss: str = "kl", targets: str = "same view"
 ) -> Objective:
-    """The loss that looks a batch's teacher logits up in `cache`, (views, 60000, 10), by view and row.
+    """The loss that looks up a batch's teacher logits in `cache`, (views, 60000, 10).
 
-    `targets`: the logits for the view that the student sees (`same view`); for the image as it is (`identity`, a
-    control); or their mean over all views, in float32 (`mean`: test-time augmentation of the teacher). `InputError`
-    for values that `check` refuses.
+    `targets` is one of `TARGETS`. `InputError` for values that `check` refuses.
     """
     check(temperature, alpha, loss, targets)
     if targets == "mean":
@@ -69,12 +84,18 @@ def cached_objective(
 
 
 def build_cache(
-    teacher: nn.Module, images: Tensor, rows: Tensor, view_count: int, pad: int, view_seed: int, folder: Path
+    teacher: nn.Module,
+    images: Tensor,
+    rows: Tensor,
+    view_count: int,
+    pad: int,
+    view_seed: int,
+    folder: Path,
 ) -> np.ndarray:
     """Logits of `teacher` for every view, float16 (views, n, 10), in the images' own order.
 
-    Images that are not in `rows` get NaN, which no training survives unnoticed. An interrupted build goes on with the
-    views that `folder` lacks.
+    Images that are not in `rows` get NaN, which no training survives unnoticed. An interrupted
+    build goes on with the views that `folder` lacks.
     """
     paths = [folder / f"view-{index}.npy" for index in range(view_count)]
     with Bar(paths, desc="soft targets of the teacher", unit="view") as bar:
@@ -82,23 +103,29 @@ def build_cache(
             if path.is_file():
                 continue
             end_if_asked("soft targets")
+            shown = views.cut(images, index, pad, view_seed)
+            logits = logits_of(teacher, shown[rows], batch=256)
             targets = np.full((len(images), 10), np.nan, np.float16)
-            logits = logits_of(teacher, views.cut(images, index, pad, view_seed)[rows], batch=256)
             targets[rows.cpu().numpy()] = logits.cpu().numpy()
             write_array(path, targets)
     shape = (len(images), 10)
-    return np.stack([read_array(path, np.float16, shape, "delete it to compute it again") for path in paths])
+    remedy = "delete it to compute it again"
+    return np.stack([read_array(path, np.float16, shape, remedy) for path in paths])
 
 
 def read_cache(path: Path) -> Tensor:
-    """The soft targets of a teacher run: float16 (views, 60000, 10), mapped into memory and read as they are used."""
-    return torch.from_numpy(read_array(path, np.float16, (None, None, 10), "train the teacher again"))
+    """The soft targets of a teacher run, float16 (views, 60000, 10), mapped into memory."""
+    remedy = "train the teacher again"
+    return torch.from_numpy(read_array(path, np.float16, (None, None, 10), remedy))
 
 
 def check(temperature: float, alpha: float, loss: str, targets: str) -> None:
     """`InputError` for a value that `cached_objective` cannot take."""
     if not isinstance(temperature, Real) or not 0 < temperature < math.inf:
-        raise InputError(f"temperature {temperature!r}: expected a number above 0; 2 to 8 is usual")
+        expected = "expected a number above 0; 2 to 8 is usual"
+        raise InputError(f"temperature {temperature!r}: {expected}")
     if not isinstance(alpha, Real) or not 0 <= alpha <= 1:
-        raise InputError(f"alpha {alpha!r}: expected the weight of the KL term, a number from 0 to 1")
-    _ = SOFT_LOSSES[loss], TARGETS[targets]  # an `InputError` for another name
+        expected = "expected the weight of the KL term, a number from 0 to 1"
+        raise InputError(f"alpha {alpha!r}: {expected}")
+    choose("loss", SOFT_LOSSES, loss)
+    choose("targets", dict.fromkeys(TARGETS), targets)
