@@ -28,25 +28,36 @@ def path_option(words: str):
     return typer.Option(parser=user_path, help=words)
 
 
-Profile = Annotated[Optional[str], typer.Option(help="smoke or full; default: HW2_PROFILE, else what is delivered")]
+Profile = Annotated[
+    Optional[str], typer.Option(help="smoke or full; default: HW2_PROFILE, else what is delivered")
+]
 Device = Annotated[str, typer.Option(help="auto, cpu or cuda")]
 Out = Annotated[Optional[Path], path_option("where to write; default: the project's own place")]
 Weights = Annotated[Optional[Path], path_option("safetensors; default: the delivered network's")]
 Root = Annotated[Optional[Path], path_option("where the data set is; default: HW2_DATA, or data/")]
 Name = Annotated[str, typer.Argument(help="a figure's name, as in figures/")]
-Replace = Annotated[bool, typer.Option("--replace", help="overwrite a run of another recipe; discard its checkpoints")]
+Replace = Annotated[
+    bool,
+    typer.Option("--replace", help="overwrite a run of another recipe; discard its checkpoints"),
+]
 Storage = Annotated[Optional[str], typer.Option(help="the study's database URL; default: SQLite")]
 Check = Annotated[bool, typer.Option("--check", help="write nothing, name what is stale")]
 Submission = Annotated[Optional[Path], path_option("CSV; default: submission.csv")]
 Images = Annotated[list[Path], typer.Argument(parser=user_path, help="PNG, JPEG and the like")]
-Runs = Annotated[Optional[list[str]], typer.Argument(help="such as plain/full-s0; default: the chain")]
-Every = Annotated[bool, typer.Option("--all", help="every finished run in runs/, of all profiles there")]
 
 
 def _store(profile: str | None):
     from hw2.experiments.store import Store
 
     return Store(profile)
+
+
+def refuse(what: str, **options) -> None:
+    """`InputError` for an option that this call cannot honour."""
+    for name, value in options.items():
+        if value not in (None, ""):
+            option = f"--{name}" if name != "name" else repr(value)
+            raise InputError(f"{what} takes no {option}; leave it out")
 
 
 def _network(weights: Path | None, profile: str | None):
@@ -68,74 +79,98 @@ def data(root: Root = None) -> None:
 
 @app.command()
 def train(
-    name: Annotated[str, typer.Argument(help="an experiment, a group of them, or all; --list shows them")] = "",
+    name: Annotated[
+        str, typer.Argument(help="an experiment, a group of them, or all; --list shows them")
+    ] = "",
     profile: Profile = None,
-    seed: Annotated[Optional[int], typer.Option(min=0, max=99, help="default: every seed of the profile")] = None,
+    seed: Annotated[
+        Optional[int], typer.Option(min=0, max=99, help="default: every seed of the profile")
+    ] = None,
     device: Device = "auto",
     weights: Annotated[Optional[Path], path_option("teacher: the course's resnet-50.pth")] = None,
-    jobs: Annotated[Optional[int], typer.Option(min=1, help="processes, only with `all`; default: one a core")] = None,
-    estimate: Annotated[bool, typer.Option("--estimate", help="print the time that all takes, train nothing")] = False,
-    show: Annotated[bool, typer.Option("--list", help="list the experiments and the question of each")] = False,
+    jobs: Annotated[
+        Optional[int], typer.Option(min=1, help="processes, only with `all`; default: one a core")
+    ] = None,
+    estimate: Annotated[
+        bool, typer.Option("--estimate", help="print the time that this took before, train nothing")
+    ] = False,
+    show: Annotated[
+        bool, typer.Option("--list", help="list the experiments and the question of each")
+    ] = False,
     replace: Replace = False,
-    yes: Annotated[bool, typer.Option("--yes", help="skip the question of `teacher --weights`")] = False,
+    yes: Annotated[
+        bool, typer.Option("--yes", help="skip the question of `teacher --weights`")
+    ] = False,
 ) -> None:
     """Train experiments and what they need, or load them where finished runs are there. Evaluates no test image."""
     from hw2.errors import ending_at_an_epoch
-    from hw2.experiments import environment, plan, store, train, walk
+    from hw2.experiments import catalogue, environment, obtain, plan, walk
 
     runs = _store(profile)
     environment.pick_device(device)
-    if show or estimate:
-        print(runs.listing() if show else plan.estimate(runs.profile))
+    if show:
+        refuse("--list", name=name, seed=seed, weights=weights, jobs=jobs)
+        print(catalogue.listing(runs.profile))
         return
-    if weights and name != "teacher":
-        raise InputError(f"--weights: `hw2 train {name}` takes none")
+    todo = walk.members(name or ("all" if estimate else name), seed, runs.profile)
+    if estimate:
+        refuse("--estimate", weights=weights, jobs=jobs)
+        print(plan.estimate(todo, runs.profile))
+        return
+    if name == "all":
+        refuse("`hw2 train all`", seed=seed, weights=weights)
+    else:
+        refuse(f"`hw2 train {name}`", jobs=jobs)
+    if name != "teacher":
+        refuse(f"`hw2 train {name}`", weights=weights)
     if weights and not yes and runs.every():
-        typer.echo(plan.estimate(runs.profile))
-        typer.confirm("Runs that learn from the old teacher become stale, as many of these hours. Go on?", abort=True)
+        typer.echo(plan.estimate(walk.members("all", None, runs.profile), runs.profile))
+        typer.confirm("Runs that learn from the old teacher become stale. Go on?", abort=True)
+    failures = {}
     with ending_at_an_epoch():
         if name == "all":
-            todo = plan.tasks(runs)
             failures = walk.train_all(runs.profile, jobs, device, replace)
-        else:
-            numbers = {row: runs.seeds(row) if seed is None else [seed] for row in runs.members(name)}
-            todo = [(row, number) for row in numbers for number in numbers[row]]
-            failures, options = {}, {"profile": runs.profile, "device": device, "weights": weights}
-            for task in todo:
-                if not walk.possible([task], runs.profile, failures):
-                    continue
-                # What fails among several does not end the others; a run alone is told as any bad input.
-                with walk.collecting(task, failures) if len(todo) > 1 else nullcontext():
-                    print(train.obtain(*task, replace=replace or bool(weights), **options), flush=True)
-            store.complete_sums(runs.profile)
+        for task in todo if name != "all" else []:
+            if not walk.possible([task], runs.profile, failures):
+                continue
+            # What fails among several does not end the others; a run alone is told as any bad input.
+            with walk.collecting(task, failures) if len(todo) > 1 else nullcontext():
+                again = replace or bool(weights)
+                options = {"profile": runs.profile, "device": device, "weights": weights}
+                print(obtain.obtain(*task, replace=again, **options), flush=True)
     if failures:
         print(walk.summary(todo, runs.profile, failures), file=sys.stderr)
         raise typer.Exit(1)
 
 
 @app.command()
-def tune(profile: Profile = None, device: Device = "auto", storage: Storage = None, replace: Replace = False) -> None:
+def tune(
+    profile: Profile = None,
+    device: Device = "auto",
+    storage: Storage = None,
+    replace: Replace = False,
+) -> None:
     """Search temperature and alpha on the validation split; several processes or machines may share a study."""
     from hw2.errors import ending_at_an_epoch
-    from hw2.experiments import environment, search, store, train
+    from hw2.experiments import environment, obtain, search
 
-    chosen, torch_device = _store(profile).profile, environment.pick_device(device)
+    chosen = _store(profile).profile
     if storage is not None:
         search.database(storage)  # one that cannot be used is told before anything trains
-    with ending_at_an_epoch(), environment.threads(1 if torch_device.type == "cpu" else os.cpu_count()):
-        train.obtain("teacher", profile=chosen, device=device)
+    one = environment.pick_device(device).type == "cpu"
+    with ending_at_an_epoch(), environment.threads(1 if one else environment.cores()):
+        obtain.obtain("teacher", profile=chosen, device=device)
         search.obtain_trials(chosen, device, storage, replace)
-        store.complete_sums(chosen)
-    temperature, alpha = store.Store(chosen).setting("best")
+    temperature, alpha = _store(chosen).setting("best")
     print(f"T = {temperature:g}, alpha = {alpha:g} has the highest mean validation accuracy")
 
 
 @app.command()
 def deliver(profile: Profile = None) -> None:
     """Name the delivered network; read the test set once for each recipe of the chain."""
-    from hw2.experiments import walk
+    from hw2.experiments.deliver import deliver
 
-    print(walk.deliver(_store(profile).profile))
+    print(deliver(_store(profile).profile))
 
 
 @app.command()
@@ -168,10 +203,15 @@ def grade(weights: Weights = None, submission: Submission = None, profile: Profi
 
     store = _store(profile)
     folder = write.output(store.profile)
-    weights, submission = weights or store.delivered.weights, submission or folder / "submission.csv"
+    weights, submission = (
+        weights or store.delivered.weights,
+        submission or folder / "submission.csv",
+    )
     lines = grading.grade(weights, submission, folder / "report.md", data.fashion_mnist())
     print(grading.text(lines))
-    raise typer.Exit(grading.failed(lines) and store.profile != "smoke")  # smoke networks know little
+    raise typer.Exit(
+        grading.failed(lines) and store.profile != "smoke"
+    )  # smoke networks know little
 
 
 @app.command()
@@ -200,20 +240,6 @@ def predict(images: Images, weights: Weights = None, profile: Profile = None) ->
             print(f"hw2: {error}", file=sys.stderr)
             status = 2
     raise typer.Exit(status)
-
-
-@app.command()
-def replay(runs: Runs = None, every: Every = False, device: Device = "auto", profile: Profile = None) -> None:
-    """Train the first steps of runs again and evaluate their weights: are they as recorded?"""
-    from hw2.experiments import environment, replay
-
-    store, torch_device, results = _store(profile), environment.pick_device(device), []
-    selected = replay.every(store) if every else replay.named(runs, store) if runs else replay.chain(store)
-    for result in replay.all_of(selected, torch_device):
-        results.append(result)
-        print(result, flush=True)
-    print(replay.summary(results))
-    raise typer.Exit(any(result.problems for result in results))
 
 
 @app.command()

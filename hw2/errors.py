@@ -31,6 +31,13 @@ class Named(dict):
         raise InputError(f"{self.kind} {name!r}: expected one of {', '.join(self)}")
 
 
+def choose(kind: str, known: dict, name: object):
+    """What is known by that name; `InputError` for another name."""
+    if name not in known:
+        raise InputError(f"{kind} {name!r}: expected one of {', '.join(known)}")
+    return known[name]
+
+
 class Ended(Exception):
     """Training was asked to end (SIGTERM) and did so after an epoch. The exit status is 143."""
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from hw2 import views
 from hw2.assignment import WIDTHS
-from hw2.errors import InputError
+from hw2.errors import InputError, choose
 from hw2.networks import ResNet14
 
 
@@ -52,6 +52,12 @@ def check_ratio(value: float, widths: tuple[int, ...] = WIDTHS) -> None:
 def narrowed(widths: tuple[int, ...], ratio: float) -> tuple[int, ...]:
     """What the pruner leaves of so many channels."""
     return tuple(int(width * (1 - ratio)) for width in widths)
+
+
+def importance(name: str) -> tp.importance.Importance:
+    """By what channels are chosen: `norm`, the L2 norms of groups, or `random`, by torch's numbers."""
+    known = {"norm": tp.importance.GroupMagnitudeImportance(p=2), "random": tp.importance.RandomImportance()}
+    return choose("importance", known, name)
 
 
 @torch.enable_grad()

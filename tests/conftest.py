@@ -3,16 +3,18 @@
 import shutil
 import threading
 
+import checks
 import pytest
 import torch
 from filelock import FileLock
 from helpers import tiny_network
+from replaying import Replayed, summary
 from tqdm import tqdm
 
 from hw2 import data as source
 from hw2 import networks
 from hw2.errors import InputError
-from hw2.experiments import check, profiles, walk
+from hw2.experiments import deliver, profiles, walk
 from hw2.experiments.store import Store, delivered_profile
 from hw2.training import Fit
 
@@ -24,26 +26,57 @@ def pytest_sessionstart(session):
     """A tree that lacks a run is told at once, and not by every test that needs it."""
     if not hasattr(session.config, "workerinput"):
         try:
-            lines = check.missing(Store(delivered_profile()))
+            lines = checks.missing(Store(delivered_profile()))
         except InputError as error:
             lines = [str(error)]
         if lines:
             pytest.exit("\n".join(lines), returncode=2)
 
 
+def pytest_terminal_summary(terminalreporter):
+    """What came of all replays, in a line."""
+    results = [
+        Replayed(*value)
+        for reports in terminalreporter.stats.values()
+        for report in reports
+        for name, value in getattr(report, "user_properties", ())
+        if name == "replay" and report.when == "call"
+    ]
+    if results:
+        terminalreporter.write_line(summary(results))
+
+
 FIT = Fit(epochs=1, lr=0.05, batch=64)
 PRUNING = {"sparse": FIT, "reg": 1e-2, "fit": FIT, "recalibration": 32}
+STUDY = PRUNING | {"images": 32}
 SHRUNKEN = {
     "common": {"images": 64, "validation": 32, "views": 2},
     "teacher": {"fit": FIT},
     "student": {"fit": FIT},
+    "short": {"fit": FIT},
+    "continued": {"fit": FIT},
+    "choices": {"fit": FIT},
     "finalist": {"fit": FIT},
-    "tuning": {"fit": FIT, "images": 32, "temperatures": (2.0, 4.0), "alphas": (0.9,), "seeds": (0, 1)},
+    "tuning": {
+        "fit": FIT,
+        "images": 32,
+        "temperatures": (2.0, 4.0),
+        "alphas": (0.0, 0.9),
+        "seeds": (0, 1),
+    },
     "compressed": PRUNING | {"fit": Fit(epochs=2, lr=0.05, batch=64)},
     "study": {"fit": FIT, "images": 32},
-    "study pruning": PRUNING | {"images": 32},
-    "frontier": PRUNING | {"images": 32},
-    "seeds": {"first": (0,), "walk": (0,), "choices": (0,), "search": (0, 1), "arms": (2,), "frontier": (0,)},
+    "ablation": STUDY,
+    "unsparse": STUDY | {"sparse": Fit(epochs=0, lr=0.05), "fit": Fit(epochs=2, lr=0.05, batch=64)},
+    "frontier": STUDY,
+    "seeds": {
+        "first": (0,),
+        "chain": (0,),
+        "choices": (0,),
+        "search": (0, 1),
+        "studies": (2,),
+        "frontier": (0,),
+    },
 }
 
 
@@ -55,7 +88,11 @@ def data():
 def first(data):
     """The first 576 training images, of which 128 are for validation, and 100 test images."""
     part = source.FashionMNIST(
-        data.folder, data.train_images[:576], data.train_labels[:576], data.test_images[:100], data.test_labels[:100]
+        data.folder,
+        data.train_images[:576],
+        data.train_labels[:576],
+        data.test_images[:100],
+        data.test_labels[:100],
     )
     vars(part)["split"] = torch.arange(448), torch.arange(448, 576)
     return part
@@ -93,7 +130,7 @@ def walked(few, tmp_path_factory, worker_id):
         patched(patch, folder, few)
         if not folder.is_dir():
             walk.train_all("smoke", jobs=1)
-            walk.deliver("smoke")
+            deliver.deliver("smoke")
     return folder
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from hw2.data import PROJECT
-from hw2.experiments import catalogue, recipes
+from hw2.experiments import compose, recipes
 from hw2.experiments.store import Store
 from hw2.files import read_json
 
@@ -24,7 +24,7 @@ def expected(name):
     """The recipe of a folder under runs/, with the settings that its profile's committed search chose."""
     stage, _, run = name.partition("/")
     if stage == "tuning":
-        return Store(run).tuning()
+        return Store(run).tuning
     profile, _, seed = run.rpartition("-s")
     return Store(profile).recipe(stage, int(seed))
 
@@ -33,11 +33,15 @@ def expected(name):
 def test_the_code_builds_the_recipe_that_was_trained(name, no_training):
     recipe, recorded = expected(name), read_json(RUNS / name / "recipe.json")
     assert recipe.digest == recorded["digest"] == DIGESTS[name]
-    assert recipe == catalogue.read(recorded)  # which refuses a field that was given up, at any value but its default
+    assert recipe == compose.read(
+        recorded
+    )  # which refuses a field that was given up, at any value but its default
     built = json.loads(json.dumps(recipes.written(recipe)))
     shared = recorded.keys() & built.keys()
     assert {field: built[field] for field in shared} == {field: recorded[field] for field in shared}
 
 
 def test_every_run_has_its_row_and_every_row_its_run():
-    assert {path.parent.relative_to(RUNS).as_posix() for path in RUNS.rglob("recipe.json")} == DIGESTS.keys()
+    assert {
+        path.parent.relative_to(RUNS).as_posix() for path in RUNS.rglob("recipe.json")
+    } == DIGESTS.keys()

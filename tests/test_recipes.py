@@ -3,16 +3,18 @@
 import json
 import math
 import re
+import shutil
 from dataclasses import fields, replace
 
 import pytest
 
 from hw2.assignment import NARROW
+from hw2.data import PROJECT
 from hw2.errors import InputError
-from hw2.experiments import catalogue, plan, recipes
-from hw2.experiments.catalogue import EXPERIMENTS, Recipes
+from hw2.experiments import catalogue, compose, plan, recipes
 from hw2.experiments.profiles import PROFILES
 from hw2.experiments.recipes import CompressedRecipe, StudentRecipe
+from hw2.files import read_json, write_json
 from hw2.training import Fit
 
 FIT = Fit(epochs=1, lr=0.1)
@@ -20,17 +22,19 @@ ONE, OTHER = "1" * 64, "2" * 64  # digests
 COMPRESSED = CompressedRecipe(
     stage="compressed", seed=0, fit=FIT, sparse=FIT, teacher=ONE, parent=ONE, reg=0.1, ratio=0.29
 )
-ROWS = [(profile, name) for profile in PROFILES for name in Recipes(profile).names()]
+ROWS = [(profile, name) for profile in PROFILES for name in catalogue.names(profile)]
 
 
-def made(name, profile, seed=0):
-    return Recipes(profile).recipe(name, seed)
+def made(name, profile, seed=None):
+    known = catalogue.seeds(name, profile) or (0,)
+    return compose.recipe(name, known[0] if seed is None else seed, profile, compose.NOTHING)
 
 
 def test_the_digest_changes_with_every_field():
     words = {
         "loss": "kl_mean", "targets": "mean", "stage": "x", "teacher": OTHER, "parent": OTHER, "widths": NARROW,
         "images": 7, "validation": 7, "ratio": 0.3, "precision": "bfloat16", "momentum": 0.5,
+        "importance": "random",
     }  # fmt: skip
 
     def other(name, value):
@@ -38,7 +42,10 @@ def test_the_digest_changes_with_every_field():
             return replace(value, epochs=value.epochs + 5)
         return words[name] if name in words else value + (1 if isinstance(value, int) else 0.5)
 
-    changed = [replace(COMPRESSED, **{f.name: other(f.name, getattr(COMPRESSED, f.name))}) for f in fields(COMPRESSED)]
+    changed = [
+        replace(COMPRESSED, **{f.name: other(f.name, getattr(COMPRESSED, f.name))})
+        for f in fields(COMPRESSED)
+    ]
     changed += [replace(COMPRESSED, fit=replace(FIT, **{f.name: other(f.name, getattr(FIT, f.name))}))
                 for f in fields(FIT)]  # fmt: skip
     digests = {recipe.digest for recipe in [COMPRESSED, *changed]}
@@ -59,6 +66,7 @@ REFUSED = {
     "images": (0, 55_001, 2.5),
     "validation": (0, 5001),
     "recalibration": (0, 60_000),
+    "importance": ("hessian", None),
     "pad": (-1, 15, 1.0),
     "views": (-1, 1001),
     "view_seed": (-1,),
@@ -78,9 +86,14 @@ REFUSED_FIT = {
 }
 
 
-@pytest.mark.parametrize(("field", "value"), [(name, value) for name, values in REFUSED.items() for value in values])
+@pytest.mark.parametrize(
+    ("field", "value"), [(name, value) for name, values in REFUSED.items() for value in values]
+)
 def test_a_recipe_does_not_take_values_out_of_range(field, value):
-    with pytest.raises(InputError, match=re.escape(f"{field} {value!r}: expected") if field != "widths" else "widths"):
+    with pytest.raises(
+        InputError,
+        match=re.escape(f"{field} {value!r}: expected") if field != "widths" else "widths",
+    ):
         replace(COMPRESSED, **{field: value})
 
 
@@ -91,14 +104,21 @@ def test_a_training_does_not_take_values_out_of_range(field, value):
     with pytest.raises(InputError, match=re.escape(f"{field} {value!r}: expected")):
         replace(FIT, **{field: value})
     with pytest.raises(InputError, match=rf"^{field} "):
-        catalogue.changed(made("distilled", "full"), {f"fit.{field}": value})
+        compose.changed(made("distilled", "full"), {f"fit.{field}": value})
 
 
 def test_every_field_is_held_against_its_range_and_the_bounds_are_taken():
     assert REFUSED.keys() >= {f.name for f in fields(COMPRESSED)} - {"sparse"}
     assert REFUSED_FIT.keys() == {f.name for f in fields(FIT)}
-    assert replace(COMPRESSED, ratio=0.0, alpha=0.0, temperature=1e-3, seed=99, pad=0, images=55_000).alpha == 0
-    assert replace(FIT, epochs=0, lr=0, warmup=1, momentum=0) == Fit(0, 0.0, warmup=1.0, momentum=0.0)
+    assert (
+        replace(
+            COMPRESSED, ratio=0.0, alpha=0.0, temperature=1e-3, seed=99, pad=0, images=55_000
+        ).alpha
+        == 0
+    )
+    assert replace(FIT, epochs=0, lr=0, warmup=1, momentum=0) == Fit(
+        0, 0.0, warmup=1.0, momentum=0.0
+    )
 
 
 @pytest.mark.parametrize(
@@ -109,16 +129,23 @@ def test_every_field_is_held_against_its_range_and_the_bounds_are_taken():
 )  # fmt: skip
 def test_fields_that_do_not_go_together_are_told(change, told):
     with pytest.raises(InputError, match=told):
-        catalogue.changed(COMPRESSED, change)
-    assert catalogue.changed(COMPRESSED, {"views": 0, "targets": "mean"}).views == 0
+        compose.changed(COMPRESSED, change)
+    assert compose.changed(COMPRESSED, {"views": 0, "targets": "mean"}).views == 0
 
 
 @pytest.mark.parametrize(
-    "change", [{"temperatures": ()}, {"temperatures": (0.0,)}, {"alphas": (2.0,)}, {"seeds": (1, 1)}, {"seeds": (-1,)}]
+    "change",
+    [
+        {"temperatures": ()},
+        {"temperatures": (0.0,)},
+        {"alphas": (2.0,)},
+        {"seeds": (1, 1)},
+        {"seeds": (-1,)},
+    ],
 )
 def test_a_search_takes_settings_in_range_and_each_once(change):
     with pytest.raises(InputError, match=r"expected|at least 1"):
-        replace(Recipes("full").tuning(), **change)
+        replace(compose.tuning("full", compose.NOTHING), **change)
 
 
 def test_a_field_that_was_given_up_is_taken_at_its_default_alone():
@@ -126,7 +153,11 @@ def test_a_field_that_was_given_up_is_taken_at_its_default_alone():
     recorded = recipes.written(earlier) | {"iterations": 1, "growing": False}
     assert recipes.read(CompressedRecipe, recorded) == earlier != COMPRESSED
     assert recipes.read(CompressedRecipe, recipes.written(COMPRESSED)) == COMPRESSED
-    for name, value in (("iterations", 2), ("growing", True), ("fit", recorded["fit"] | {"ema": 0.5})):
+    for name, value in (
+        ("iterations", 2),
+        ("growing", True),
+        ("fit", recorded["fit"] | {"ema": 0.5}),
+    ):
         with pytest.raises(InputError, match=f"no recipe .*{name.replace('fit', 'ema')}"):
             recipes.read(CompressedRecipe, recorded | {name: value})
 
@@ -145,7 +176,10 @@ NO_RECIPE = [(RECORDED | {name: value}, r"^no recipe \(.+\)$") for name, value i
 )]  # fmt: skip
 NO_RECIPE += [({key: value for key, value in RECORDED.items() if key != name}, rf"^no recipe \(.*{name}")
               for name in ("images", "temperature", "fit")]  # fmt: skip
-NO_RECIPE += [(RECORDED | wrong, "its digest is not that of its numbers") for wrong in ({"digest": "x"}, {"images": 1})]
+NO_RECIPE += [
+    (RECORDED | wrong, "its digest is not that of its numbers")
+    for wrong in ({"digest": "x"}, {"images": 1})
+]
 
 
 @pytest.mark.parametrize(("recorded", "told"), NO_RECIPE, ids=range(len(NO_RECIPE)))
@@ -154,7 +188,9 @@ def test_a_recipe_that_is_none_is_told(recorded, told):
         recipes.read(CompressedRecipe, recorded)
 
 
-@pytest.mark.parametrize(("name", "value"), [("images", 0), ("reg", -1.0), ("widths", (1, 2, 3)), ("widths", (0,) * 4)])
+@pytest.mark.parametrize(
+    ("name", "value"), [("images", 0), ("reg", -1.0), ("widths", (1, 2, 3)), ("widths", (0,) * 4)]
+)
 def test_numbers_that_nothing_can_be_made_with_are_told_whatever_the_digest(name, value):
     content = recipes.written(COMPRESSED) | {name: value}
     with pytest.raises(InputError, match="no recipe"):
@@ -163,55 +199,95 @@ def test_numbers_that_nothing_can_be_made_with_are_told_whatever_the_digest(name
 
 @pytest.mark.parametrize(("profile", "name"), ROWS)
 def test_a_rows_recipe_is_what_the_row_says(profile, name):
-    row, recipe = EXPERIMENTS[name], made(name, profile)
-    assert isinstance(recipe, row.kind) and recipe.stage == name
+    row, recipe = catalogue.row(name, profile), made(name, profile)
+    assert recipe.stage == name
+    assert (type(recipe).__name__.removeprefix("Earlier") == "TeacherRecipe") == (name == "teacher")
+    assert isinstance(recipe, CompressedRecipe) == (row.ratio is not None)
     if isinstance(recipe, StudentRecipe):
-        assert recipe.teacher == (made(row.teacher, profile).digest if row.teacher else None)
-        assert (recipe.alpha == 0) == (row.teacher is None) and recipe.widths == row.widths
+        assert (recipe.teacher is None) == (row.teacher is None) == (recipe.alpha == 0)
+        assert recipe.widths == row.widths
+    if row.teacher:
+        assert recipe.teacher == made(*taught_by(name, profile, recipe.seed)).digest
     if row.parent:
-        assert recipe.parent == made(row.parent, profile).digest and recipe.ratio == row.ratio
-    for field, value in row.change:
-        assert recipes.asdict(recipe)[field] == value if "." not in field else getattr(recipe.fit, field[4:]) == value
+        assert recipe.parent == made(row.parent, profile, recipe.seed).digest
+        assert getattr(recipe, "ratio", None) == row.ratio
+    for field, value in row.change.items():
+        assert recipes.asdict(recipe)[field] == value
     # Soft targets exist for the teacher's views only.
     if getattr(recipe, "targets", "") == "same view":
         assert recipe.views == made("teacher", profile).views
 
 
+def taught_by(name, profile, seed):
+    teacher, number = catalogue.teacher(name, seed, profile)
+    assert number == seed or seed not in catalogue.seeds(teacher, profile)
+    return teacher, profile, number
+
+
+def test_a_student_that_teaches_is_of_the_learners_seed_where_there_is_one():
+    assert catalogue.teacher("better_teacher", 20, "long") == ("distilled", 10)
+    assert catalogue.teacher("better_teacher", 11, "long") == ("distilled", 11)
+
+
 @pytest.mark.parametrize("profile", PROFILES)
 def test_no_two_rows_of_a_profile_are_one_recipe(profile):
-    arms = Recipes(profile).names("arms")
-    assert len({replace(made(name, profile), stage="x", seed=seed).digest for name in arms for seed in (0, 1)}) == (
-        2 * len(arms)
-    )
+    arms = catalogue.names(profile, "arms")
+    assert len(
+        {
+            replace(made(name, profile), stage="x", seed=seed).digest
+            for name in arms
+            for seed in (0, 1)
+        }
+    ) == (2 * len(arms))
 
 
 def test_smoke_makes_every_row_short():
-    for name in EXPERIMENTS:
+    for name in catalogue.EXPERIMENTS:
         recipe = made(name, "smoke")
         assert recipe.images <= 600 and recipe.views <= 2, name
-        assert recipe.fit.epochs <= 5 and getattr(recipe, "sparse", Fit(0, 0)).epochs <= 1, name
+        assert sum(fit.epochs for fit in recipe.fits) <= 3, name
 
 
 @pytest.mark.parametrize("profile", PROFILES)
 def test_controls_see_as_many_images_as_what_they_are_held_against(profile):
     def images(name):
-        recipe = made(name, profile)
-        own = recipe.images * (recipe.fit.epochs + getattr(recipe, "sparse", Fit(0, 0)).epochs)
-        return own + (images(EXPERIMENTS[name].parent) if EXPERIMENTS[name].parent else 0)
+        recipe, parent = made(name, profile), catalogue.row(name, profile).parent
+        own = recipe.images * sum(fit.epochs for fit in recipe.fits)
+        return own + (images(parent) if parent else 0)
 
     assert images("scratch") == images("unpruned") == images("compressed")
     assert images("plain") == images("distilled")
-    assert len({images(name) for name in Recipes(profile).names("ablation")}) == 1
-    assert len({images(name) for name in Recipes(profile).names("arms")}) == 1
+    if "narrow" in catalogue.rows(profile):
+        assert images("narrow") == images("narrow_plain") == images("plain")
+    for group in ("arms", "ablation", "frontier", "finalists"):
+        assert len({images(name) for name in catalogue.names(profile, group)}) == 1, group
+
+
+def test_each_control_of_the_long_chain_differs_from_it_in_one_thing():
+    def fields(name):
+        return recipes.asdict(made(name, "long")) | {"stage": "", "parent": ""}
+
+    def differ(name, other):
+        return {key for key, value in fields(name).items() if fields(other).get(key) != value}
+
+    assert differ("distilled", "narrow") == {"widths"}
+    assert differ("unpruned", "scratch") == {"widths"}
+    soft = {"teacher", "temperature", "alpha", "targets"}
+    assert differ("plain", "distilled") == differ("narrow_plain", "narrow") == soft
+    for arm in catalogue.names("long", "arms")[2:]:
+        assert len(differ(arm, "vanilla")) == 1, arm
+    for arm in ("pruned_at_random", "weak_reg", "strong_reg"):
+        assert len(differ(arm, "pruned")) == 1, arm
+    assert differ("pruned_directly", "pruned") == {"sparse", "fit"}
 
 
 @pytest.mark.parametrize(
     ("call", "told"),
     [(lambda: made("unplain", "full"), "experiment 'unplain': expected"),
      (lambda: made("plain", "huge"), "profile 'huge': expected one of smoke, full"),
-     (lambda: catalogue.changed(made("plain", "full"), {"fit.rate": 1}), r"plain takes no fit\.rate"),
-     (lambda: catalogue.changed(made("plain", "full"), {"images": 2.5}), r"images 2\.5: expected a valid integer"),
-     (lambda: catalogue.read({}), "experiment 'None'")],
+     (lambda: compose.changed(made("plain", "full"), {"fit.rate": 1}), r"plain takes no fit\.rate"),
+     (lambda: compose.changed(made("plain", "full"), {"images": 2.5}), r"images 2\.5: expected a valid integer"),
+     (lambda: compose.read({}), "experiment None")],
 )  # fmt: skip
 def test_unknown_names_are_told(call, told):
     with pytest.raises(InputError, match=told):
@@ -219,21 +295,38 @@ def test_unknown_names_are_told(call, told):
 
 
 def test_a_whole_number_stands_for_a_fraction_also_in_the_digest():
-    own = catalogue.changed(made("distilled", "full"), {"temperature": 3, "fit.lr": 1})
-    assert catalogue.read(json.loads(json.dumps(recipes.written(own)))) == own
+    own = compose.changed(made("distilled", "full"), {"temperature": 3, "fit.lr": 1})
+    assert compose.read(json.loads(json.dumps(recipes.written(own)))) == own
 
 
 @pytest.mark.parametrize("profile", PROFILES)
 def test_a_walk_trains_nothing_before_what_it_needs(profile):
-    tasks = plan.tasks(Recipes(profile))
-    assert len(tasks) == len(set(tasks)) == 1 + sum(len(Recipes(profile).seeds(n)) for n in Recipes(profile).names())
-    for place, (name, seed) in enumerate(tasks):
-        assert set(plan.needs(name, seed, Recipes(profile))) <= set(tasks[:place]), name
+    tasks = plan.tasks(profile)
+    runs = sum(len(catalogue.seeds(name, profile)) for name in catalogue.names(profile))
+    assert len(tasks) == len(set(tasks)) == 1 + runs
+    for place, task in enumerate(tasks):
+        assert set(plan.needs(task, profile)) <= set(tasks[:place]), task
 
 
-def test_the_estimate_adds_up_and_counts_the_search():
-    head, *groups, total = plan.estimate("full").splitlines()
-    hours = {line.split()[0]: float(line.split()[-2]) for line in groups}
-    assert "full" in head and hours.keys() == {"chain", "search", "finalists", "arms", "ablation", "frontier"}
-    assert sum(hours.values()) == pytest.approx(float(total.split()[-2]), abs=0.5)
-    assert hours["chain"] > hours["search"] > 0
+def test_the_walk_of_a_chain_goes_seed_by_seed():
+    chain = [
+        seed for name, seed in plan.tasks("long") if name in ("distilled", "compressed", "scratch")
+    ]
+    assert chain == sorted(chain)
+
+
+def test_an_estimate_adds_up_what_committed_runs_of_the_same_rows_took(project):
+    def lines(profile):
+        return plan.estimate(plan.tasks(profile), profile).splitlines()
+
+    unknown = "time unknown: no such run was committed"
+    assert lines("smoke")[-1] == f"in all       {len(plan.tasks('smoke'))} runs: {unknown}"
+    folder = project / "runs/plain/full-s0"
+    for path in (folder, project / "runs/plain/full-s1"):
+        shutil.copytree(PROJECT / "runs/plain/full-s0", path)
+    write_json(folder / "metrics.json", read_json(folder / "metrics.json") | {"wall_s": 7200})
+    told = plan.estimate([("plain", 0), ("plain", 1), ("teacher", 0)], "full").splitlines()
+    assert (
+        told[-1]
+        == "in all        3 runs: 4.0 hours, as committed runs took, and 1 runs of unknown time"
+    )

@@ -1,22 +1,33 @@
 """`obtain` trains what is missing and loads what is there; the walk does so for all; one command reads the test set."""
 
 import os
-import re
 import shutil
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
+import checks
 import pytest
 import torch
 from helpers import contents, field, tiny_network
 
 from conftest import SHRUNKEN
-from hw2 import networks, training, views
+from hw2 import data, networks, training, views
 from hw2.data import PROJECT
 from hw2.errors import InputError
-from hw2.experiments import catalogue, environment, ledger, plan, profiles, store, train, walk
-from hw2.experiments.catalogue import Recipes
+from hw2.experiments import (
+    catalogue,
+    deliver,
+    environment,
+    ledger,
+    plan,
+    profiles,
+    store,
+    train,
+    walk,
+)
+from hw2.experiments import obtain as module
+from hw2.experiments.obtain import obtain
 from hw2.experiments.run import cache, root
 from hw2.experiments.store import Store
 from hw2.files import read_json, sha256, write_json
@@ -26,28 +37,39 @@ CPU = torch.device("cpu")
 
 
 def runs():
-    return [Store().require(*task) for task in plan.tasks(Recipes("smoke")) if task != plan.SEARCH]
+    return [Store().require(*task) for task in plan.tasks("smoke") if task != plan.SEARCH]
 
 
 def test_the_second_walk_and_delivery_load_everything_and_change_nothing(walk_done, no_training):
     before = contents(root("smoke"))
     walk.train_all("smoke", jobs=1)
-    assert walk.deliver("smoke") == Store("smoke").delivered == Store().require("compressed")
-    assert [train.obtain(run.recipe.stage, run.recipe.seed).recipe for run in runs()] == [r.recipe for r in runs()]
+    assert deliver.deliver("smoke") == Store("smoke").delivered == Store().require("compressed")
+    assert [obtain(run.recipe.stage, run.recipe.seed).recipe for run in runs()] == [
+        r.recipe for r in runs()
+    ]
     assert contents(root("smoke")) == before
-    assert {run.recipe.stage for run in runs()} == set(Recipes("smoke").names())
-    counts = {name: Store().require(name).metrics["parameters"] for name in ("plain", "compressed", "scratch")}
+    assert {run.recipe.stage for run in runs()} == set(catalogue.names("smoke"))
+    counts = {
+        name: Store().require(name).metrics["parameters"]
+        for name in ("plain", "compressed", "scratch")
+    }
     assert counts == {"plain": 175_258, "compressed": 85_956, "scratch": 85_956}
 
 
 def test_only_delivery_reads_the_test_set_and_once_for_each_recipe(walk_done, no_training):
     table = ledger.ledger("smoke")
-    assert table.recipe.tolist() == [Store().require(name).recipe.digest for name in Recipes("smoke").names("chain")]
+    assert table.recipe.tolist() == [
+        Store().require(name).recipe.digest for name in catalogue.names("smoke", "chain")
+    ]
     for run in runs():
-        assert (run.test_accuracy is not None) == (catalogue.EXPERIMENTS[run.recipe.stage].group == "chain")
+        assert (run.test_accuracy is not None) == (
+            catalogue.EXPERIMENTS[run.recipe.stage].group == "chain"
+        )
     shutil.rmtree(Store().require("scratch").folder)
-    with pytest.raises(InputError, match="scratch/smoke-s0 is not there; train it by `hw2 train scratch"):
-        walk.deliver("smoke")
+    with pytest.raises(
+        InputError, match="scratch/smoke-s0 is not there; train it by `hw2 train scratch"
+    ):
+        deliver.deliver("smoke")
 
 
 def test_soft_targets_cover_training_and_validation_rows_and_no_others(walk_done, few, no_training):
@@ -68,7 +90,10 @@ def test_soft_targets_cover_training_and_validation_rows_and_no_others(walk_done
 
 
 def test_arms_differ_in_what_they_learn(walk_done, no_training):
-    losses = {name: tuple(Store().require(name, 2).history.train_loss) for name in Recipes("smoke").names("arms")}
+    losses = {
+        name: tuple(Store().require(name, 2).history.train_loss)
+        for name in catalogue.names("smoke", "arms")
+    }
     # The first epoch sees the image as it is, and one epoch is all there is here.
     assert losses.pop("same_view") == losses["fixed_teacher"]
     assert len(set(losses.values())) == len(losses)
@@ -93,10 +118,12 @@ def test_a_student_learns_from_the_mean_of_another_students_answers(walk_done, f
     assert train.soft_targets(run.recipe, work) != before
 
 
-def test_a_new_view_every_epoch_is_another_training_and_goes_with_the_mean_alone(walk_done, few, no_training):
+def test_a_new_view_every_epoch_is_another_training_and_goes_with_the_mean_alone(
+    walk_done, few, no_training
+):
     new, teacher = Store().require("new_views").recipe, Store().require("teacher").recipe
     assert (new.views, new.task(few).views) == (0, 0) and teacher.views == 2
-    moved = Recipes("smoke").recipe("pad_1")
+    moved = Store().recipe("pad_1")
     with pytest.raises(InputError, match=r"pad_1: its pad is not that of teacher/smoke-s0"):
         train.soft_targets(replace(moved, targets="same view"), train.Work("smoke", CPU, few))
     taught = replace(moved, teacher=new.digest)
@@ -106,7 +133,9 @@ def test_a_new_view_every_epoch_is_another_training_and_goes_with_the_mean_alone
 
 def untested(folder):
     """`contents`, less the answers to the test set, which only delivery brings."""
-    return {path: content for path, content in contents(folder).items() if path.name != ledger.ANSWERS}
+    return {
+        path: content for path, content in contents(folder).items() if path.name != ledger.ANSWERS
+    }
 
 
 def interrupted(monkeypatch, recipe, **told):
@@ -124,70 +153,88 @@ def interrupted(monkeypatch, recipe, **told):
     with monkeypatch.context() as one, environment.threads(1), pytest.raises(KeyboardInterrupt):
         one.setattr(training, "fit", stopped)
         one.setattr(environment, "environment", lambda device: recorded(device) | told)
-        train.obtain("compressed")
+        obtain("compressed")
     return sorted(cache(recipe).glob("*.pt"))
 
 
-def test_an_interrupted_run_goes_on_to_the_same_bits_and_records_where_it_began(walk_done, monkeypatch):
+def test_an_interrupted_run_goes_on_to_the_same_bits_and_records_where_it_began(
+    walk_done, monkeypatch
+):
     run = Store().require("compressed")
     before, metrics = untested(run.folder), run.metrics
     left = interrupted(monkeypatch, run.recipe, cores=77)
-    assert [path.name for path in left] == ["fine-tuning.pt", "sparse-learning.pt"] and not run.folder.exists()
+    assert [path.name for path in left] == [
+        "fine-tuning.pt",
+        "sparse-learning.pt",
+    ] and not run.folder.exists()
     with environment.threads(1):  # as the walk trains: sums are of another order with more
-        again = train.obtain("compressed")
+        again = obtain("compressed")
     after = untested(again.folder)
     different = {path.name for path in before if before[path] != after[path]}
     assert different <= {"environment.json", "metrics.json"} and before.keys() == after.keys()
     # The phases of sparse learning and the first epoch were told as trained by another machine than the rest.
     assert again.environment["cores"] == 77
     (later,) = again.environment["resumed"]
-    assert (later["epochs_done"], later["environment"]["cores"]) == (2, environment.environment(CPU)["cores"])
-    assert not any(b"resumed" in content for path, content in before.items() if path.name == "environment.json")
+    assert (later["epochs_done"], later["environment"]["cores"]) == (
+        2,
+        environment.environment(CPU)["cores"],
+    )
+    assert not any(
+        b"resumed" in content for path, content in before.items() if path.name == "environment.json"
+    )
     times = {"wall_s", "processor_s", "peak_memory_bytes", "test_correct", "test_total"}
     assert {key for key, value in metrics.items() if again.metrics[key] != value} <= times
     left = {path for path in (walk_done / "cache").rglob("*") if path.is_file()}
-    left = {path.name.partition(".")[0] for path in left if not path.parent.name.startswith("answers-")}
-    assert left <= {"lock", "model", "study", "smoke"}
+    left = {
+        path.name.partition(".")[0] for path in left if not path.parent.name.startswith("answers-")
+    }
+    assert left <= {"lock", "model", "study", "ledger"}
 
 
 def test_checkpoints_of_other_code_and_damaged_ones_are_told(walk_done, monkeypatch):
-    monkeypatch.setitem(profiles.PROFILES, "full", SHRUNKEN)  # smoke begins afresh without a question
+    monkeypatch.setitem(
+        profiles.PROFILES, "full", SHRUNKEN
+    )  # smoke begins afresh without a question
     recipe = Store().require("compressed").recipe
     (path, _) = interrupted(monkeypatch, recipe, code="another", commit="abcdef")
     for damage, told in ((False, "from commit abcdef"), (True, "damaged, or older")):
         if damage:
             path.write_bytes(path.read_bytes()[:-1000])
         with pytest.raises(InputError, match=rf"fine-tuning\.pt: this checkpoint is {told}"):
-            train._check_checkpoints(recipe, replace=False)
-    train._check_checkpoints(recipe, replace=True)
+            module.check_checkpoints(recipe, replace=False)
+    module.check_checkpoints(recipe, replace=True)
     assert not path.exists()
 
 
-def missing(*task):
-    return [one for one in plan.before(*task, Store()) if not plan.finished(*one, Store())]
+def missing(task):
+    known = Store()
+    return [need for need in plan.before(task, known.profile) if not plan.done(need, known)]
 
 
-def test_what_is_missing_is_told_before_and_trained_in_order(walk_done, monkeypatch):
-    assert missing("compressed", 0) == []
+def test_what_is_missing_is_told_before_and_trained_in_order(walk_done, monkeypatch, capsys):
+    assert missing(("compressed", 0)) == []
     shutil.rmtree(root("smoke") / "tuning")
-    finalists = [(name, seed) for name in ("finalist-1", "finalist-2") for seed in Recipes("smoke").seeds(name)]
-    todo = [plan.SEARCH, *finalists, ("distilled", 0)]  # as far as can be known while there is no search
-    told, trained = [], []
-    monkeypatch.setattr(plan, "announce", lambda todo, *more: told.append(todo))
-    monkeypatch.setattr(train.search, "obtain_trials", lambda *_: trained.append(plan.SEARCH))
-    monkeypatch.setattr(train, "_obtain", lambda name, seed, *_, **more: trained.append((name, seed)))
-    train.obtain("compressed")
-    assert told == [trained] == [[*todo, ("compressed", 0)]]
+    finalists = [
+        (name, seed)
+        for name in ("finalist-1", "finalist-2")
+        for seed in catalogue.seeds(name, "smoke")
+    ]
+    todo = [plan.SEARCH, *finalists, ("distilled", 0)]  # as far as can be known without the search
+    trained = []
+    monkeypatch.setattr(module.search, "obtain_trials", lambda *_: trained.append(plan.SEARCH))
+    monkeypatch.setattr(module, "_train", lambda task, *_: trained.append(task))
+    obtain("compressed")
+    assert trained == [*todo, ("compressed", 0)]
+    told = "hw2: trains compressed, seed 0, and 6 before it; "
+    assert capsys.readouterr().err.startswith(told)
 
 
-def test_hours_are_told_and_minutes_are_not(capsys):
-    recipe = Recipes("full").recipe("plain", 3)
-    todo = [("teacher", 0), plan.SEARCH, ("plain", 3)]
-    plan.announce(todo, "full", recipe)
-    told = r"hw2: trains plain, seed 3, and 2 before it: about ([\d.]+) hours of one core\n"
-    (hours,) = re.fullmatch(told, capsys.readouterr().err).groups()
-    assert float(hours) == pytest.approx(sum(plan.hours(todo, Recipes("full"))), abs=0.1)
-    plan.announce([("plain", 0)], "smoke", Recipes("smoke").recipe("plain", 0))
+def test_a_finished_run_is_loaded_from_a_checkout_that_cannot_be_written(
+    walk_done, no_training, capsys
+):
+    shutil.rmtree(walk_done / "cache")
+    (walk_done / "cache").write_text("no folder can be made here")
+    assert obtain("plain") == Store().require("plain")
     assert capsys.readouterr().err == ""
 
 
@@ -196,19 +243,21 @@ def test_another_recipes_run_is_replaced_only_when_asked(walk_done, monkeypatch)
     longer = {"fit": Fit(epochs=2, lr=0.05, batch=64)}
     monkeypatch.setitem(profiles.PROFILES, "smoke", SHRUNKEN | {"student": longer})
     told = "plain/smoke-s0 holds another recipe's run: its fit.epochs is 1, 2 is asked for"
-    for call in (train.obtain, Store().require):
+    for call in (obtain, Store().require):
         with pytest.raises(InputError, match=told):
             call("plain")
     assert contents(root("smoke")) == before
-    assert train.obtain("plain", replace=True) == Store().require("plain")
+    assert obtain("plain", replace=True) == Store().require("plain")
 
 
 def test_own_settings_leave_the_committed_runs_alone(walk_done):
     before, usual = contents(root("smoke")), Store().require("distilled")
-    run = train.obtain("distilled", temperature=3.0)
-    assert run.recipe.temperature == 3 and run.folder.parent == walk_done / "build/smoke/own/distilled"
-    assert train.obtain("distilled", temperature=3.0) == run
-    assert train.obtain("distilled", temperature=usual.recipe.temperature) == usual
+    run = obtain("distilled", temperature=3.0)
+    assert (
+        run.recipe.temperature == 3 and run.folder.parent == walk_done / "build/smoke/own/distilled"
+    )
+    assert obtain("distilled", temperature=3.0) == run
+    assert obtain("distilled", temperature=usual.recipe.temperature) == usual
     assert contents(root("smoke")) == before
 
 
@@ -227,24 +276,32 @@ def test_own_settings_leave_the_committed_runs_alone(walk_done):
      ("teacher", {"weights": "nowhere.pth"}, r"nowhere\.pth: no such file"),
      ("teacher", {"weights": PROJECT / "README.md"}, r"README\.md: not loaded")],
 )  # fmt: skip
-def test_wrong_values_are_told_before_anything_is_trained(project, no_training, monkeypatch, name, change, told):
+def test_wrong_values_are_told_before_anything_is_trained(
+    project, no_training, monkeypatch, name, change, told
+):
     monkeypatch.setenv("HW2_PROFILE", "smoke")  # in an empty project
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(InputError, match=told):
-        train.obtain(name, **change)
+        obtain(name, **change)
 
 
-def test_the_courses_teacher_takes_a_runs_place_when_asked_and_stays_the_teacher(walk_done, monkeypatch):
-    path, given, before = walk_done / "resnet-50.pth", tiny_network(7), contents(root("smoke"))
+def test_the_courses_teacher_takes_a_runs_place_and_all_is_trained_after_it(walk_done, monkeypatch):
+    path = walk_done / "resnet-50.pth"
+    given = tiny_network(7)
+    before = contents(root("smoke"))
     torch.save({"model_state_dict": given.state_dict()}, path)
-    monkeypatch.setattr(training, "fit", lambda *_, **__: pytest.fail("something was trained"))
     with pytest.raises(InputError, match=r"its fit\.epochs is 1, 0 is asked for"):
-        train.obtain("teacher", weights=path)
+        obtain("teacher", weights=path)
     assert contents(root("smoke")) == before
-    run = train.obtain("teacher", weights=path, replace=True)
+    run = obtain("teacher", weights=path, replace=True)
     assert run.recipe.weights == sha256(path) and run.network().fc.weight.equal(given.fc.weight)
+    assert len(run.history) == len(run.steps) == 0
     path.unlink()
-    assert Store().require("teacher") == run == train.obtain("teacher")
+    assert Store().require("teacher") == run == obtain("teacher")
+    assert "hours" in plan.estimate(plan.tasks("smoke"), "smoke")
+    assert walk.train_all("smoke", jobs=1, replace=True) == {}
+    assert deliver.deliver("smoke").recipe.teacher == run.digest
+    assert [line for run in runs() for line in checks.of_run(run, data.fashion_mnist())] == []
 
 
 def test_the_delivered_network_is_of_the_profile_and_has_its_weights(walk_done, no_training):
@@ -253,7 +310,9 @@ def test_the_delivered_network_is_of_the_profile_and_has_its_weights(walk_done, 
     with pytest.raises(InputError, match=r"compressed/smoke-s0.*no model\.safetensors"):
         Store("smoke").delivered.network()
     field("run", lambda _: "compressed/full-s0", root("smoke") / "delivered.json")
-    with pytest.raises(InputError, match="profile smoke: the delivered network is compressed/full-s0"):
+    with pytest.raises(
+        InputError, match="profile smoke: the delivered network is compressed/full-s0"
+    ):
         Store("smoke").delivered.network()
 
 
@@ -261,8 +320,12 @@ def test_the_finalist_that_is_better_when_trained_longer_is_chosen(walk_done, no
     found = store.finalists(Store("smoke").trials)
     for counts, chosen in (((10, 10), 0), ((10, 11), 1), ((11, 10), 0)):
         for name, count in zip(("finalist-1", "finalist-2"), counts, strict=True):
-            for seed in Recipes("smoke").seeds(name):
-                field("val_correct", lambda _, count=count: count, Store().require(name, seed).folder / "metrics.json")
+            for seed in catalogue.seeds(name, "smoke"):
+                field(
+                    "val_correct",
+                    lambda _, count=count: count,
+                    Store().require(name, seed).folder / "metrics.json",
+                )
         assert Store("smoke").setting("chosen") == found[chosen]
     assert Store("smoke").recipe("distilled", 0).temperature == found[0][0]
     shutil.rmtree(Store().require("finalist-2", 1).folder)
@@ -272,17 +335,19 @@ def test_the_finalist_that_is_better_when_trained_longer_is_chosen(walk_done, no
 
 def test_of_two_processes_that_want_a_run_one_waits_and_finds_it(walk_done, monkeypatch, capsys):
     fits, fit = [], training.fit
-    monkeypatch.setattr(training, "fit", lambda *a, options, **m: fits.append(1) or fit(*a, options=options, **m))
+    monkeypatch.setattr(
+        training, "fit", lambda *a, options, **m: fits.append(1) or fit(*a, options=options, **m)
+    )
     recipe = Store("smoke").recipe("plain", 5)
     with ThreadPoolExecutor(1) as pool:
         with store.lock(recipe) as mine:
             assert mine
-            other = pool.submit(train.obtain, "plain", 5)
+            other = pool.submit(obtain, "plain", 5)
             while "waiting for it" not in capsys.readouterr().err:
                 assert not other.done()
                 time.sleep(0.01)
         assert other.result(timeout=60).recipe == recipe
-    assert fits == [1] and train.obtain("plain", 5).recipe == recipe
+    assert fits == [1] and obtain("plain", 5).recipe == recipe
 
 
 def test_two_processes_share_the_walk(walk_done, few):
@@ -293,7 +358,7 @@ def test_two_processes_share_the_walk(walk_done, few):
     held = Store("smoke").recipe("plain", 0)
     with ThreadPoolExecutor(1) as pool:
         with store.lock(held):
-            other = pool.submit(walk.work, "smoke", "cpu", False, {})
+            other = pool.submit(walk.walk, plan.tasks("smoke"), "smoke", "cpu", False, {})
             while not (root("smoke") / "compressed/smoke-s0").is_dir():
                 assert not other.done()
                 time.sleep(0.05)
@@ -325,16 +390,31 @@ def test_a_run_that_fails_ends_no_other_and_is_named(walk_done, monkeypatch, cap
     else:  # two workers in one process, which share their failures as processes do
         failures = {}
         with ThreadPoolExecutor(2) as pool:
-            for worker in [pool.submit(walk.work, "smoke", "cpu", False, failures) for _ in range(2)]:
+            for worker in [
+                pool.submit(walk.walk, plan.tasks("smoke"), "smoke", "cpu", False, failures)
+                for _ in range(2)
+            ]:
                 worker.result(timeout=60)
-    assert failures == {("plain", 0): "plain: the loss is not finite", ("labels", 2): "ZeroDivisionError"}
-    assert sum("plain" in label for label in tried) == sum("labels" in label for label in tried) == 1
+    assert failures == {
+        ("plain", 0): "plain: the loss is not finite",
+        ("labels", 2): "ZeroDivisionError",
+    }
+    assert (
+        sum("plain" in label for label in tried) == sum("labels" in label for label in tried) == 1
+    )
     assert Store().require("kl_mean", 2) and Store().require("pad_1")
     told = capfd.readouterr().err
-    assert "hw2: plain, seed 0 failed: plain: the loss is not finite\n" in told and "ZeroDivisionError\n" in told
-    lines = walk.summary(plan.tasks(Recipes("smoke")), "smoke", {("distilled", 0): "x"}).splitlines()
-    needing = [name for name in Recipes("smoke").names() if catalogue.EXPERIMENTS[name].parent == "distilled"]
-    assert lines == ["distilled, seed 0 failed: x", f"{len(needing)} that need them were not trained"]
+    assert (
+        "hw2: plain, seed 0 failed: plain: the loss is not finite\n" in told
+        and "ZeroDivisionError\n" in told
+    )
+    lines = walk.summary(plan.tasks("smoke"), "smoke", {("distilled", 0): "x"}).splitlines()
+    needing = [
+        task for task in plan.tasks("smoke") if ("distilled", 0) in plan.before(task, "smoke")
+    ]
+    assert ("better_teacher", 2) in needing and ("narrow", 0) not in needing
+    count = f"{len(needing)} that need them were not trained"
+    assert lines == ["distilled, seed 0 failed: x", count]
 
 
 def test_workers_of_their_own_processes_share_what_failed(monkeypatch):
@@ -343,6 +423,6 @@ def test_workers_of_their_own_processes_share_what_failed(monkeypatch):
     assert list(failures.values()) == ["not finite"] * 2
 
 
-def _failing_worker(profile, device, replace, failures):
+def _failing_worker(todo, profile, device, replace, failures):
     with walk.collecting(("plain", os.getpid()), failures):
         raise InputError("not finite")

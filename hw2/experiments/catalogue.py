@@ -1,205 +1,262 @@
-"""What is trained: EXPERIMENTS, one row each. From it come recipes, help, walk, tables, estimate and provenance.
+"""What is trained: EXPERIMENTS, one row each.
 
-A variant is a row with a change. The first row of a group is the one that the others are compared with.
+The first row of a group is the one that the others are compared with. A row is trained by
+`hw2 train NAME`. Its numbers are those of a profile.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from hw2.assignment import NARROW, RATIO
-from hw2.errors import InputError, Named
-from hw2.experiments import recipes
+from hw2.errors import choose
 from hw2.experiments.profiles import PROFILES
-from hw2.experiments.recipes import CompressedRecipe, Recipe, StudentRecipe, TeacherRecipe, TuningRecipe
-from hw2.training import Fit
 
 
 @dataclass(frozen=True)
 class Experiment:
-    """A row. Fields are named as the recipe's where they become a part of it."""
+    """A row. Its fields are named as the recipe's where they become a part of it."""
 
     words: str  # in tables, figures, help
     question: str  # what its numbers answer
-    group: str  # chain, choices, finalists, arms, ablation, frontier
-    numbers: str  # key of the profile
-    teacher: str | None = None  # row whose soft targets are learnt from, of the same seed or else of its first
-    setting: str | None = None  # temperature and alpha: chosen, finalist-1, finalist-2
-    parent: str | None = None  # row whose network is pruned, of the same seed
-    seeds: str = "walk"  # key of the profile's seeds
-    longer: str | None = None  # one schedule of its own epochs and that row's; `itself`: without sparse learning
+    group: str  # chain, choices, finalists, arms, ablation, frontier, short
+    numbers: str  # key of the profile's numbers
+    seeds: str = "chain"  # key of the profile's seeds
+    teacher: str | None = None  # row whose soft targets are learnt from; None: labels alone
+    setting: str | None = None  # temperature and alpha: chosen, finalist-1 or finalist-2
+    parent: str | None = None  # row whose network, of the same seed, is pruned or trained on
     widths: tuple[int, ...] | None = None
-    ratio: float | None = None
-    change: tuple[tuple[str, object], ...] = ()  # fields of the recipe, or of its `fit` as fit.NAME
+    ratio: float | None = None  # None: nothing is pruned
+    change: dict = field(default_factory=dict)  # other fields of the recipe
     keep: tuple[str, ...] = ("weights",)  # or group_norms; logits, classes: of validation images
 
-    @property
-    def kind(self) -> type[Recipe]:
-        if self.group == "chain" and self.numbers == "teacher":
-            return TeacherRecipe
-        return CompressedRecipe if self.parent else StudentRecipe
 
+CHOSEN = {"teacher": "teacher", "setting": "chosen"}
+CHAIN = {"group": "chain", "numbers": "student"}
+CONTINUED = {"group": "chain", "numbers": "continued"}
+PRUNED = {"parent": "distilled", "ratio": RATIO, "keep": ("weights", "group_norms")}
+CHOICE = {"group": "choices", "numbers": "choices", "seeds": "choices", "widths": NARROW}
+ARM = {"group": "arms", "numbers": "study", "seeds": "studies", "keep": ("logits",)}
+STUDY = {"ratio": RATIO, "keep": ("classes", "group_norms")}
+ABLATION = {"group": "ablation", "numbers": "ablation", "seeds": "studies", "parent": "vanilla"}
+FRONTIER = {"group": "frontier", "numbers": "frontier", "seeds": "frontier", "parent": "distilled"}
+LESS = "does less augmentation do better in long training?"
+BETTER = "does a better teacher teach better?"
+STRENGTH = "does the regulariser's strength matter?"
+LENGTH = "what does longer training bring?"
+FIRST = "the arm that the others are held against"
 
-_CHOSEN = {"teacher": "teacher", "setting": "chosen"}
-_PRUNED = {"numbers": "compressed", "parent": "distilled", "ratio": RATIO, "keep": ("weights", "group_norms")}
-_CHOICE = {"group": "choices", "numbers": "student", "seeds": "choices", "longer": "compressed", "widths": NARROW}
-_ARM = {"group": "arms", "numbers": "study", "seeds": "arms", "keep": ("logits",)}
-_ABLATION = {"group": "ablation", "seeds": "arms", "keep": ("classes", "group_norms")}
-_CUT = _ABLATION | {"numbers": "study pruning", "parent": "vanilla", "ratio": RATIO}
-_FRONTIER = _CHOSEN | {"group": "frontier", "numbers": "frontier", "parent": "distilled", "seeds": "frontier"}
-
-EXPERIMENTS = Named("experiment", {
-    "teacher": Experiment("ResNet-50, the teacher", "what can be learnt from?", "chain", "teacher", seeds="first"),
-    "plain": Experiment("ResNet-14 alone", "what do labels alone reach?", "chain", "student"),
-    "distilled": Experiment("ResNet-14, distilled", "what do soft targets add?", "chain", "student", **_CHOSEN),
-    "compressed": Experiment("pruned and fine-tuned", "what is left at half the size?", "chain", **_PRUNED, **_CHOSEN),
-    "scratch": Experiment(
-        "the same widths, distilled from scratch", "does pruning beat training its widths at once?", "chain", "student",
-        longer="compressed", widths=NARROW, **_CHOSEN,
+EXPERIMENTS = {
+    "teacher": Experiment(
+        "ResNet-50, the teacher", "what can be learnt from?", "chain", "teacher", seeds="first"
+    ),
+    "plain": Experiment("ResNet-14 alone", "what do labels alone reach?", **CHAIN),
+    "distilled": Experiment("ResNet-14, distilled", "what do soft targets add?", **CHAIN, **CHOSEN),
+    "compressed": Experiment(
+        "pruned and fine-tuned",
+        "what is left at half the size?",
+        "chain",
+        "compressed",
+        **PRUNED,
+        **CHOSEN,
     ),
     "unpruned": Experiment(
-        "ResNet-14, distilled as long", "what are the removed channels worth?", "chain", "student",
-        seeds="first", longer="compressed", **_CHOSEN,
+        "ResNet-14, distilled as long",
+        "what are the removed channels worth?",
+        parent="distilled",
+        **CONTINUED,
+        **CHOSEN,
+    ),
+    "narrow": Experiment(
+        "the same widths, distilled",
+        "what do the pruned network's widths reach from random weights?",
+        widths=NARROW,
+        **CHAIN,
+        **CHOSEN,
+    ),
+    "scratch": Experiment(
+        "the same widths, distilled from scratch",
+        "does pruning beat training its widths at once?",
+        parent="narrow",
+        widths=NARROW,
+        **CONTINUED,
+        **CHOSEN,
+    ),
+    "narrow_plain": Experiment(
+        "the same widths alone",
+        "what do labels alone reach at the pruned network's widths?",
+        widths=NARROW,
+        **CHAIN,
     ),
     "pad_1": Experiment(
-        "`scratch`, moved by one pixel", "does less augmentation do better in long training?", **_CHOICE | _CHOSEN,
-        change=(("pad", 1),),
+        "`scratch`, moved by one pixel", LESS, change={"pad": 1}, **CHOICE, **CHOSEN
     ),
-    "pad_0": Experiment(
-        "`scratch`, mirrored alone", "does less augmentation do better in long training?", **_CHOICE | _CHOSEN,
-        change=(("pad", 0),),
-    ),
+    "pad_0": Experiment("`scratch`, mirrored alone", LESS, change={"pad": 0}, **CHOICE, **CHOSEN),
     "student_teaches": Experiment(
-        "`scratch`, taught by `unpruned`", "does a better teacher teach better?", **_CHOICE | {"setting": "chosen"},
-        teacher="unpruned", change=(("temperature", 4.0), ("alpha", 0.9)),
+        "`scratch`, taught by `unpruned`",
+        BETTER,
+        change={"temperature": 4.0, "alpha": 0.9},
+        **CHOICE,
+        **CHOSEN | {"teacher": "unpruned"},
     ),
     "new_views": Experiment(
-        "`scratch`, a new view every epoch", "do views that come again cost accuracy?", **_CHOICE | _CHOSEN,
-        change=(("views", 0),),
+        "`scratch`, a new view every epoch",
+        "do views that come again cost accuracy?",
+        change={"views": 0},
+        **CHOICE,
+        **CHOSEN,
     ),
     **{
         f"finalist-{number}": Experiment(
-            f"finalist {number} of the search", "does the search's ranking hold in longer training?", "finalists",
-            "finalist", "teacher", f"finalist-{number}", seeds="search", keep=("logits",),
+            f"finalist {number} of the search",
+            "does the search's ranking hold in longer training?",
+            "finalists",
+            "finalist",
+            seeds="search",
+            teacher="teacher",
+            setting=f"finalist-{number}",
+            keep=("logits",),
         )
         for number in (1, 2)
     },
-    "vanilla": Experiment(
-        "vanilla KD", "the arm that the others are held against", **_ARM | _CHOSEN | {"keep": ("weights", "logits")}
-    ),
-    "labels": Experiment("the labels alone", "does distillation help?", **_ARM),
+    "vanilla": Experiment("vanilla KD", FIRST, **CHOSEN, **ARM | {"keep": ("weights", "logits")}),
+    "labels": Experiment("the labels alone", "does distillation help?", **ARM),
     "kl_mean": Experiment(
-        "KD with the mean reduction", "what does the common bug cost?", **_ARM | _CHOSEN, change=(("loss", "kl_mean"),)
+        "KD with the mean reduction",
+        "what does the common bug cost?",
+        change={"loss": "kl_mean"},
+        **CHOSEN,
+        **ARM,
     ),
     "same_view": Experiment(
-        "KD, targets of the student's own view", "do student and teacher need the same view?", **_ARM | _CHOSEN,
-        change=(("targets", "same view"),),
+        "KD, targets of the student's own view",
+        "do student and teacher need the same view?",
+        change={"targets": "same view"},
+        **CHOSEN,
+        **ARM,
     ),
     "fixed_teacher": Experiment(
-        "KD, targets of the un-augmented image", "do views matter?", **_ARM | _CHOSEN, change=(("targets", "identity"),)
+        "KD, targets of the un-augmented image",
+        "do views matter?",
+        change={"targets": "identity"},
+        **CHOSEN,
+        **ARM,
     ),
-    "pruned": Experiment("the whole recipe", "the arm that the others are held against", **_CUT | _CHOSEN),
+    "better_teacher": Experiment(
+        "KD, taught by the distilled ResNet-14", BETTER, **CHOSEN | {"teacher": "distilled"}, **ARM
+    ),
+    "pruned": Experiment("the whole recipe", FIRST, **CHOSEN, **ABLATION, **STUDY),
     "pruned_directly": Experiment(
-        "without sparse learning", "what does sparse learning add?", **_CUT | _CHOSEN, longer="itself"
+        "without sparse learning",
+        "what does sparse learning add?",
+        **CHOSEN,
+        **ABLATION | {"numbers": "unsparse"},
+        **STUDY,
     ),
-    "pruned_labels": Experiment("labels alone from sparse learning on", "does KD help after pruning?", **_CUT),
+    "pruned_labels": Experiment(
+        "labels alone from sparse learning on", "does KD help after pruning?", **ABLATION, **STUDY
+    ),
+    "pruned_at_random": Experiment(
+        "channels chosen at random",
+        "does it matter which channels leave?",
+        change={"importance": "random"},
+        **CHOSEN,
+        **ABLATION,
+        **STUDY,
+    ),
+    "weak_reg": Experiment(
+        "a regulariser five times weaker",
+        STRENGTH,
+        change={"reg": 1e-3},
+        **CHOSEN,
+        **ABLATION,
+        **STUDY,
+    ),
+    "strong_reg": Experiment(
+        "a regulariser five times stronger",
+        STRENGTH,
+        change={"reg": 2.5e-2},
+        **CHOSEN,
+        **ABLATION,
+        **STUDY,
+    ),
     **{
         f"frontier-{ratio:g}": Experiment(
-            f"pruned by {ratio:g}", "how far can it go?", **_FRONTIER, ratio=ratio, keep=("classes", "group_norms")
+            f"pruned by {ratio:g}",
+            "how far can it go?",
+            **CHOSEN,
+            **FRONTIER,
+            **STUDY | {"ratio": ratio},
         )
-        for ratio in (0.0, 0.2, RATIO, 0.5, 0.7)
+        for ratio in (0.0, 0.2, 0.24, RATIO, 0.5, 0.7)
     },
-})  # fmt: skip
+    "plain-24": Experiment("ResNet-14 alone, 24 epochs", LENGTH, "short", "short"),
+    "distilled-24": Experiment(
+        "ResNet-14, distilled for 24 epochs", LENGTH, "short", "short", **CHOSEN
+    ),
+}
+
+# Until `long` takes the place of `full`, `full` keeps the rows that it was trained by.
+LATER = (
+    "narrow",
+    "narrow_plain",
+    "better_teacher",
+    "pruned_at_random",
+    "weak_reg",
+    "strong_reg",
+    "frontier-0.24",
+    "plain-24",
+    "distilled-24",
+)
+TODAY = {name: row for name, row in EXPERIMENTS.items() if name not in LATER} | {
+    "scratch": replace(EXPERIMENTS["scratch"], numbers="choices", parent=None),
+    "unpruned": replace(EXPERIMENTS["unpruned"], numbers="choices", parent=None, seeds="first"),
+}
+
+Task = tuple[str, int]  # a row and a seed
 
 
-class Recipes:
-    """A profile's recipes. What they ask of its runs, `store.Store` answers; here the answers are made up."""
-
-    def __init__(self, profile: str):
-        self.profile, self.numbers = profile, PROFILES[profile]
-
-    def setting(self, which: str) -> tuple[float, float]:
-        """Temperature and alpha: `best` of the search, those of `finalist-1` or `-2`, or `chosen`."""
-        return 3.0, 0.5  # what no row changes anything to
-
-    def course_file(self, seed: int) -> str | None:
-        """SHA-256 of the file that stands in for the teacher's training, or None."""
-        return None
-
-    def names(self, group: str | None = None) -> list[str]:
-        """The rows of one group or all, in the catalogue's order."""
-        return [name for name, row in EXPERIMENTS.items() if group in (None, row.group)]
-
-    def members(self, name: str) -> list[str]:
-        """The rows that a name stands for: all, a group's, or a row's own."""
-        groups = {row.group: self.names(row.group) for row in EXPERIMENTS.values()}
-        return Named("experiment", {"all": self.names()} | groups | {stage: [stage] for stage in EXPERIMENTS})[name]
-
-    def seeds(self, name: str) -> tuple[int, ...]:
-        """The seeds with which a row is trained, its first one first."""
-        return self.numbers["seeds"][EXPERIMENTS[name].seeds]
-
-    def listing(self) -> str:
-        """The rows, a line each: group, name, seeds and what is asked."""
-        lines = []
-        for name in self.names():
-            row, seeds = EXPERIMENTS[name], ",".join(map(str, self.seeds(name)))
-            lines.append(f"{row.group:10} {name:18} seeds {seeds:6} {row.words}: {row.question}")
-        return "\n".join(lines)
-
-    def tuning(self) -> TuningRecipe:
-        """The recipe of the search."""
-        values = self.numbers["common"] | self.numbers["tuning"] | {"teacher": self.recipe("teacher").digest}
-        return self._made(TuningRecipe, stage="tuning", seed=0, targets="mean", **values)
-
-    def _made(self, kind: type[Recipe], **values) -> Recipe:
-        """A recipe of that kind, with the digest of its profile."""
-        earlier = self.profile == "full" and EXPERIMENTS.get(values["stage"], EXPERIMENTS["plain"]).group != "choices"
-        return (recipes.EARLIER[kind] if earlier else kind)(**values)
-
-    def teacher(self, name: str, seed: int) -> tuple[str, int]:
-        """Row and seed of the run whose soft targets a row's run learns from."""
-        row = EXPERIMENTS[name].teacher
-        seeds = self.seeds(row)
-        return row, seed if seed in seeds else seeds[0]
-
-    def recipe(self, name: str, seed: int = 0) -> Recipe:
-        """The recipe of a row's run."""
-        row, numbers = EXPERIMENTS[name], self.numbers
-        values = {"stage": name, "seed": seed} | numbers["common"] | numbers[row.numbers]
-        if row.kind is TeacherRecipe and (file := self.course_file(seed)):
-            # The course's file was trained elsewhere: none of our training's numbers describe it.
-            values |= {"weights": file, "stem": "imagenet", "fit": Fit(epochs=0, lr=0.0)}
-        if row.teacher:
-            temperature, alpha = self.setting(row.setting)
-            learnt = {"teacher": self.recipe(*self.teacher(name, seed)).digest, "targets": "mean"}
-            values |= {"temperature": temperature, "alpha": alpha, **learnt}
-        if row.parent:
-            values |= {"parent": self.recipe(row.parent, seed).digest, "ratio": row.ratio}
-        if row.widths:
-            values["widths"] = row.widths
-        if row.longer:
-            added = numbers[EXPERIMENTS[row.longer].numbers] if row.longer != "itself" else {"sparse": values["sparse"]}
-            fits = [values["fit"], *(added[part] for part in ("sparse", "fit") if part in added)]
-            values["fit"] = replace(values["fit"], epochs=sum(fit.epochs for fit in fits))
-        if row.longer == "itself":
-            values["sparse"] = replace(values["sparse"], epochs=0)
-        return changed(self._made(row.kind, **values), dict(row.change))
+def rows(profile: str) -> dict[str, Experiment]:
+    """The rows of a profile."""
+    if profile == "full":
+        return TODAY
+    if profile == "long":
+        return {name: item for name, item in EXPERIMENTS.items() if item.group != "choices"}
+    return EXPERIMENTS
 
 
-def read(content: dict) -> Recipe:
-    """The recipe of a recipe.json, by its stage: a row's name, or `tuning`."""
-    stage = str(content.get("stage"))
-    return recipes.read(TuningRecipe if stage == "tuning" else EXPERIMENTS[stage].kind, content)
+def row(name: str, profile: str) -> Experiment:
+    """A row by its name; `InputError` for another name."""
+    return choose("experiment", rows(profile), name)
 
 
-def changed(recipe: Recipe, change: dict[str, object]) -> Recipe:
-    """The recipe with other values; `fit.NAME` is a field of its `fit`.
+def names(profile: str, group: str | None = None) -> list[str]:
+    """The rows of one group or all, in the catalogue's order."""
+    return [name for name, item in rows(profile).items() if group in (None, item.group)]
 
-    `InputError` for a field that it lacks, for its row and seed, and for what the field does not take.
-    """
-    own, of_fit, fields = {}, {}, vars(recipe) | {f"fit.{name}": value for name, value in vars(recipe.fit).items()}
-    fields = {name: value for name, value in fields.items() if name not in ("stage", "seed")}
-    for name, value in change.items():
-        if name not in fields:
-            raise InputError(f"{recipe.stage} takes no {name}: expected one of {', '.join(fields)}")
-        (of_fit if name.startswith("fit.") else own)[name.removeprefix("fit.")] = value
-    return replace(recipe, **{"fit": replace(recipe.fit, **of_fit)} | own)
+
+def members(name: str, profile: str) -> list[str]:
+    """The rows that a name stands for: all, a group's, or a row's own."""
+    known = {"all": names(profile)}
+    known |= {item.group: names(profile, item.group) for item in rows(profile).values()}
+    known |= {stage: [stage] for stage in rows(profile)}
+    return choose("experiment", known, name)
+
+
+def seeds(name: str, profile: str) -> tuple[int, ...]:
+    """The seeds with which a row is trained, its first one first."""
+    return choose("profile", PROFILES, profile)["seeds"][row(name, profile).seeds]
+
+
+def listing(profile: str) -> str:
+    """The rows, a line each: group, name, seeds and what is asked."""
+    lines = []
+    for name, item in rows(profile).items():
+        numbers = ",".join(map(str, seeds(name, profile)))
+        lines.append(f"{item.group:10} {name:18} seeds {numbers:9} {item.words}: {item.question}")
+    return "\n".join(lines)
+
+
+def teacher(name: str, seed: int, profile: str) -> Task:
+    """Row and seed of the run that a row's run learns from: of its own seed, or else the first."""
+    source = row(name, profile).teacher
+    known = seeds(source, profile)
+    return source, seed if seed in known else known[0]

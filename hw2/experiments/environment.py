@@ -19,7 +19,15 @@ PACKAGES = ("torch", "torchvision", "torch-pruning", "numpy", "optuna")
 #: variables by which the instruction set can be lowered, and the values that leave no bfloat16
 LOWERING = {
     "ATEN_CPU_CAPABILITY": ("DEFAULT", "AVX2"),
-    "ONEDNN_MAX_CPU_ISA": ("SSE41", "AVX", "AVX2", "AVX2_VNNI", "AVX2_VNNI_2", "AVX512_CORE", "AVX512_CORE_VNNI"),
+    "ONEDNN_MAX_CPU_ISA": (
+        "SSE41",
+        "AVX",
+        "AVX2",
+        "AVX2_VNNI",
+        "AVX2_VNNI_2",
+        "AVX512_CORE",
+        "AVX512_CORE_VNNI",
+    ),
 }
 #: instruction set that a run recorded -> variables with which a process computes so, where its processor knows more
 SETS = {
@@ -47,6 +55,11 @@ def variables(values: dict[str, str]):
             os.environ.pop(name) if value is None else os.environ.update({name: value})
 
 
+def cores() -> int:
+    """Processors that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 @contextmanager
 def threads(count: int):
     """That many threads of PyTorch's own while the block runs."""
@@ -64,7 +77,9 @@ def pick_device(name: str = "auto") -> torch.device:
         raise InputError(f"device {name!r}: expected auto, cpu or cuda")
     if name == "cuda" and not torch.cuda.is_available():
         raise InputError("device 'cuda': torch finds none on this machine; use auto or cpu")
-    return torch.device("cuda" if name == "auto" and torch.cuda.is_available() else name.replace("auto", "cpu"))
+    return torch.device(
+        "cuda" if name == "auto" and torch.cuda.is_available() else name.replace("auto", "cpu")
+    )
 
 
 def environment(device: torch.device) -> dict:
@@ -92,14 +107,20 @@ def _processor() -> tuple[str, list[str]]:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
         return platform.processor(), []
-    fields = {line.partition(":")[0].strip(): line.partition(":")[2].strip() for line in reversed(lines)}
-    return fields.get("model name", "unknown"), fields.get("flags", fields.get("Features", "")).split()
+    fields = {
+        line.partition(":")[0].strip(): line.partition(":")[2].strip() for line in reversed(lines)
+    }
+    return fields.get("model name", "unknown"), fields.get(
+        "flags", fields.get("Features", "")
+    ).split()
 
 
 def lacks_bfloat16(device: torch.device) -> bool:
     """Whether bfloat16 is emulated: on a processor without instructions for it, or where they are turned off."""
     lowered = any(os.environ.get(name, "").upper() in LOWERING[name] for name in LOWERING)
-    return device.type == "cpu" and (lowered or not {"avx512_bf16", "amx_bf16", "bf16"} & set(_processor()[1]))
+    return device.type == "cpu" and (
+        lowered or not {"avx512_bf16", "amx_bf16", "bf16"} & set(_processor()[1])
+    )
 
 
 def git(*words: str) -> str:
@@ -167,7 +188,9 @@ def check_code(profile: str) -> None:
         raise InputError(f"{error}; a run names the commit that it is trained from") from None
     if changed or code_digest() != code():
         change = changed[0] if changed else "a file changed while this process ran"
-        raise InputError(f"hw2/ is not what HEAD has ({change}): commit it before training, or try it in profile smoke")
+        raise InputError(
+            f"hw2/ is not what HEAD has ({change}): commit it before training, or try it in profile smoke"
+        )
 
 
 def peak_memory(device: torch.device) -> int | None:

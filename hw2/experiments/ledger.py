@@ -6,13 +6,23 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
+from filelock import FileLock
 from torch import Tensor
 
 from hw2 import data
 from hw2.errors import InputError
-from hw2.experiments import store
 from hw2.experiments.run import Run, root
-from hw2.files import broken, read_array, read_csv, read_json, sha256, write_array, write_csv, write_json
+from hw2.experiments.store import Store
+from hw2.files import (
+    broken,
+    read_array,
+    read_csv,
+    read_json,
+    sha256,
+    write_array,
+    write_csv,
+    write_json,
+)
 from hw2.training import predict
 
 ANSWERS = "test_classes.npy"  # in the run's folder, uint8 (10000,)
@@ -22,7 +32,11 @@ COLUMNS = ("when", "run", "recipe", "correct", "total")
 def ledger(profile: str) -> pd.DataFrame:
     """Every reading, in the order in which they were made."""
     path = root(profile) / "test_ledger.csv"
-    return read_csv(path, COLUMNS, words=("when", "run", "recipe")) if path.is_file() else pd.DataFrame(columns=COLUMNS)
+    return (
+        read_csv(path, COLUMNS, words=("when", "run", "recipe"))
+        if path.is_file()
+        else pd.DataFrame(columns=COLUMNS)
+    )
 
 
 def reading(run: Run) -> tuple[int, int] | None:
@@ -37,7 +51,10 @@ def checked(run: Run, classes: Tensor, fashion: data.FashionMNIST) -> int:
     correct = int((classes == fashion.test_labels).sum())
     if (recorded := reading(run)) not in (None, (correct, len(classes))):
         path = root(run.profile) / "test_ledger.csv"
-        raise broken(path, f"{run.name}: {correct} test images correct, the ledger's reading says {recorded[0]}")
+        raise broken(
+            path,
+            f"{run.name}: {correct} test images correct, the ledger's reading says {recorded[0]}",
+        )
     return correct
 
 
@@ -47,7 +64,9 @@ def answers(run: Run, fashion: data.FashionMNIST) -> Tensor:
     `InputError` where that was not done yet, or where the ledger says another count.
     """
     if reading(run) is None:
-        raise InputError(f"{run.name}: its test set was not read; `hw2 deliver` reads it, once for each recipe")
+        raise InputError(
+            f"{run.name}: its test set was not read; `hw2 deliver` reads it, once for each recipe"
+        )
     recorded = read_array(run.folder / ANSWERS, np.uint8, (len(fashion.test_labels),))
     classes = torch.from_numpy(recorded.astype(np.int64))
     checked(run, classes, fashion)
@@ -57,26 +76,34 @@ def answers(run: Run, fashion: data.FashionMNIST) -> Tensor:
 def read_test_set(run: Run, fashion: data.FashionMNIST) -> None:
     """The one place that reads the test set for the ledger. Where the recipe has a reading, it must give the same."""
     if run.test_accuracy is not None:
-        if reading(run) is None:  # it would be a second one: what is there is put back, not made anew
+        if (
+            reading(run) is None
+        ):  # it would be a second one: what is there is put back, not made anew
             path = root(run.profile) / "test_ledger.csv"
             raise broken(path, f"it has no reading of {run.name}, whose metrics.json has one")
         return
     classes = predict(run.network(), fashion.test_images)
     correct, total = checked(run, classes, fashion), len(classes)
-    with store.changing(run.profile):
-        if reading(run) is None:  # the recipe may have been trained again, or another process may have read it by now
+    held = data.PROJECT / "cache/ledger.lock"
+    held.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(held):
+        if reading(run) is None:  # another process, or an earlier run of the recipe, may have one
             when = datetime.now(UTC).isoformat(timespec="seconds")
-            new = {"when": when, "run": run.name, "recipe": run.recipe.digest, "correct": correct, "total": total}
-            rows = [*ledger(run.profile).to_dict("records"), new]
+            row = {"when": when, "run": run.name, "recipe": run.digest}
+            row |= {"correct": correct, "total": total}
+            rows = [*ledger(run.profile).to_dict("records"), row]
             write_csv(root(run.profile) / "test_ledger.csv", COLUMNS, rows)
-        write_array(run.folder / ANSWERS, classes.numpy().astype(np.uint8))
-        metrics = read_json(run.folder / "metrics.json")  # fields that the schema does not know stay
-        write_json(run.folder / "metrics.json", metrics | {"test_correct": correct, "test_total": total})
+    write_array(run.folder / ANSWERS, classes.numpy().astype(np.uint8))
+    metrics = read_json(run.folder / "metrics.json")  # fields that the schema does not know stay
+    metrics |= {"test_correct": correct, "test_total": total}
+    write_json(run.folder / "metrics.json", metrics)
+    vars(run).pop("metrics", None)  # what was read before
 
 
 def of_weights(path: Path) -> list[Run]:
     """The runs of any profile that left these weights, in their folder or in the cache."""
-    size, digest = path.stat().st_size, sha256(path)
-    runs = (*store.Store("full").every(), *store.Store("smoke").every())
+    size = path.stat().st_size
+    digest = sha256(path)
+    runs = [run for profile in ("full", "smoke") for run in Store(profile).every()]
     alike = [run for run in runs if run.weights.is_file() and run.weights.stat().st_size == size]
     return [run for run in alike if sha256(run.weights) == digest]

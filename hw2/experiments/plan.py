@@ -1,91 +1,93 @@
-"""What is to be trained, in which order, and the time that it takes."""
+"""In which order experiments are trained, and how long that took before."""
 
-import sys
+from hw2.experiments import catalogue
+from hw2.experiments.catalogue import Task
+from hw2.experiments.store import Store
 
-from hw2.errors import InputError
-from hw2.experiments import search
-from hw2.experiments.catalogue import EXPERIMENTS, Recipes
-from hw2.experiments.recipes import Recipe
-from hw2.experiments.store import Store, delivered_profile
-
-SEARCH = ("search", 0)
-Task = tuple[str, int]  # an experiment and a seed, or SEARCH
+SEARCH = ("search", 0)  # the task of searching temperature and alpha
 
 
-def needs(name: str, seed: int, recipes: Recipes) -> list[Task]:
+def needs(task: Task, profile: str) -> list[Task]:
     """What must be finished before, in an order in which it can be trained."""
-    if (name, seed) == SEARCH:
-        return [("teacher", 0)]
-    row = EXPERIMENTS[name]
-    needed = [recipes.teacher(name, seed)] if row.teacher else []
-    needed += [SEARCH] if row.setting else []
-    if row.setting == "chosen":
-        needed += [(finalist, number) for finalist in recipes.names("finalists") for number in recipes.seeds(finalist)]
-    return needed + ([(row.parent, seed)] if row.parent else [])
+    if task == SEARCH:
+        return [("teacher", catalogue.seeds("teacher", profile)[0])]
+    name, seed = task
+    chosen = catalogue.row(name, profile)
+    needed = []
+    if chosen.setting:
+        needed.append(SEARCH)
+    if chosen.setting == "chosen":
+        for finalist in catalogue.names(profile, "finalists"):
+            needed += [(finalist, number) for number in catalogue.seeds(finalist, profile)]
+    if chosen.teacher:
+        needed.append(catalogue.teacher(name, seed, profile))
+    if chosen.parent:
+        needed.append((chosen.parent, seed))
+    return needed
 
 
-def before(name: str, seed: int, recipes: Recipes) -> list[Task]:
+def before(task: Task, profile: str) -> list[Task]:
     """What it needs, what that needs, and so on, in an order in which it can be trained."""
     order: dict[Task, None] = {}
-    for task in needs(name, seed, recipes):
-        order |= dict.fromkeys([*before(*task, recipes), task])
+    for needed in needs(task, profile):
+        order |= dict.fromkeys([*before(needed, profile), needed])
     return list(order)
 
 
-def tasks(recipes: Recipes) -> list[Task]:
-    """Everything that the profile trains, none before what it needs."""
+def tasks(profile: str) -> list[Task]:
+    """Everything that the profile trains, none before what it needs; a group goes seed by seed."""
     order: dict[Task, None] = {}
-    for name in recipes.names():
-        for seed in recipes.seeds(name):
-            order |= dict.fromkeys([*before(name, seed, recipes), (name, seed)])
+    for group in dict.fromkeys(row.group for row in catalogue.rows(profile).values()):
+        members = [
+            (name, seed)
+            for name in catalogue.names(profile, group)
+            for seed in catalogue.seeds(name, profile)
+        ]
+        for task in sorted(members, key=lambda member: member[1]):
+            order |= dict.fromkeys([*before(task, profile), task])
     return list(order)
 
 
-def finished(name: str, seed: int, store: Store) -> bool:
-    """Whether its run, or the search, is there as today's recipe makes it."""
-    try:
-        return len(store.trials) > 0 if (name, seed) == SEARCH else bool(store.require(name, seed))
-    except InputError:
-        return False
+def done(task: Task, known: Store) -> bool:
+    """Whether the run, or the search, is there."""
+    return known.searched() if task == SEARCH else known.finished(*task)
 
 
-def hours(todo: list[Task], recipes: Recipes, last: Recipe | None = None) -> list[float]:
-    """Hours of one core that each task takes, from the delivered runs' seconds. `last`: recipe of the last task."""
-    delivered, estimates = Store(delivered_profile() or recipes.profile), []
-    runs = {name: delivered.require(name) for name in ("teacher", "plain")}
-    rates = {name: run.core_hours / _images(run.recipe) for name, run in runs.items()}
-    for name, seed in todo:
-        if (name, seed) == SEARCH:
-            grid = recipes.tuning()
-            images = len(search.settings(grid)) * _images(grid)
-        else:
-            images = _images(last if last and (name, seed) == todo[-1] else recipes.recipe(name, seed))
-        estimates.append(images * rates["teacher" if name == "teacher" else "plain"])
-    return estimates
+def hours(task: Task, known: Store) -> float | None:
+    """Hours that a run of the row in this profile took, or the search; None where none is there."""
+    if task == SEARCH:
+        return known.trials.processor_s.sum() / 3600 if known.searched() else None
+    runs = [run for run in known.every() if (run.stage, run.profile) == (task[0], known.profile)]
+    return runs[0].metrics["wall_s"] / 3600 if runs else None
 
 
-def _images(recipe: Recipe) -> int:
-    return sum(fit.epochs for fit in recipe.fits) * recipe.images
-
-
-def announce(todo: list[Task], profile: str, last: Recipe) -> None:
-    """Print what is about to be trained and its hours, where it takes more than minutes. `last`: as for `hours`."""
-    try:
-        total = sum(hours(todo, Recipes(profile), last))
-    except InputError:  # there are no delivered runs to judge by
-        return
+def announcement(todo: list[Task], known: Store) -> str:
+    """What is about to be trained, and how long that took before."""
     (name, seed), count = todo[-1], len(todo) - 1
-    if total >= 0.1:
-        label = f"{name}, seed {seed}" + (f", and {count} before it" if count else "")
-        print(f"hw2: trains {label}: about {total:.1f} hours of one core", file=sys.stderr)
+    before = f", and {count} before it" if count else ""
+    return f"hw2: trains {name}, seed {seed}{before}; {told(todo, known)}"
 
 
-def estimate(profile: str) -> str:
-    """The hours of the profile's walk, a line a group and their sum."""
-    recipes, totals = Recipes(profile), {}
-    todo = tasks(recipes)
-    for task, value in zip(todo, hours(todo, recipes), strict=True):
-        group = "search" if task == SEARCH else EXPERIMENTS[task[0]].group
-        totals[group] = totals.get(group, 0) + value
-    lines = [f"{group:10} {value:8.1f} h" for group, value in (totals | {"in all": sum(totals.values())}).items()]
-    return "\n".join([f"profile {profile}, hours of one core:", *lines])
+def told(todo: list[Task], known: Store) -> str:
+    """The hours of the tasks in words."""
+    times = [hours(task, known) for task in todo]
+    total = sum(value for value in times if value is not None)
+    unknown = times.count(None)
+    if unknown == len(times):
+        return "time unknown: no such run was committed"
+    words = f"{total:.1f} hours, as committed runs took"
+    return f"{words}, and {unknown} runs of unknown time" if unknown else words
+
+
+def estimate(todo: list[Task], profile: str) -> str:
+    """The hours of tasks and of what they need, a line a group and their sum."""
+    known = Store(profile)
+    order = list(dict.fromkeys(need for task in todo for need in [*before(task, profile), task]))
+    groups: dict[str, list[Task]] = {}
+    for task in order:
+        group = "search" if task == SEARCH else catalogue.row(task[0], profile).group
+        groups.setdefault(group, []).append(task)
+    lines = [
+        f"{group:10} {len(part):4} runs: {told(part, known)}" for group, part in groups.items()
+    ]
+    return "\n".join([*lines, f"{'in all':10} {len(order):4} runs: {told(order, known)}"])

@@ -1,65 +1,97 @@
 """The profiles: numbers in which trainings of smoke and full differ.
 
-`smoke` takes a minute and shows that everything works. `full` is delivered: days on two cores (`hw2 train --estimate`).
+`smoke` takes minutes on two cores and shows that everything works. `full` is delivered. `long` is
+being trained, and takes the place of `full` once its runs are there.
 """
 
-from hw2.errors import Named
 from hw2.training import Fit
 
-_SEEDS = {
-    "first": (0,),
-    "walk": (0, 1, 2),
-    "choices": (),  # those whose runs are there; `hw2 train pad_1 --seed 0` trains another
-    "search": (0, 1, 2),
-    "arms": (3, 4, 5),
-    "frontier": (0, 1),
+SMOKE_FIT = Fit(epochs=1, lr=0.1)
+SMOKE_SPARSE = {
+    "sparse": Fit(epochs=1, lr=0.02, weight_decay=0.0),
+    "reg": 1e-2,
+    "recalibration": 300,
+    "images": 300,
 }
-
-
-def _pruning(sparse: int, fine_tuning: int) -> dict:
-    """The numbers of sparse learning and fine-tuning, for so many epochs each."""
-    regularised = {"sparse": Fit(epochs=sparse, lr=0.03, weight_decay=0.0), "reg": 5e-3}
-    return regularised | {"fit": Fit(epochs=fine_tuning, lr=0.1)}
-
-
-def _tiny(epochs: int, images: int) -> dict:
-    """Smoke's numbers of a compression."""
-    sparse = {"sparse": Fit(epochs=1, lr=0.02, weight_decay=0.0), "reg": 1e-2, "recalibration": images}
-    return sparse | {"images": images, "fit": Fit(epochs=epochs, lr=0.05)}
-
-
-#: profile -> numbers. `common` is part of every recipe. `tuning` and what rows of the catalogue name as `numbers` are
-#: fields of recipes; a float is written as 1.0, or the digest is another. `seeds`: for what -> seeds.
-PROFILES = Named("profile", {
-    "smoke": {
-        "common": {"images": 600, "validation": 300, "views": 2},
-        "teacher": {"fit": Fit(epochs=1, lr=0.02)},
-        "student": {"fit": Fit(epochs=2, lr=0.1)},
-        "tuning": {
-            "fit": Fit(epochs=1, lr=0.1), "images": 300,
-            "temperatures": (2.0, 4.0), "alphas": (0.5, 0.9), "seeds": (0,),
-        },
-        "finalist": {"fit": Fit(epochs=1, lr=0.1)},
-        "compressed": _tiny(2, 600),
-        "study": {"fit": Fit(epochs=1, lr=0.1), "images": 300},
-        "study pruning": _tiny(1, 300),
-        "frontier": _tiny(1, 300),
-        "seeds": dict.fromkeys(_SEEDS, (0,)) | {"arms": (1,)},
+SMOKE = {
+    "common": {"images": 600, "validation": 300, "views": 2},
+    "teacher": {"fit": Fit(epochs=1, lr=0.02)},
+    "student": {"fit": Fit(epochs=2, lr=0.1)},
+    "short": {"fit": SMOKE_FIT},
+    "continued": {"fit": Fit(epochs=3, lr=0.05)},
+    "compressed": SMOKE_SPARSE
+    | {"images": 600, "recalibration": 600, "fit": Fit(epochs=2, lr=0.05)},
+    "choices": {"fit": SMOKE_FIT},
+    "tuning": {
+        "fit": SMOKE_FIT,
+        "images": 300,
+        "temperatures": (2.0, 4.0),
+        "alphas": (0.0, 0.5, 0.9),
+        "seeds": (0,),
     },
-    "full": {
-        "common": {"views": 12},
-        "teacher": {"stem": "stride1", "fit": Fit(epochs=20, lr=0.1, precision="bfloat16")},
-        "student": {"fit": Fit(epochs=24, lr=0.2)},
-        "tuning": {
-            "fit": Fit(epochs=4, lr=0.2), "images": 15000, "temperatures": (1.0, 2.0, 4.0, 8.0),
-            "alphas": (0.3, 0.6, 0.9, 1.0), "seeds": _SEEDS["search"],
-        },
-        "finalist": {"fit": Fit(epochs=8, lr=0.2)},
-        "compressed": _pruning(2, 72),
-        # Studies have their own lengths, at the delivered setting, on all images.
-        "study": {"fit": Fit(epochs=7, lr=0.2)},
-        "study pruning": _pruning(1, 14),
-        "frontier": _pruning(1, 4),
-        "seeds": _SEEDS,
+    "finalist": {"fit": SMOKE_FIT},
+    "study": {"fit": SMOKE_FIT, "images": 300},
+    "ablation": SMOKE_SPARSE | {"fit": Fit(epochs=1, lr=0.05)},
+    "unsparse": SMOKE_SPARSE | {"sparse": Fit(epochs=0, lr=0.02), "fit": Fit(epochs=2, lr=0.05)},
+    "frontier": SMOKE_SPARSE | {"fit": Fit(epochs=1, lr=0.05)},
+    "seeds": {
+        "first": (0,),
+        "chain": (0,),
+        "choices": (0,),
+        "search": (0,),
+        "studies": (1,),
+        "frontier": (0,),
     },
-})  # fmt: skip
+}
+STUDENT = Fit(epochs=24, lr=0.2)
+SPARSE = {"sparse": Fit(epochs=2, lr=0.03, weight_decay=0.0), "reg": 5e-3}
+SHORT_SPARSE = {"sparse": Fit(epochs=1, lr=0.03, weight_decay=0.0), "reg": 5e-3}
+TEACHER = {"stem": "stride1", "fit": Fit(epochs=20, lr=0.1, precision="bfloat16")}
+SEARCH = {
+    "fit": Fit(epochs=4, lr=0.2),
+    "images": 15000,
+    "temperatures": (1.0, 2.0, 4.0, 8.0),
+    "alphas": (0.3, 0.6, 0.9, 1.0),
+    "seeds": (0, 1, 2),
+}
+FULL = {
+    "common": {"views": 12},
+    "teacher": TEACHER,
+    "student": {"fit": STUDENT},
+    "compressed": SPARSE | {"fit": Fit(epochs=72, lr=0.1)},
+    "choices": {"fit": Fit(epochs=98, lr=0.2)},
+    "tuning": SEARCH,
+    "finalist": {"fit": Fit(epochs=8, lr=0.2)},
+    # Studies have their own lengths, at the delivered setting, on all images.
+    "study": {"fit": Fit(epochs=7, lr=0.2)},
+    "ablation": SHORT_SPARSE | {"fit": Fit(epochs=14, lr=0.1)},
+    "unsparse": SHORT_SPARSE
+    | {"sparse": Fit(epochs=0, lr=0.03, weight_decay=0.0), "fit": Fit(epochs=15, lr=0.1)},
+    "frontier": SHORT_SPARSE | {"fit": Fit(epochs=4, lr=0.1)},
+    "seeds": {
+        "first": (0,),
+        "chain": (0, 1, 2),
+        "choices": (),  # those whose runs are there; `hw2 train pad_1 --seed 0` trains another
+        "search": (0, 1, 2),
+        "studies": (3, 4, 5),
+        "frontier": (0, 1),
+    },
+}
+LONG = FULL | {
+    "student": {"fit": Fit(epochs=98, lr=0.2)},
+    "short": {"fit": STUDENT},
+    "continued": {"fit": Fit(epochs=74, lr=0.1)},
+    "tuning": SEARCH
+    | {"temperatures": (1.0, 2.0, 4.0, 8.0, 16.0), "alphas": (0.0, 0.3, 0.6, 0.9, 1.0)},
+    "study": {"fit": Fit(epochs=8, lr=0.2)},
+    "seeds": {
+        "first": (0,),
+        "chain": (10, 11, 12),
+        "search": (0, 1, 2),
+        "studies": (20, 21, 22, 23, 24, 25, 26, 27),
+        "frontier": (10, 11, 12),
+    },
+}
+#: profile -> numbers. `common` is part of every recipe. `tuning`, and what rows of the catalogue
+#: name as `numbers`, are fields of recipes. `seeds`: what rows name as `seeds` -> seeds.
+PROFILES = {"smoke": SMOKE, "full": FULL, "long": LONG}

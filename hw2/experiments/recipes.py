@@ -32,7 +32,9 @@ class Recipe:
 
     stage: Annotated[str, Field(min_length=1)]
     seed: Seed
-    images: Annotated[int, Field(ge=1, le=TRAINING)] = TRAINING  # the first so many of the training split
+    images: Annotated[int, Field(ge=1, le=TRAINING)] = (
+        TRAINING  # the first so many of the training split
+    )
     validation: Annotated[int, Field(ge=1, le=VALIDATION)] = VALIDATION
     pad: Annotated[int, Field(ge=0, le=14)] = 2  # pixels by which crops move
     views: Annotated[int, Field(ge=0, le=1000)] = 8  # 0: a new view every epoch
@@ -55,7 +57,14 @@ class Recipe:
     def task(self, data: FashionMNIST) -> Task:
         """The rows and views that the recipe's network is trained and validated on."""
         train, validation = data.split
-        return Task(data, train[: self.images], validation[: self.validation], self.pad, self.views, self.view_seed)
+        return Task(
+            data,
+            train[: self.images],
+            validation[: self.validation],
+            self.pad,
+            self.views,
+            self.view_seed,
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,7 +78,9 @@ class TeacherRecipe(Recipe):
     def __post_init__(self):
         super().__post_init__()
         if self.views == 0:
-            raise InputError("views 0: expected at least 1, for which a teacher's soft targets are computed")
+            raise InputError(
+                "views 0: expected at least 1, for which a teacher's soft targets are computed"
+            )
 
     def task(self, data: FashionMNIST) -> Task:
         return replace(super().task(data), views=0)
@@ -88,7 +99,9 @@ class StudentRecipe(Recipe):
     alpha: float = 0.0
     teacher: Digest | None = None
     loss: str = "kl"  # the soft part: a key of `distillation.SOFT_LOSSES`
-    targets: str = "same view"  # the teacher's logits that are learnt from: one of `distillation.TARGETS`
+    targets: str = (
+        "same view"  # the teacher's logits that are learnt from: one of `distillation.TARGETS`
+    )
     widths: tuple[Width, Width, Width, Width] | None = None
 
     def __post_init__(self):
@@ -101,13 +114,20 @@ class StudentRecipe(Recipe):
 
 
 @dataclass(frozen=True, kw_only=True)
-class CompressedRecipe(StudentRecipe):
-    """`parent` (a recipe digest) made sparse, pruned by `ratio`, recalibrated and fine-tuned by `fit`."""
+class ContinuedRecipe(StudentRecipe):
+    """The network of `parent`, a recipe's digest, trained on by `fit`."""
 
     parent: Digest
+
+
+@dataclass(frozen=True, kw_only=True)
+class CompressedRecipe(ContinuedRecipe):
+    """The parent's network made sparse, pruned by `ratio`, recalibrated and fine-tuned by `fit`."""
+
     sparse: Fit  # of no epochs: without sparse learning
     reg: Annotated[float, Field(ge=0, le=100)]
     ratio: float
+    importance: Literal["norm", "random"] = "norm"  # by what channels are chosen
     recalibration: Annotated[int, Field(ge=1, le=TRAINING)] = 10000  # training images
 
     def __post_init__(self):
@@ -155,9 +175,15 @@ RETIRED_FIT = {"ema": 0.0, "erasing": 0, "label_smoothing": 0.0}
 def _counted(content: object) -> dict[str, object]:
     """The fields of a dataclass that an older digest counts, those of dataclasses inside it likewise."""
     values = {field: getattr(content, field.name) for field in fields(content)}
-    counted = {field.name: value for field, value in values.items() if field.name in FIRST or value != field.default}
+    counted = {
+        field.name: value
+        for field, value in values.items()
+        if field.name in FIRST or value != field.default
+    }
     counted |= RETIRED_FIT if isinstance(content, Fit) else {}
-    return {name: _counted(value) if is_dataclass(value) else value for name, value in counted.items()}
+    return {
+        name: _counted(value) if is_dataclass(value) else value for name, value in counted.items()
+    }
 
 
 class _Earlier:
@@ -198,16 +224,21 @@ def read(kind: type[Recipe], content: dict) -> Recipe:
     try:
         values = {name: value for name, value in content.items() if (name, value) not in retired}
         for part in {"fit", "sparse"} & values.keys():
-            values[part] = dict(item for item in values[part].items() if item not in RETIRED_FIT.items())
-        for schema, given in ((kind, values), *((Fit, values[part]) for part in {"fit", "sparse"} & values.keys())):
+            values[part] = dict(
+                item for item in values[part].items() if item not in RETIRED_FIT.items()
+            )
+        for schema, given in (
+            (kind, values),
+            *((Fit, values[part]) for part in {"fit", "sparse"} & values.keys()),
+        ):
             if lacking := FIRST & {field.name for field in fields(schema)} - given.keys():
                 raise ValueError(f"it lacks {', '.join(sorted(lacking))}")
         recipe = adapter(kind).validate_json(json.dumps(values, allow_nan=False), strict=True)
     except (AttributeError, ValueError, RecursionError) as error:
         reason = first_error(error) if isinstance(error, ValidationError) else str(error)
         raise InputError(f"no recipe ({textwrap.shorten(reason, 200)})") from None
-    earlier = EARLIER[kind](**vars(recipe))
-    for known in (recipe, earlier):
+    earlier = [EARLIER[kind](**vars(recipe))] if kind in EARLIER else []
+    for known in (recipe, *earlier):
         if known.digest == content.get("digest"):
             return known
     raise InputError("its digest is not that of its numbers")
@@ -217,7 +248,9 @@ def written(recipe: Recipe) -> dict:
     """The content of recipe.json: every field, and what the digest counts besides."""
     content = {"digest": recipe.digest, **asdict(recipe)}
     if isinstance(recipe, _Earlier):
-        content |= {name: content[name] | RETIRED_FIT for name in ("fit", "sparse") if name in content}
+        content |= {
+            name: content[name] | RETIRED_FIT for name in ("fit", "sparse") if name in content
+        }
     return content
 
 
@@ -225,7 +258,11 @@ def _flat(recipe: Recipe) -> dict[str, object]:
     """Field -> value; fields of a `Fit` by their path, such as fit.lr."""
     values = {}
     for name, value in asdict(recipe).items():
-        values |= {f"{name}.{key}": v for key, v in value.items()} if isinstance(value, dict) else {name: value}
+        values |= (
+            {f"{name}.{key}": v for key, v in value.items()}
+            if isinstance(value, dict)
+            else {name: value}
+        )
     return values
 
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from hw2 import data, distillation, networks, pruning
 from hw2.assignment import WIDTHS
 from hw2.errors import InputError
-from hw2.experiments import catalogue, schemas
+from hw2.experiments import compose, schemas
 from hw2.experiments.recipes import CompressedRecipe, Recipe, TeacherRecipe, TuningRecipe
 from hw2.files import broken, read_array, read_csv, read_json, sha256
 
@@ -30,8 +30,8 @@ def _group_sizes(widths: tuple[int, ...]) -> list[int]:
 
 
 def home(profile: str) -> Path:
-    """Where runs, figures, report and submission belong: the project for `full`, build/<profile>/ for another one."""
-    return data.PROJECT if profile == "full" else data.PROJECT / "build" / profile
+    """Where runs, figures, report and submission belong: the project, build/smoke/ for `smoke`."""
+    return data.PROJECT / "build" / profile if profile == "smoke" else data.PROJECT
 
 
 def root(profile: str) -> Path:
@@ -57,13 +57,23 @@ class Run:
     def profile(self) -> str:
         return self.folder.name.rpartition("-s")[0]
 
+    @property
+    def stage(self) -> str:
+        """The row of the catalogue."""
+        return self.folder.parent.name
+
+    @cached_property
+    def digest(self) -> str:
+        """That of recipe.json, unchecked: `recipe` holds it against the fields."""
+        return read_json(self.folder / "recipe.json").get("digest", "")
+
     @cached_property
     def recipe(self) -> Recipe:
         """`InputError` where recipe.json is none."""
         path = self.folder / "recipe.json"
         content = read_json(path)
         try:
-            recipe = catalogue.read(content)
+            recipe = compose.read(content)
             if isinstance(recipe, TuningRecipe):
                 raise InputError("a search's recipe, expected a run's")
         except InputError as error:
@@ -75,21 +85,25 @@ class Run:
         """Whether sparse learning came before pruning."""
         return isinstance(self.recipe, CompressedRecipe) and self.recipe.sparse.epochs > 0
 
-    @property
+    @cached_property
     def metrics(self) -> schemas.Metrics:
         """`InputError` where a count is larger than its total, or phases are not those of the recipe."""
         path = self.folder / "metrics.json"
         metrics = read_json(path, schemas.Metrics)
         phases, test = metrics.get("phases", {}), (metrics["test_correct"], metrics["test_total"])
         counts = [metrics["val_correct"], *phases.values()]
-        if max(counts) > metrics["val_total"] or (test.count(None) == 1) or (None not in test and test[0] > test[1]):
+        if (
+            max(counts) > metrics["val_total"]
+            or (test.count(None) == 1)
+            or (None not in test and test[0] > test[1])
+        ):
             raise broken(path, "more images are correct than there are")
         expected = PHASES if isinstance(self.recipe, CompressedRecipe) else set()
         if phases.keys() != expected | (SPARSE if self.sparse else set()):
             raise broken(path, "its phases are not those of its recipe")
         return metrics
 
-    @property
+    @cached_property
     def environment(self) -> schemas.Environment:
         return read_json(self.folder / "environment.json", schemas.Environment)
 
@@ -97,7 +111,11 @@ class Run:
     def widths(self) -> tuple[int, ...]:
         """What the recipe makes of a ResNet-14."""
         widths = self.recipe.widths or WIDTHS
-        return pruning.narrowed(widths, self.recipe.ratio) if isinstance(self.recipe, CompressedRecipe) else widths
+        return (
+            pruning.narrowed(widths, self.recipe.ratio)
+            if isinstance(self.recipe, CompressedRecipe)
+            else widths
+        )
 
     @cached_property
     def parameters(self) -> int:
@@ -106,27 +124,36 @@ class Run:
             return networks.count_parameters(self.network())
         with torch.device("meta"):
             teacher = isinstance(self.recipe, TeacherRecipe)
-            network = networks.teacher(self.recipe.stem) if teacher else networks.ResNet14(self.widths)
+            network = (
+                networks.teacher(self.recipe.stem) if teacher else networks.ResNet14(self.widths)
+            )
         return networks.count_parameters(network)
 
-    @property
+    @cached_property
     def group_norms(self) -> schemas.GroupNorms:
         """Where the row keeps them: of as many channels as there are, `after` where sparse learning came in between."""
         path = self.folder / "group_norms.json"
-        norms, sizes = read_json(path, schemas.GroupNorms), _group_sizes(self.recipe.widths or WIDTHS)
+        norms, sizes = (
+            read_json(path, schemas.GroupNorms),
+            _group_sizes(self.recipe.widths or WIDTHS),
+        )
         lengths = {when: list(map(len, groups)) for when, groups in norms.items()}
         if lengths != dict.fromkeys(["before", "after"] if self.sparse else ["before"], sizes):
             raise broken(path, f"expected the norms of {sizes} channels")
         return norms
 
-    @property
+    @cached_property
     def sensitivity(self) -> schemas.Sensitivity:
         """Where it was measured, of these weights (`walk.deliver`)."""
         path = self.folder / "sensitivity.json"
         table = read_json(path, schemas.Sensitivity)
         lengths = [len(table["ratios"])] * len(_group_sizes(self.widths))
         if table["weights"] != sha256(self.weights) or list(map(len, table["correct"])) != lengths:
-            raise broken(path, "not of these weights, or not of each group", "delete it; `hw2 deliver` measures anew")
+            raise broken(
+                path,
+                "not of these weights, or not of each group",
+                "delete it; `hw2 deliver` measures anew",
+            )
         return table
 
     @cached_property
@@ -149,7 +176,9 @@ class Run:
         if not isinstance(self.recipe, TeacherRecipe):
             return networks.load(self.weights)
         if not self.weights.is_file():
-            raise InputError(f"{self.name}: its weights (94 MB) are not committed; train it here: `hw2 train teacher`")
+            raise InputError(
+                f"{self.name}: its weights (94 MB) are not committed; train it here: `hw2 train teacher`"
+            )
         return networks.load_teacher(self.weights, self.recipe.stem)
 
     @cached_property
@@ -159,7 +188,10 @@ class Run:
         expected = {"teacher": self.recipe.digest}
         expected |= {name: getattr(self.recipe, name) for name in ("pad", "view_seed", "views")}
         targets = distillation.read_cache(path)
-        if read_json(described) != expected | {"sha256": sha256(path)} or len(targets) != expected["views"]:
+        if (
+            read_json(described) != expected | {"sha256": sha256(path)}
+            or len(targets) != expected["views"]
+        ):
             raise broken(path, f"not what {described.name} and recipe.json say")
         return targets
 
@@ -174,14 +206,22 @@ class Run:
         return self._array("validation_classes.npy", np.uint8)
 
     def _array(self, name: str, dtype: type, *columns: int) -> Tensor:
-        return torch.from_numpy(read_array(self.folder / name, dtype, (self.metrics["val_total"], *columns)).copy())
+        return torch.from_numpy(
+            read_array(self.folder / name, dtype, (self.metrics["val_total"], *columns)).copy()
+        )
 
     def _summary(self) -> dict[str, str]:
         test = "not read" if self.test_accuracy is None else f"{self.test_accuracy:.2%}"
-        return {"parameters": f"{self.parameters:,}", "validation": f"{self.val_accuracy:.2%}", "test": test}
+        return {
+            "parameters": f"{self.parameters:,}",
+            "validation": f"{self.val_accuracy:.2%}",
+            "test": test,
+        }
 
     def __str__(self) -> str:
-        return "{}: {parameters} parameters, validation {validation}, test {test}".format(self.name, **self._summary())
+        return "{}: {parameters} parameters, validation {validation}, test {test}".format(
+            self.name, **self._summary()
+        )
 
     def __repr__(self) -> str:
         return f"Run({self.name})"  # notebooks keep it: no path of a machine, no file that may be damaged
@@ -198,51 +238,23 @@ class Run:
     def test_accuracy(self) -> float | None:
         """None until the test set was read for this run."""
         metrics = self.metrics
-        return None if metrics["test_correct"] is None else metrics["test_correct"] / metrics["test_total"]
+        return (
+            None
+            if metrics["test_correct"] is None
+            else metrics["test_correct"] / metrics["test_total"]
+        )
 
     @property
     def core_hours(self) -> float:
         """Of the processor that training took, or of the clock for each thread where only that was recorded."""
         metrics = self.metrics
-        return (metrics.get("processor_s") or metrics["wall_s"] * self.environment["threads"]) / 3600
+        return (
+            metrics.get("processor_s") or metrics["wall_s"] * self.environment["threads"]
+        ) / 3600
 
     def at_phase(self, phase: str) -> float | None:
         """Validation accuracy of a pruned network after a phase of its compression; None where there was none."""
         metrics = self.metrics
-        return metrics["phases"][phase] / metrics["val_total"] if phase in metrics["phases"] else None
-
-
-@dataclass(frozen=True)
-class Trial:
-    """A trial of the search in `folder`, checked and replayed like a run."""
-
-    folder: Path
-    number: int
-    recipe: TuningRecipe
-    environment: dict
-    history: pd.DataFrame
-    steps: pd.DataFrame
-
-    @property
-    def name(self) -> str:
-        return f"tuning/{self.folder.name}/{self.number}"
-
-    @property
-    def profile(self) -> str:
-        return self.folder.name
-
-
-def trials(folder: Path) -> list[Trial]:
-    """The trials of a search, in order."""
-    recipe, path = catalogue.read(read_json(folder / "recipe.json")), folder / "environment.json"
-    machines = read_json(path, schemas.TrialsEnvironment)
-    history = read_csv(folder / "history.csv", ("trial", *HISTORY))
-    steps = read_csv(folder / "steps.csv", ("trial", *STEPS))
-    count = len(recipe.seeds) * len(recipe.temperatures) * len(recipe.alphas)
-    if len(machines["of_trials"]) != count or not max(machines["of_trials"]) < len(machines["environments"]):
-        raise broken(path, f"expected the environment of each of {count} trials")
-    results = []
-    for number, which in enumerate(machines["of_trials"]):
-        rows = history[history.trial == number], steps[steps.trial == number]
-        results.append(Trial(folder, number, recipe, machines["environments"][which], *rows))
-    return results
+        return (
+            metrics["phases"][phase] / metrics["val_total"] if phase in metrics["phases"] else None
+        )

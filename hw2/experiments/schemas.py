@@ -39,7 +39,9 @@ class Environment(TypedDict):
     instruction_set: str
     flags: list[str]
     lowered_by: dict[str, str]
-    resumed: NotRequired[list["Resumed"]]  # other environments that trained the run on, or finished it
+    resumed: NotRequired[
+        list["Resumed"]
+    ]  # other environments that trained the run on, or finished it
 
 
 class Resumed(TypedDict):

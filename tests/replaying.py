@@ -1,25 +1,21 @@
-"""Is a run what its recipe makes? Its first steps are trained again, its committed weights evaluated again.
+"""A run's first steps trained again, and its committed weights evaluated again.
 
-What replay proves, what it does not, and how the tolerances were measured is told in docs/trust.md.
+What replay proves, what it does not, and how tolerances were measured is told in docs/trust.md.
 """
 
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
-from functools import partial
-from itertools import groupby
-from multiprocessing import get_context
 from typing import NamedTuple
 
+import checks
 import numpy as np
 import torch
 
-from hw2 import data as source
-from hw2 import training, views
+from hw2 import data, training, views
 from hw2.data import FashionMNIST
 from hw2.errors import InputError
-from hw2.experiments import check, environment, ledger, search, train, walk
+from hw2.experiments import deliver, environment, ledger, train
 from hw2.experiments.recipes import CompressedRecipe, Recipe, TeacherRecipe
-from hw2.experiments.run import Run, Trial, trials
+from hw2.experiments.run import Run
 from hw2.experiments.store import Store
 
 #: What a loss's relative difference may be where another processor rounds otherwise: at the first step, the factor at
@@ -30,7 +26,9 @@ TOLERANCES = {
     "teacher, float32": (5e-5, 2.0, 0.05),
     "bfloat16": (1e-3, 1.3, 0.02),
 }
-PHASE = 2  # images whose answers rounding may move where BatchNorm is measured again; measured: none
+PHASE = (
+    2  # images whose answers rounding may move where BatchNorm is measured again; measured: none
+)
 ROWS = 200  # of every view of soft targets, evaluated again where the teacher's weights are in the cache
 
 
@@ -55,68 +53,46 @@ def kind(recipe: Recipe) -> str:
     """The key of `TOLERANCES`."""
     if recipe.fit.precision == "bfloat16":
         return "bfloat16"
-    network = {TeacherRecipe: "teacher", CompressedRecipe: "compressed"}.get(type(recipe), "student")
+    network = {TeacherRecipe: "teacher", CompressedRecipe: "compressed"}.get(
+        type(recipe), "student"
+    )
     return f"{network}, float32"
 
 
-def every(known: Store) -> list[Run | Trial]:
-    """All finished runs in the store's folder, and the trials of its searches."""
-    folders = sorted((known.root / "tuning").glob("[!.]*"))
-    return [*known.every(), *(trial for folder in folders for trial in trials(folder))]
-
-
-def named(names: list[str], known: Store) -> list[Run | Trial]:
-    """The runs of these names, such as plain/full-s0; trials are named as tuning/full/0."""
-    runs = {run.name: run for run in every(known)}
-    if unknown := [name for name in names if name not in runs]:
-        raise InputError(f"run {unknown[0]!r}: expected one under runs/, such as {next(iter(runs), 'plain/full-s0')}")
-    return [runs[name] for name in names]
-
-
 def chain(known: Store) -> list[Run]:
-    """The delivered network's: teacher, distilled, compressed."""
-    parent = known.made_by(known.delivered.recipe.parent)
-    return [known.made_by(parent.recipe.teacher), parent, known.delivered]
+    """The delivered network's runs, of every seed: teacher, distilled, compressed."""
+    runs = []
+    for run in known.runs("compressed"):
+        parent = known.made_by(run.recipe.parent)
+        runs += [known.made_by(parent.recipe.teacher), parent, run]
+    return list(dict.fromkeys(runs))
 
 
-def all_of(runs: list[Run | Trial], device: torch.device, steps: int = training.STEPS_KEPT) -> Iterator[Replayed]:
-    """Each run's replay, by a process that computes with the instruction set that the run recorded, where it can.
-
-    The variables that lower the set are read when a process starts.
-    """
-    needed = {run.name: environment.lowering(run.environment) for run in runs}
-    for variables, group in groupby(sorted(runs, key=lambda run: str(needed[run.name])), lambda run: needed[run.name]):
-        with environment.variables(variables), ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
-            yield from pool.map(partial(replay, device=device, steps=steps), group)
-
-
-def first_losses(run: Run | Trial, device: torch.device, fashion: FashionMNIST, steps: int) -> list[float]:
+def first_losses(run: Run, device: torch.device, fashion: FashionMNIST, steps: int) -> list[float]:
     """The losses of the first steps, trained again with as many threads as recorded."""
     work = train.Work(run.profile, device, fashion)
     with environment.threads(run.environment["threads"]):
-        if isinstance(run, Trial):
-            targets = Store(run.profile).made_by(run.recipe.teacher).soft_targets
-            options, setting = training.Options(first_steps=steps), search.settings(run.recipe)[run.number]
-            history = search.trained(run.recipe, setting, targets, fashion, options, device)[1]
-        else:
-            network, phase = train.prepare(run.recipe, work)
-            history = train.fit(network, run.recipe, work, phase, first_steps=steps)[1]
+        network, phase = train.prepare(run.recipe, work)
+        _, history = train.fit(network, run.recipe, work, phase, first_steps=steps)
     return [row["loss"] for row in history.steps]
 
 
-def replay(run: Run | Trial, device: torch.device, steps: int = training.STEPS_KEPT) -> Replayed:
-    """What the run's files say of one another, its first losses trained again, its weights evaluated again."""
-    fashion, problems, difference = source.fashion_mnist(), [], None
+def replay(run: Run, device: torch.device, steps: int = training.STEPS_KEPT) -> Replayed:
+    """What the run's files say of one another, its first losses trained again, its weights evaluated."""
+    fashion = data.fashion_mnist()
+    problems = []
+    difference = None
     recorded, current = run.environment, environment.environment(device)
-    alike = all(recorded[name] == current[name] for name in ("instruction_set", "device", "packages"))
+    alike = all(
+        recorded[name] == current[name] for name in ("instruction_set", "device", "packages")
+    )
     try:
-        problems += check.of_run(run, fashion) if isinstance(run, Run) else check.of_trial(run, Store(run.profile))
+        problems += checks.of_run(run, fashion)
         if run.recipe.fit.precision != "bfloat16" or not environment.lacks_bfloat16(device):
             losses = first_losses(run, device, fashion, steps)
             lines, difference = compared(run.steps.loss.tolist()[:steps], losses, kind(run.recipe))
             problems += lines
-        if isinstance(run, Run):
-            problems += _evaluate(run, fashion)
+        problems += evaluated(run, fashion)
     except InputError as error:
         problems.append(str(error))
     return Replayed(run.name, problems, difference, alike)
@@ -126,48 +102,60 @@ def summary(results: list[Replayed]) -> str:
     """How many runs are as recorded, and how near."""
     good = [result for result in results if not result.problems]
     tried = [result for result in good if result.difference is not None]
-    alike, equal = [result for result in tried if result.alike], [result for result in tried if result.difference == 0]
+    equal = sum(result.difference == 0 for result in tried)
+    alike = [result for result in tried if result.alike]
+    alike_equal = sum(result.difference == 0 for result in alike)
     return (
-        f"{len(good)} of {len(results)} as recorded; first losses of {len(equal)} bit for bit, of "
-        f"{len(tried) - len(equal)} within the tolerance, of {len(good) - len(tried)} not trained; the environment "
-        f"was recorded and is this one for {len(alike)}, {sum(result.difference == 0 for result in alike)} bit for bit"
+        f"replay: {len(good)} of {len(results)} as recorded; first losses of {equal} bit for bit, of "
+        f"{len(tried) - equal} within the tolerance, of {len(good) - len(tried)} not trained; the "
+        f"environment was recorded and is this one for {len(alike)}, {alike_equal} bit for bit"
     )
 
 
 def compared(recorded: list[float], losses: list[float], kind: str) -> tuple[list[str], float]:
     """The first loss beyond its tolerance, in words, and the largest relative difference."""
-    lines = [] if len(recorded) == len(losses) else [f"steps.csv has {len(recorded)} steps, {len(losses)} were trained"]
-    differences = [abs(then - now) / max(abs(now), 1e-3) for then, now in zip(recorded, losses, strict=False)]
+    lines = (
+        []
+        if len(recorded) == len(losses)
+        else [f"steps.csv has {len(recorded)} steps, {len(losses)} were trained"]
+    )
+    differences = [
+        abs(then - now) / max(abs(now), 1e-3) for then, now in zip(recorded, losses, strict=False)
+    ]
     first, growth, most = TOLERANCES[kind]
     for step, difference in enumerate(differences):
-        if not difference <= min(first * growth**step, most):  # rounding grows in training; NaN is told, too
+        if not difference <= min(
+            first * growth**step, most
+        ):  # rounding grows in training; NaN is told, too
             words = f"recorded as {recorded[step]:.6f}, trained again it is {losses[step]:.6f}"
             lines.append(f"the loss of step {step} is {words}")
             break
     return lines, max(differences, default=0.0)
 
 
-def _evaluate(run: Run, fashion: FashionMNIST) -> Iterator[str]:
+def evaluated(run: Run, fashion: FashionMNIST) -> Iterator[str]:
     """What passes of the validation and test images through the committed networks say."""
     images, labels = run.recipe.task(fashion).held_out
     teacher = isinstance(run.recipe, TeacherRecipe)
     if run.weights.is_file() and (teacher or run.weights.parent == run.folder):
         network = run.network().to(memory_format=train.layout(run.recipe))  # as in training
         loss, right = training.validate(network, images, labels)
-        yield from check.against(run, right, 0, loss)
+        yield from checks.against(run, right, 0, loss)
         answered = (run.folder / ledger.ANSWERS).is_file()
-        if answered and not ledger.answers(run, fashion).equal(training.predict(network, fashion.test_images)):
+        if answered and not ledger.answers(run, fashion).equal(
+            training.predict(network, fashion.test_images)
+        ):
             yield f"{ledger.ANSWERS} is not what the weights predict"
         if teacher:
             yield from _soft_targets(run, network, fashion)
     if (run.folder / "sensitivity.json").is_file():
         table = run.sensitivity
         place = len(table["ratios"]) // 2
-        count = walk.sensitivity(run, 0, table["ratios"][place], fashion)
+        count = deliver.sensitivity(run, 0, table["ratios"][place])
         if abs(table["correct"][0][place] - count) > PHASE:
             yield f"sensitivity.json says {table['correct'][0][place]} for the first group, pruned again it is {count}"
     if isinstance(run.recipe, CompressedRecipe):
-        yield from _pruned_at_once(run, fashion)
+        yield from pruned_at_once(run, fashion)
 
 
 def _soft_targets(run: Run, network: torch.nn.Module, fashion: FashionMNIST) -> Iterator[str]:
@@ -177,16 +165,21 @@ def _soft_targets(run: Run, network: torch.nn.Module, fashion: FashionMNIST) -> 
     rows = all_rows[:: max(1, len(all_rows) // ROWS)]
     for view, recorded in enumerate(run.soft_targets):
         images = views.cut(fashion.train_images, view, recipe.pad, recipe.view_seed)
-        logits = training.logits_of(network, images[rows], batch=256).half().numpy().astype(np.float32)
+        logits = (
+            training.logits_of(network, images[rows], batch=256).half().numpy().astype(np.float32)
+        )
         targets = recorded[rows].numpy()
         apart = np.abs(logits - targets) / np.abs(np.spacing(targets)).astype(np.float32)
         if not (apart.max() <= 1 and (apart == 0).mean() > 0.99):
             yield f"soft targets of view {view} are not what the weights say"
 
 
-def _pruned_at_once(run: Run, fashion: FashionMNIST) -> Iterator[str]:
+def pruned_at_once(run: Run, fashion: FashionMNIST) -> Iterator[str]:
     """The parent pruned without sparse learning: images right before and after recalibration."""
-    parent, suffix = Store(run.profile).made_by(run.recipe.parent), "_without_sparse_learning" if run.sparse else ""
+    parent, suffix = (
+        Store(run.profile).made_by(run.recipe.parent),
+        "_without_sparse_learning" if run.sparse else "",
+    )
     if not parent.weights.is_file():
         return
     work = train.Work(run.profile, torch.device("cpu"), fashion)

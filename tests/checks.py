@@ -1,24 +1,22 @@
-"""What the files of a store say of one another, recomputed in seconds: no training, no pass through a network.
+"""What the files of committed runs say of one another: no training, no pass through a network.
 
-Replay adds what takes longer. docs/trust.md says which change is seen by which of them.
+Tests call these checks. Replay adds what takes longer.
 """
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from datetime import datetime
 from functools import cache
 
 import numpy as np
 from torch.nn import functional
 
-from hw2 import data as source
 from hw2 import networks, pruning, training
 from hw2.data import FashionMNIST
 from hw2.errors import InputError
-from hw2.experiments import ledger, search, store
-from hw2.experiments.catalogue import EXPERIMENTS
+from hw2.experiments import catalogue, ledger
 from hw2.experiments.recipes import CompressedRecipe, Recipe, TeacherRecipe
-from hw2.experiments.run import Run, Trial, root, trials
+from hw2.experiments.run import Run
 from hw2.experiments.store import Store
 from hw2.files import sha256
 
@@ -27,54 +25,23 @@ from hw2.files import sha256
 LAST = {"cpu": 1e-4, "cuda": 1e-3}
 NORMS = 1e-4  # relative difference of a group's norm that may be rounding; measured between processors: 1e-6
 #: what rows keep of their networks' answers, by the word in `keep`
-KEPT = {"weights": "model.safetensors", "logits": "validation_logits.npy", "classes": "validation_classes.npy"}
-
-
-def of_store(known: Store) -> list[str]:
-    """A line for each thing that is not what the rest of the store says. Changes nothing."""
-    lines = _lines(f"tuning/{known.profile}", lambda: _search(known))
-    if lost := missing(known):
-        return lines + lost  # the rest would tell of the same
-    fashion, runs = source.fashion_mnist(), known.every()
-    lines += _lines("SHA256SUMS", lambda: sums(known.profile)) + _lines("delivered.json", lambda: _delivered(known))
-    lines += [line for run in runs for line in _lines(run.name, lambda run=run: of_run(run, fashion))]
-    lines += _lines("runs", lambda: _copies(runs)) if not lines else []
-    lines += _lines("test_ledger.csv", lambda: _ledger(known.profile, {run.recipe.digest: run for run in runs}))
-    return lines
-
-
-def _lines(name: str, check: Callable[[], object]) -> list[str]:
-    """The lines of a check; a file that it cannot read is one."""
-    try:
-        return [f"{name}: {line}" for line in check()]
-    except InputError as error:
-        return [str(error)]
+KEPT = {
+    "weights": "model.safetensors",
+    "logits": "validation_logits.npy",
+    "classes": "validation_classes.npy",
+}
 
 
 def missing(known: Store) -> list[str]:
-    """Runs of the profile's catalogue that are not there, and runs that are none of it."""
-    names, lines = set(), []
-    for name in known.names():
-        for seed in known.seeds(name):
-            names.add(f"{name}/{known.profile}-s{seed}")
-            lines += _lines(name, lambda name=name, seed=seed: known.require(name, seed) and [])
-    surplus = [run.name for run in known.every() if run.profile == known.profile and run.name not in names]
-    return [*dict.fromkeys(lines), *(f"{name}: the profile trains no such seed" for name in surplus)]
-
-
-def sums(profile: str) -> Iterator[str]:
-    path = root(profile) / "SHA256SUMS"
-    recorded = path.read_text("utf-8").splitlines() if path.is_file() else []
-    if not recorded:
-        yield "missing"
-    elif names := {line[66:] for line in set(recorded) ^ set(store.sums(profile).splitlines())}:
-        yield f"{', '.join(sorted(names))}: changed, missing or new"
-
-
-def _delivered(known: Store) -> Iterator[str]:
-    """Which network is delivered is no choice: the first seed's."""
-    if (known.root / "delivered.json").is_file() and known.delivered.folder != known.run("compressed").folder:
-        yield f"names {known.delivered.name}, expected {known.run('compressed').name}"
+    """Runs of the profile's catalogue that are not there."""
+    lines = []
+    for name in catalogue.names(known.profile):
+        for seed in catalogue.seeds(name, known.profile):
+            try:
+                known.require(name, seed)
+            except InputError as error:
+                lines.append(str(error))
+    return list(dict.fromkeys(lines))
 
 
 def of_run(run: Run, fashion: FashionMNIST) -> list[str]:
@@ -83,7 +50,7 @@ def of_run(run: Run, fashion: FashionMNIST) -> list[str]:
     if run.name != f"{recipe.stage}/{run.profile}-s{recipe.seed}":
         lines.append(f"its recipe is of {recipe.stage}, seed {recipe.seed}")
     if not isinstance(recipe, TeacherRecipe):  # whose weights are too large to commit
-        files = [KEPT[word] for word in EXPERIMENTS[recipe.stage].keep if word in KEPT]
+        files = [KEPT[word] for word in catalogue.EXPERIMENTS[recipe.stage].keep if word in KEPT]
         lines += [f"{name} is missing" for name in files if not (run.folder / name).is_file()]
     if run.parameters != metrics["parameters"]:
         lines.append(f"{run.parameters:,} parameters, metrics.json says {metrics['parameters']:,}")
@@ -93,15 +60,20 @@ def of_run(run: Run, fashion: FashionMNIST) -> list[str]:
     lines += _answers(run, fashion)
     if isinstance(recipe, CompressedRecipe):
         lines += _phases(run)
-    if (run.folder / "sensitivity.json").is_file() and np.max(run.sensitivity["correct"]) > metrics["val_total"]:
+    if (run.folder / "sensitivity.json").is_file() and np.max(run.sensitivity["correct"]) > metrics[
+        "val_total"
+    ]:
         lines.append("sensitivity.json counts more validation images than there are")
     return [*lines, *_test(run, fashion)]
 
 
-def of_history(run: Run | Trial, correct: int, total: int) -> list[str]:
+def of_history(run: Run, correct: int, total: int) -> list[str]:
     """Epochs, steps and learning rates against the recipe; accuracies against the count."""
     fits, history, images, lines = run.recipe.fits, run.history, run.recipe.images, []
-    epochs, first = sum(fit.epochs for fit in fits), next((fit for fit in fits if fit.epochs), fits[0])
+    epochs, first = (
+        sum(fit.epochs for fit in fits),
+        next((fit for fit in fits if fit.epochs), fits[0]),
+    )
     step_count = min(training.STEPS_KEPT, first.epochs * math.ceil(images / first.batch))
     if run.steps.step.tolist() != list(range(step_count)):
         lines.append(f"steps.csv has not the {step_count} steps of its recipe")
@@ -122,7 +94,9 @@ def rates(recipe: Recipe) -> list[float]:
     for fit in recipe.fits:
         per_epoch = math.ceil(recipe.images / fit.batch)
         steps = range(per_epoch - 1, fit.epochs * per_epoch, per_epoch)
-        learning_rates += [training.learning_rate(fit, step, fit.epochs * per_epoch) for step in steps]
+        learning_rates += [
+            training.learning_rate(fit, step, fit.epochs * per_epoch) for step in steps
+        ]
     return learning_rates
 
 
@@ -133,7 +107,9 @@ def _answers(run: Run, fashion: FashionMNIST) -> Iterator[str]:
     if (run.folder / KEPT["classes"]).is_file():
         yield from against(run, int((run.validation_classes == labels).sum()), 0, None)
     if teacher or (run.folder / KEPT["logits"]).is_file():
-        logits = (run.soft_targets[0][task.validation] if teacher else run.validation_logits).double()
+        logits = (
+            run.soft_targets[0][task.validation] if teacher else run.validation_logits
+        ).double()
         # Of the teacher's float16 makes equals of near ones; a student's nearer ones were settled in float64.
         moved = training.margins(logits) <= (0.0 if teacher else training.NEAR)
         right, loss = (logits.argmax(1) == labels).sum(), functional.cross_entropy(logits, labels)
@@ -163,7 +139,9 @@ def _phases(run: Run) -> Iterator[str]:
             yield f"phase {phase} of metrics.json is {phases[phase]}, elsewhere it is {count}"
     if (run.folder / "group_norms.json").is_file() and parent.weights.is_file():
         groups = zip(run.group_norms["before"], _norms(parent.weights), strict=True)
-        if not all(np.allclose(recorded, norms, rtol=NORMS, atol=1e-6) for recorded, norms in groups):
+        if not all(
+            np.allclose(recorded, norms, rtol=NORMS, atol=1e-6) for recorded, norms in groups
+        ):
             yield f"group_norms.json is not of the weights of {parent.name}"
 
 
@@ -183,7 +161,7 @@ def _test(run: Run, fashion: FashionMNIST) -> Iterator[str]:
         yield f"metrics.json says that {claimed[0]} of {claimed[1]} test images are right, the ledger has {recorded}"
 
 
-def _copies(runs: list[Run]) -> Iterator[str]:
+def copies(runs: list[Run]) -> Iterator[str]:
     """A run that is another seed's: no two trainings share a loss in float64, nor their weights."""
     seen: dict[object, Run] = {}
     for run in runs:
@@ -191,12 +169,14 @@ def _copies(runs: list[Run]) -> Iterator[str]:
         marks = {*run.history.train_loss, *([sha256(weights)] if weights.is_file() else [])}
         for mark in marks:
             first = seen.setdefault(mark, run)
-            if first.recipe.seed != run.recipe.seed or (first.recipe.stage == run.recipe.stage and first != run):
+            if first.recipe.seed != run.recipe.seed or (
+                first.recipe.stage == run.recipe.stage and first != run
+            ):
                 yield f"{run.name} holds numbers or weights of {first.name}"
                 break
 
 
-def _ledger(profile: str, runs: dict[str, Run]) -> Iterator[str]:
+def of_ledger(profile: str, runs: dict[str, Run]) -> Iterator[str]:
     """Each recipe has one reading, of a date, under the name of its run."""
     rows = ledger.ledger(profile)
     if rows.recipe.duplicated().any():
@@ -208,19 +188,3 @@ def _ledger(profile: str, runs: dict[str, Run]) -> Iterator[str]:
             yield f"{row.when!r} is no date"
         if row.recipe in runs and runs[row.recipe].name != row.run:
             yield f"the reading of {row.run} is of the recipe of {runs[row.recipe].name}"
-
-
-def _search(known: Store) -> Iterator[str]:
-    """The trials against the grid and, where they have them, against their own histories."""
-    recipe, table = known.tuning(), known.trials
-    grid = search.trial_rows(recipe)
-    if table.drop(columns="val_correct")[list(grid[0])].to_dict("records") != grid:
-        yield "trials.csv is not of its recipe's grid"
-        return
-    for trial in trials(known.root / "tuning" / known.profile):
-        yield from (f"trial {trial.number}: {line}" for line in of_trial(trial, known))
-
-
-def of_trial(trial: Trial, known: Store) -> list[str]:
-    """A trial's epochs and steps against its recipe, and its count in trials.csv."""
-    return of_history(trial, int(known.trials.val_correct[trial.number]), trial.recipe.validation)

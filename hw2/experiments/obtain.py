@@ -1,0 +1,123 @@
+"""`obtain`: the finished run of an experiment, loaded, or trained where there is none."""
+
+import sys
+from pathlib import Path
+
+import torch
+
+from hw2 import data, networks
+from hw2.errors import Bar, InputError
+from hw2.experiments import compose, environment, plan, search, store, train
+from hw2.experiments.recipes import CompressedRecipe, Recipe, TeacherRecipe
+from hw2.experiments.run import Run, cache
+from hw2.experiments.store import Store
+from hw2.files import sha256
+
+
+def obtain(
+    name: str,
+    seed: int | None = None,
+    *,
+    profile: str | None = None,
+    device: str = "auto",
+    replace: bool = False,
+    weights: Path | str | None = None,
+    **change,
+) -> Run:
+    """The finished run of an experiment, trained where there is none, after what it needs.
+
+    `name` is a row of `catalogue.EXPERIMENTS`, `seed` by default its first. `replace` allows to
+    train in the place of another recipe's run; without it such a folder is an `InputError` that
+    names the field. `weights` is the course's resnet-50.pth, for the teacher. `change` gives fields
+    of the recipe other values, such as `temperature=3.0` or `**{"fit.epochs": 2}`. That run goes to
+    own/, which git ignores. What is about to be trained is told on standard error before.
+    """
+    known = Store(profile)
+    torch_device = environment.pick_device(device)
+    task = name, known.first(name) if seed is None else seed
+    # Wrong values and a bad file are told before anything is trained.
+    compose.changed(compose.recipe(*task, known.profile, compose.NOTHING), change)
+    if weights:
+        known = Store(profile, course_file(weights))
+    needed = [need for need in plan.before(task, known.profile) if not plan.done(need, known)]
+    if not needed and (run := wanted(task, known, change)):
+        return run
+    print(plan.announcement([*needed, task], known), file=sys.stderr)
+    with Bar(needed, desc=f"runs for {name}", unit="run", disable=not needed) as bar:
+        for need in bar:
+            if need == plan.SEARCH:
+                search.obtain_trials(known.profile, device)
+            else:
+                _train(need, Store(known.profile), torch_device)
+    return _train(task, Store(known.profile, known.file), torch_device, replace, weights, change)
+
+
+def course_file(path: Path | str) -> str:
+    """The SHA-256 of the course's teacher; `InputError` where the file is none."""
+    if not Path(path).is_file():
+        raise InputError(f"{path}: no such file; expected the course's resnet-50.pth")
+    networks.load_course_teacher(path)
+    return sha256(Path(path))
+
+
+def wanted(task: plan.Task, known: Store, change: dict) -> Run | None:
+    """The finished run of a task, or of its recipe with other values; None where there is none."""
+    usual = known.recipe(*task)
+    recipe = compose.changed(usual, change)
+    return known.find(recipe, own=recipe != usual)
+
+
+def _train(
+    task: plan.Task,
+    known: Store,
+    device: torch.device,
+    replace: bool = False,
+    weights: Path | str | None = None,
+    change: dict | None = None,
+) -> Run:
+    """Train a run whose needs are finished, unless another process did so meanwhile."""
+    usual = known.recipe(*task)
+    recipe = compose.changed(usual, change or {})
+    own = recipe != usual
+    with store.lock(recipe):
+        if run := known.find(recipe, own):
+            return run
+        store.check_replaced(known.place(recipe, own), recipe, replace)
+        environment.check_code(known.profile)
+        check_checkpoints(recipe, replace or known.profile == "smoke")
+        if recipe.fit.precision == "bfloat16" and environment.lacks_bfloat16(device):
+            slow = "this processor has no bfloat16: training takes about 15 times as long"
+            print(f"hw2: {slow}", file=sys.stderr)
+        work = train.Work(known.profile, device, data.fashion_mnist(), own)
+        if isinstance(recipe, TeacherRecipe):
+            train.train_teacher(recipe, work, weights)
+        elif isinstance(recipe, CompressedRecipe):
+            train.train_compressed(recipe, work)
+        else:
+            train.train_student(recipe, work)
+        clear(recipe)
+        return Store(known.profile, known.file).find(recipe, own)  # as it is now
+
+
+def check_checkpoints(recipe: Recipe, replace: bool) -> None:
+    """`InputError` where other code left checkpoints of this recipe; with `replace` they go."""
+    for path in sorted(cache(recipe).glob("*.pt")):
+        try:
+            state = torch.load(path, map_location="cpu", weights_only=True)
+            recorded = state["history"]["machines"][0]["environment"]
+            if recorded["code"] == environment.code():
+                continue
+            reason = f"is from commit {recorded['commit']}, whose hw2/ differs"
+        except Exception:  # torch raises whatever its unpickler met
+            reason = "is damaged, or older than this code"
+        if not replace:
+            todo = "check out that commit to go on, or begin again by --replace"
+            raise InputError(f"{path}: this checkpoint {reason}; {todo}")
+        clear(recipe)
+
+
+def clear(recipe: Recipe) -> None:
+    """Remove what only unfinished training needs; lock and teacher's weights stay."""
+    for pattern in ("*.pt", "view-*.npy"):
+        for path in cache(recipe).glob(pattern):
+            path.unlink(missing_ok=True)
