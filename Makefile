@@ -7,7 +7,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 WANTED := -c requirements.txt -e '.[test]'
 
 .DELETE_ON_ERROR:
-.PHONY: help setup report test lab pdf smoke reproduce replay weekly clean
+.PHONY: help setup report test lab pdf smoke reproduce replay bench weekly clean
 
 help:
 	@echo "make report     run the four notebooks; write figures/, report.md, submission.csv; print the grade"
@@ -17,6 +17,7 @@ help:
 	@echo "make smoke      everything on a tiny subset, from nothing, in build/smoke"
 	@echo "make reproduce  train the delivered profile where runs are missing (HW2_PROFILE=smoke: another), then report"
 	@echo "make replay     train the first steps of every run again, evaluate its weights: are they as recorded?"
+	@echo "make bench      measure speeds side by side, on an otherwise idle machine; KEEP=1 writes runs/bench.json"
 	@echo "make weekly     what is slow: replay, all tests under coverage, JupyterLab in a browser; an hour or two"
 	@echo "make setup      environment in .venv and data set; the others call it first"
 	@echo "make clean      remove .venv, build/ and cache/; runs/ and data/ stay"
@@ -32,12 +33,12 @@ setup: $(READY)
 	@$(BIN)/hw2 data
 
 report: setup
-	$(BIN)/python -m hw2.tools.notebooks
+	$(BIN)/python tools/notebooks.py
 	$(BIN)/hw2 grade
 
 pdf: setup
 	@$(PIP) -c requirements.txt -e '.[pdf]'
-	$(BIN)/python -m hw2.tools.pdf
+	$(BIN)/python tools/pdf.py
 
 # Each file of tests, and each notebook, runs whole in one of two processes.
 # Threads that wait leave the cores to the other process.
@@ -62,18 +63,21 @@ smoke: setup
 	rm -rf build/smoke
 	$(BIN)/hw2 train all
 	$(BIN)/hw2 deliver
-	$(BIN)/python -m hw2.tools.notebooks
+	$(BIN)/python tools/notebooks.py
 	$(BIN)/hw2 grade
 
 reproduce: setup
 	-@$(BIN)/hw2 train all --estimate
 	$(BIN)/hw2 train all
 	$(BIN)/hw2 deliver
-	$(BIN)/python -m hw2.tools.notebooks
+	$(BIN)/python tools/notebooks.py
 	$(BIN)/hw2 grade
 
 replay: setup
 	$(BIN)/hw2 replay --all
+
+bench: setup
+	$(BIN)/python tools/bench.py $(if $(KEEP),--keep)
 
 weekly: replay
 	@$(PIP) --no-build-isolation -e '.[weekly,pdf]'

@@ -242,20 +242,6 @@ def predict(images: Images, weights: Weights = None, profile: Profile = None) ->
     raise typer.Exit(status)
 
 
-@app.command()
-def bench(
-    rounds: Annotated[int, typer.Option(min=1, help="measured rounds, after one to warm up")] = 5,
-    keep: Annotated[bool, typer.Option("--keep", help="write runs/bench.json")] = False,
-) -> None:
-    """Speeds side by side, on an otherwise idle machine: about ten minutes."""
-    from hw2.tools import bench
-
-    result = bench.bench(rounds)
-    print(bench.table(result))
-    if keep:
-        bench.keep(result)
-
-
 def main() -> None:
     with told_in_a_line():
         app()

@@ -244,7 +244,7 @@ report.show("frontier")
 #
 # No. Parameters and multiply-adds fall by half. For one image no difference in time was detected: the ratio's range over the rounds includes 1.
 # The table's ratio of times is the median of the rounds' ratios, and not the ratio of the medians beside it.
-# `hw2 bench` measured them on the machine that docs/speed.md names. Why? Think before you read on.
+# `make bench` measured them on the machine that docs/speed.md names. Why? Think before you read on.
 #
 # <details><summary>An answer</summary>
 #

@@ -103,7 +103,7 @@ print(grading.summary_table(delivered.network()))
 # ## How fast is it?
 #
 # For one image no difference from ResNet-14 was detected. Training from the cache is about three times as fast as the classmates' loop, once
-# the cache is there. The figure shows how many times as fast each case is. `hw2 bench` measured that on the
+# the cache is there. The figure shows how many times as fast each case is. `make bench` measured that on the
 # machine that docs/speed.md names. Nothing is timed here, so the outputs are the same everywhere. The classmates' loop is how public
 # answers train: pictures one by one, the teacher in every step.
 

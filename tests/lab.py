@@ -20,7 +20,7 @@ from test_notebooks import PATHS, problems, read
 
 from hw2 import report
 from hw2.data import PROJECT
-from hw2.tools import notebooks
+from tools import notebooks
 
 api = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed: pip install -e '.[weekly]'")
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "google-chrome", "chromium-browser"))), None)

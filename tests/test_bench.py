@@ -1,13 +1,18 @@
-"""Speeds are measured as the report says, and what is committed is what `hw2 bench --keep` writes."""
+"""Speeds are measured as the report says, and what is committed is what `make bench KEEP=1` writes."""
 
+import subprocess
+import sys
+
+import pytest
 import torch
 from helpers import TINY, tiny_network
 
+from hw2.data import PROJECT
 from hw2.experiments import environment
 from hw2.experiments.run import root
 from hw2.files import read_json
-from hw2.tools import bench
-from hw2.tools.bench import Case
+from tools import bench
+from tools.bench import Case
 
 
 def test_ratios_are_medians_of_ratios_within_a_round(monkeypatch):
@@ -34,6 +39,23 @@ def test_values_are_images_a_second_and_milliseconds(monkeypatch, few):
     assert bench.classmates_loop(teacher, few, 80, batch=40) == 40 and asked == [40, 40]
     monkeypatch.setattr(bench, "timeit", lambda work, number: 3.0)
     assert bench.latency(teacher, torch.zeros(1, 3, 28, 28), calls=30) == 100
+
+
+@pytest.mark.parametrize(("words", "expected"), [([], []), (["--keep"], ["speeds"])])
+def test_speeds_are_printed_and_kept_where_that_is_asked_for(monkeypatch, capsys, words, expected):
+    kept = []
+    monkeypatch.setattr(bench, "bench", lambda: "speeds")
+    monkeypatch.setattr(bench, "table", lambda result: f"a table of {result}")
+    monkeypatch.setattr(bench, "keep", kept.append)
+    monkeypatch.setattr(sys, "argv", ["bench.py", *words])
+    bench.main()
+    assert (kept, capsys.readouterr().out) == (expected, "a table of speeds\n")
+
+
+def test_it_starts_from_any_folder(tmp_path):
+    command = [sys.executable, PROJECT / "tools/bench.py", "--help"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0 and "--keep" in done.stdout
 
 
 def test_what_is_committed_has_the_rows_that_the_bench_has():

@@ -17,13 +17,10 @@ from typer.testing import CliRunner
 from hw2 import cli, data, grading
 from hw2.data import FILES, PROJECT
 from hw2.errors import Ended, InputError
-from hw2.experiments import replay, store, train
-from hw2.experiments.catalogue import Recipes
-from hw2.experiments.replay import Replayed
+from hw2.experiments import catalogue, environment, obtain, plan, search, store
 from hw2.experiments.run import root
 from hw2.experiments.store import Store
 from hw2.report import write
-from hw2.tools import bench
 
 
 def called(*words):
@@ -43,7 +40,7 @@ def process(*words, **environment):
 
 def test_help_answers_at_once():
     done = process("-X", "importtime", "-m", "hw2", "--help")
-    commands = ["data", "train", "tune", "deliver", "report", "figure", "grade", "submit", "predict", "replay", "bench"]
+    commands = ["data", "train", "tune", "deliver", "report", "figure", "grade", "submit", "predict"]
     assert done.returncode == 0 and all(f" {command} " in done.stdout for command in commands)
     assert not re.search(r"\b(torch|numpy|pandas)$", done.stderr, re.MULTILINE)  # which take seconds to import
 
@@ -89,10 +86,8 @@ def test_what_cannot_be_done_is_told_in_one_line(monkeypatch, capsys, error, sta
     [(("train", "teacher", "--profile", "huge"), "profile 'huge': expected one of smoke, full"),
      (("train", "everything"), "experiment 'everything': expected one of all, chain"),
      (("train", "teacher", "--weights", "nowhere.pth", "--yes"), r"nowhere\.pth: no such file"),
-     (("train", "plain", "--weights", "x.pth"), "--weights: `hw2 train plain` takes none"),
      (("train", "plain", "--device", "gpu"), "device 'gpu'"),
      (("tune", "--profile", "smoke", "--storage", "study.db"), "--storage: expected a URL such as"),
-     (("replay", "nothing/full-s0"), "run 'nothing/full-s0': expected"),
      (("grade", "--weights", PROJECT / "README.md"), r"README\.md: no readable weights"),
      (("figure", "nonsense"), "figure 'nonsense'")],
 )  # fmt: skip
@@ -132,35 +127,55 @@ def test_grading_exits_with_1_when_something_fails(walk_done, monkeypatch, profi
     assert called("grade", "--profile", profile) == (status, grading.text([line]).splitlines())
 
 
-def test_measured_speeds_are_kept_where_that_is_asked_for(monkeypatch):
-    kept = []
-    monkeypatch.setattr(bench, "bench", lambda rounds: rounds)
-    monkeypatch.setattr(bench, "table", lambda rounds: f"{rounds} rounds")
-    monkeypatch.setattr(bench, "keep", kept.append)
-    assert (called("bench", "--rounds", 3), kept) == ((0, ["3 rounds"]), [])
-    assert (called("bench", "--keep"), kept) == ((0, ["5 rounds"]), [5])
-
-
 @pytest.mark.parametrize("name", ["chain", "plain"])
 def test_train_tells_its_runs_one_a_line(walk_done, no_training, name):
     status, lines = called("train", name)
-    expected = [Store().require(one, seed) for one in Recipes("smoke").members(name)
-                for seed in Recipes("smoke").seeds(one)]  # fmt: skip
+    expected = [
+        Store().require(row, seed)
+        for row in catalogue.members(name, "smoke")
+        for seed in catalogue.seeds(row, "smoke")
+    ]
     assert (status, lines) == (0, [str(run) for run in expected])
 
 
+REFUSED = [
+    (("train", "all", "--seed", "7"), "`hw2 train all` takes no --seed"),
+    (("train", "plain", "--jobs", "2"), "`hw2 train plain` takes no --jobs"),
+    (("train", "all", "--weights", "x.pth"), "takes no --weights"),
+    (("train", "plain", "--weights", "x.pth"), "`hw2 train plain` takes no --weights"),
+    (("train", "teacher", "--list"), "--list takes no 'teacher'"),
+    (("train", "--list", "--seed", "1"), "--list takes no --seed"),
+    (("train", "--estimate", "--jobs", "1"), "--estimate takes no --jobs"),
+    (("predict", "x.png", "--weights", "w", "--profile", "smoke"), "--weights takes no --profile"),
+]
+
+
+@pytest.mark.parametrize(("words", "told"), REFUSED)
+def test_an_option_that_a_call_cannot_honour_is_refused(walk_done, no_training, words, told):
+    before = contents(walk_done)
+    with pytest.raises(InputError, match=re.escape(told)):
+        called(*words)
+    assert contents(walk_done) == before
+
+
+def test_an_estimate_is_of_what_is_named(walk_done, no_training):
+    assert called("train", "--estimate") == (0, plan.estimate(plan.tasks("smoke"), "smoke").splitlines())
+    status, lines = called("train", "plain", "--seed", 3, "--estimate")
+    assert status == 0 and lines[-1].startswith("in all        1 runs: 0.0 hours")
+
+
 def test_of_several_runs_those_that_can_be_trained_are_and_status_1_names_the_others(walk_done, monkeypatch):
-    def obtain(name, seed, **more):
+    def obtained(name, seed, **more):
         if name == "distilled":
             raise InputError("its loss is not finite")
         return f"{name}, {seed}"
 
-    monkeypatch.setattr(train, "obtain", obtain)
+    monkeypatch.setattr(obtain, "obtain", obtained)
     result = CliRunner().invoke(cli.app, ["train", "chain"])
-    told = [f"{name}, 0" for name in ("teacher", "plain", "scratch", "unpruned")]
+    told = [f"{name}, 0" for name in ("teacher", "plain", "narrow", "scratch", "narrow_plain")]
     assert result.exit_code == 1 and result.stdout.splitlines() == told
     assert result.stderr.splitlines()[-2:] == [
-        "distilled, seed 0 failed: its loss is not finite", "1 that need them were not trained"
+        "distilled, seed 0 failed: its loss is not finite", "2 that need them were not trained"
     ]  # fmt: skip
     with pytest.raises(InputError, match="its loss is not finite"):  # alone, it is told as any other
         called("train", "distilled", "--seed", 0)
@@ -169,13 +184,11 @@ def test_of_several_runs_those_that_can_be_trained_are_and_status_1_names_the_ot
 def test_whoever_only_reads_leaves_every_byte_of_the_runs(walk_done, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HW2_OUT", "out")
-    (root("smoke") / "SHA256SUMS").unlink()  # nobody may write it again
     before = contents(root("smoke"))
-    monkeypatch.setattr(replay, "all_of", lambda runs, device: [replay.replay(run, device) for run in runs])
     weights = Store().require("vanilla", 2).weights
     Image.linear_gradient("L").save(tmp_path / "a.png")
     for words in (
-        ("train", "--list"), ("train", "--estimate"), ("replay", "plain/smoke-s0"), ("predict", tmp_path / "a.png"),
+        ("train", "--list"), ("train", "--estimate"), ("predict", tmp_path / "a.png"),
         ("submit", "--out", tmp_path / "s.csv"), ("submit", "--weights", weights, "--out", tmp_path / "t.csv"),
     ):  # fmt: skip
         assert called(*words)[0] == 0, words
@@ -196,17 +209,3 @@ def test_a_tilde_is_the_home_folder_in_every_path(tmp_path, monkeypatch):
         for name, kind in get_type_hints(command.callback, include_extras=True).items():
             if "Path" in str(kind):
                 assert kind.__metadata__[0].parser == cli.user_path, (command.callback, name)
-
-
-def test_replay_fails_where_a_run_is_not_as_recorded(walk_done, monkeypatch):
-    strange = "compressed/smoke-s0"
-
-    def told(runs, device):
-        return [Replayed(one.name, ["no", "nor this"] if one.name == strange else [], 0.0, True) for one in runs]
-
-    monkeypatch.setattr(replay, "all_of", told)
-    status, lines = called("replay")
-    assert status == 1 and lines[2] == f"{strange}: no; nor this" and len(lines) == 4
-    assert lines[3].startswith("2 of 3 as recorded; first losses of 2 bit for bit, of 0 within the tolerance")
-    status, lines = called("replay", "plain/smoke-s0")
-    assert status == 0 and lines[0] == "plain/smoke-s0: as recorded, first losses bit for bit"

@@ -17,7 +17,7 @@ from nbval.plugin import find_comment_markers
 from hw2 import report
 from hw2.data import PROJECT
 from hw2.errors import InputError
-from hw2.tools import notebooks
+from tools import notebooks
 
 PATHS = notebooks.paths()
 
@@ -124,7 +124,7 @@ def test_a_notebook_that_always_warns_is_an_error(monkeypatch):
 
 CELLS = (
     """import os, hw2
-hw2.experiments.store.Store, hw2.report.write.made, hw2.tools.bench
+hw2.experiments.store.Store, hw2.report.write.made, hw2.experiments.walk
 print(os.environ["OMP_WAIT_POLICY"])
 hw2.nothing""",
     """from hw2.errors import Bar

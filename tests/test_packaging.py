@@ -12,7 +12,7 @@ from packaging.utils import canonicalize_name as name_of
 
 from hw2 import cli
 from hw2.data import PROJECT
-from hw2.tools import notebooks
+from tools import notebooks
 
 LINES = [line for line in (PROJECT / "requirements.txt").read_text().splitlines() if line and line[0] != "#"]
 PINS = {name_of(requirement.name): requirement for requirement in map(Requirement, LINES)}
@@ -49,12 +49,21 @@ def test_environment_yml_has_the_same_pins_and_the_citation_this_version():
     assert yaml.safe_load((PROJECT / "CITATION.cff").read_text())["version"] == META["version"]
 
 
+def imported(*folders):
+    """Names of the packages that code in these folders imports."""
+    source = "".join(path.read_text("utf-8") for top in folders for path in (PROJECT / top).rglob("*.py"))
+    return set(re.findall(r"^ *(?:import|from) (\w+)", source, re.MULTILINE))
+
+
 def test_what_is_imported_is_declared():
-    source = "".join(path.read_text("utf-8") for top in ("hw2", "tests") for path in (PROJECT / top).rglob("*.py"))
-    owners, found = packages_distributions(), set(re.findall(r"^ *(?:import|from) (\w+)", source, re.MULTILINE))
+    owners, found = packages_distributions(), imported("hw2", "tools", "tests")
     needed = {name_of(owners[name][0]) for name in found - sys.stdlib_module_names if name in owners}
     declared = [*DIRECT, *map(Requirement, EXTRAS["weekly"] + EXTRAS["pdf"])]
     assert needed - {name_of(one.name) for one in declared} <= {"hw2-compression"}
+
+
+def test_the_package_imports_nothing_that_is_not_installed_with_it():
+    assert imported("hw2").isdisjoint({"tools", "tests"})
 
 
 def test_the_readmes_commands_exist():

@@ -21,7 +21,7 @@ from hw2.experiments.run import root
 from hw2.experiments.store import Store
 from hw2.report import style, write
 from hw2.report.source import Source
-from hw2.tools import pdf
+from tools import pdf
 
 
 @pytest.fixture

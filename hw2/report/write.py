@@ -28,7 +28,7 @@ WRITTEN = ("report.md", "model_card.md", "docs/figures.md", "docs/ledger.md", "d
 LOOK = 2.0  # root mean square difference, of 255, from which on two pictures do not look the same
 #: what figures need that is no row or group of the catalogue: under runs/, and what makes it
 SOURCES = {
-    "data": ((), "hw2 data"), "search": (("tuning",), "hw2 tune"), "bench": (("bench.json",), "hw2 bench --keep"),
+    "data": ((), "hw2 data"), "search": (("tuning",), "hw2 tune"), "bench": (("bench.json",), "make bench KEEP=1"),
 }  # fmt: skip
 
 

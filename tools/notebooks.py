@@ -1,6 +1,6 @@
 """Execute the four notebooks so that the same input gives the same bytes, and keep each with its readable .py.
 
-`python -m hw2.tools.notebooks` does it in place, or, where HW2_PROFILE is smoke, into build/smoke/notebooks.
+`python tools/notebooks.py` does it in place, or, where HW2_PROFILE is smoke, into build/smoke/notebooks.
 """
 
 import os

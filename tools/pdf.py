@@ -1,4 +1,4 @@
-"""report.md as report.pdf: `python -m hw2.tools.pdf [FILE]`. Pandoc makes Typst's markup, Typst sets the pages."""
+"""report.md as report.pdf: `python tools/pdf.py [FILE]`. Pandoc makes Typst's markup, Typst sets the pages."""
 
 import re
 import sys
@@ -10,7 +10,7 @@ from hw2.experiments.store import Store
 from hw2.files import write_bytes
 from hw2.report.write import output
 
-STYLE = Path(__file__).parents[1] / "report/templates/report.typ"
+STYLE = Path(__file__).with_name("report.typ")
 
 
 def pdf(folder: Path) -> bytes:

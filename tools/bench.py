@@ -1,5 +1,9 @@
-"""Measured speeds, side by side in one process: interleaved rounds, medians, and ratios taken within a round."""
+"""Measured speeds, side by side in one process: interleaved rounds, medians, and ratios taken within a round.
 
+`python tools/bench.py [--keep]`, on an otherwise idle machine: about ten minutes.
+"""
+
+import argparse
 import statistics
 import time
 from collections.abc import Callable
@@ -15,6 +19,7 @@ from torchvision import transforms
 from hw2 import distillation, kernels, networks, training, views
 from hw2.assignment import NARROW, WIDTHS
 from hw2.data import FashionMNIST, fashion_mnist
+from hw2.errors import told_in_a_line
 from hw2.experiments import environment, store
 from hw2.experiments.run import root
 from hw2.files import write_json
@@ -128,3 +133,18 @@ def keep(result: dict) -> None:
     """Write runs/bench.json in the place of the sitting that was kept before."""
     with store.changing("full"):  # whose runs/ is the project's own: speeds are the same for all profiles
         write_json(root("full") / "bench.json", result)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Measure speeds side by side.")
+    parser.add_argument("--keep", action="store_true", help="write runs/bench.json")
+    arguments = parser.parse_args()
+    result = bench()
+    print(table(result))
+    if arguments.keep:
+        keep(result)
+
+
+if __name__ == "__main__":
+    with told_in_a_line():
+        main()

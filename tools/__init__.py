@@ -1,0 +1,1 @@
+"""What make runs and nothing imports: executing the notebooks, setting the PDF, measuring speeds."""
