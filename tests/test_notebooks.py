@@ -3,11 +3,13 @@
 import ast
 import base64
 import copy
+import json
 import os
 import re
 import shutil
 import subprocess
 import sys
+from functools import partial
 
 import nbclient
 import nbformat
@@ -42,7 +44,12 @@ def pictures(cell):
 
 def problems(path, notebook) -> list[str]:
     """A line for each way in which a notebook is not one that was run from top to bottom without a complaint."""
-    found, notebook = [], notebooks.normal(notebook)
+    found = []
+    try:
+        nbformat.validate(notebook)
+    except nbformat.ValidationError as error:
+        found.append(f"not valid: {error.message}")
+    notebook = notebooks.normal(notebook)
     for count, cell in enumerate(code(notebook), start=1):
         if cell.execution_count != count:
             found.append(f"{cell.id}: execution count {cell.execution_count}, expected {count}")
@@ -83,27 +90,29 @@ def made(path, *cells):
     return path
 
 
-ONCE = """
-import os, pathlib, sys
-if not pathlib.Path("done").exists():
-    pathlib.Path("done").touch()
-    print("as if something were trained", file=sys.stderr)
-"""
-GIVEN = {"OMP_NUM_THREADS": "abc", "HW2_DATA": "~/images", "HW2_OUT": "here", "MPLBACKEND": "nope"}
+@pytest.fixture
+def first(tmp_path, monkeypatch):
+    """A function that makes the only notebook of a project."""
+    monkeypatch.setattr(notebooks, "FOLDER", tmp_path)
+    monkeypatch.setattr(notebooks, "NAMES", ("01_first",))
+    return partial(made, tmp_path / "01_first.ipynb")
 
 
-def test_a_notebook_that_trained_is_run_again_with_what_it_can_use_of_the_users_environment(tmp_path, monkeypatch):
-    path = made(tmp_path / "01_first.ipynb", ONCE, f"[os.environ.get(name) for name in {list(GIVEN)}]")
+GIVEN = {"HW2_DATA": "~/images", "HW2_OUT": "here", "MPLBACKEND": "nope"}
+
+
+def test_a_kernel_gets_what_it_can_use_of_the_users_environment(first, tmp_path, monkeypatch):
+    path = first(f"import os; [os.environ.get(name) for name in {list(GIVEN)}]")
+    copy = made(tmp_path / "01_first-Copy1.ipynb", "1 / 0")
+    before = copy.read_bytes()
     for name, value in GIVEN.items():
         monkeypatch.setenv(name, value)
-    monkeypatch.setattr(notebooks, "FOLDER", tmp_path)
     monkeypatch.chdir(tmp_path)
     notebooks.main()
-    found = read(path)
-    assert [cell.execution_count for cell in found.cells] == [1, 2]
-    threads, images, out, backend = ast.literal_eval(found.cells[1].outputs[0].data["text/plain"])
-    assert (threads, images, out) == (None, os.path.expanduser("~/images"), str(tmp_path / "here"))
-    assert backend != "nope" and problems(path, found) == []
+    images, out, backend = ast.literal_eval(read(path).cells[0].outputs[0].data["text/plain"])
+    assert (images, out) == (os.path.expanduser("~/images"), str(tmp_path / "here"))
+    assert backend != "nope" and problems(path, read(path)) == []
+    assert copy.read_bytes() == before
 
 
 @pytest.mark.parametrize("threads", ["0", "-1", "2"])
@@ -120,6 +129,40 @@ def test_a_notebook_that_always_warns_is_an_error(monkeypatch):
     monkeypatch.setattr(notebooks, "run", lambda path: nbformat.v4.new_notebook(cells=[cell]))
     with pytest.raises(InputError, match=r"^01: a cell shows more than its result: two"):
         notebooks.execute("01")
+
+
+@pytest.mark.parametrize("minor", [0, 2, 4])
+def test_a_notebook_of_an_older_format_is_written_as_4_5(first, minor):
+    path = first("1 + 1")
+    content = json.loads(path.read_text()) | {"nbformat_minor": minor}
+    del content["cells"][0]["id"]
+    path.write_text(json.dumps(content))
+    notebooks.main()
+    assert read(path).nbformat_minor == 5 and problems(path, read(path)) == []
+
+
+WHOLE = PATHS[0].read_text("utf-8")
+OLD = json.dumps({"nbformat": 3, "nbformat_minor": 0, "metadata": {}, "worksheets": []})
+UNREADABLE = {
+    "merge marks": WHOLE.replace(' "cells"', '<<<<<<< HEAD\n "cells"'),
+    "cut": WHOLE[:5000],
+    "empty": "",
+    "html": "<!DOCTYPE html>",
+    "a pointer of git-lfs": "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n",
+    "nbformat 3": OLD,
+    "a list": "[]",
+    "no cells": '{"nbformat": 4, "nbformat_minor": 5, "metadata": {}}',
+    "an odd cell": WHOLE.replace('"markdown"', '"odd"'),
+}
+
+
+@pytest.mark.parametrize("text", UNREADABLE.values(), ids=UNREADABLE)
+def test_a_notebook_that_cannot_be_read_is_told_with_its_remedy(first, text):
+    path = first()
+    path.write_text(text)
+    with pytest.raises(InputError, match=rf"^{path}: no readable notebook \(.+\); restore it with `git checkout HEAD"):
+        notebooks.main()
+    assert path.read_text() == text
 
 
 CELLS = (
@@ -185,7 +228,7 @@ def test_every_cell_was_run_in_order_and_shows_what_it_and_the_script_should(pat
     set_again = {node.id for node in nodes if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)}
     imported = {node.asname or node.name for node in nodes if isinstance(node, ast.alias)}
     assert set_again.isdisjoint(imported)  # the tasks use these modules
-    assert len(PATHS) == 4 and sorted(notebooks.FOLDER.glob("*.ipynb")) == PATHS  # nbval runs whatever lies there
+    assert sorted(notebooks.FOLDER.glob("*.ipynb")) == PATHS  # nbval runs whatever lies there
 
 
 WIDGET = "application/vnd.jupyter.widget-view+json"
@@ -223,6 +266,7 @@ CHANGES = (
     (lambda book: book.metadata.kernelspec.update(language="R"), "metadata"),
     (lambda book: book.metadata.pop("language_info"), "metadata"),
     (mark("1 + 1"), "the script beside it"),
+    (lambda book: book.update(nbformat_minor=4), "not valid"),  # whose cells have no ids
 )
 
 

@@ -71,6 +71,14 @@ def test_all_is_written_and_what_is_changed_is_named_and_made_right_again(projec
     assert contents(root("smoke")) == before
 
 
+def test_a_notebook_that_cannot_be_read_is_told(project):
+    path = project / "notebooks/01_teacher.ipynb"
+    for content in (b"", b"<<<<<<< HEAD", b"[]", b"{}", "{}".encode("utf-16")):
+        path.write_bytes(content)
+        with pytest.raises(InputError, match=f"^{path}: no readable notebook"):
+            write.PROVENANCE.rows(None)
+
+
 def test_a_new_arm_is_in_table_figure_and_provenance_by_its_row_alone(project, monkeypatch):
     new = catalogue.Experiment("an arm of the test's", "is it shown?", "arms", "study", seeds="arms")
     monkeypatch.setitem(catalogue.EXPERIMENTS, "tested", new)

@@ -1,6 +1,7 @@
 """Execute the four notebooks so that the same input gives the same bytes, and keep each with its readable .py.
 
-`python tools/notebooks.py` does it in place, or, where HW2_PROFILE is smoke, into build/smoke/notebooks.
+`python tools/notebooks.py` does it in place, or, where HW2_PROFILE is smoke, into build/smoke/notebooks. Copies and
+other notebooks beside the four are left alone.
 """
 
 import os
@@ -20,9 +21,10 @@ from hw2.data import PROJECT
 from hw2.errors import InputError, told_in_a_line
 from hw2.experiments.run import home
 from hw2.experiments.store import Store
-from hw2.files import write_text
+from hw2.files import reading, write_text
 
 FOLDER = PROJECT / "notebooks"
+NAMES = ("01_teacher", "02_distillation", "03_pruning", "04_summary")
 AT_ONCE = 2  # notebooks; most of a kernel's time is imports and drawing, which use one core
 #: variables that a kernel gets from the user
 PASSED = (
@@ -38,7 +40,18 @@ FIELDS = (("kernelspec", "name"), ("kernelspec", "language"), ("language_info", 
 
 
 def paths() -> list[Path]:
-    return sorted(FOLDER.glob("[0-9][0-9]_*.ipynb"))
+    return [FOLDER / f"{name}.ipynb" for name in NAMES]
+
+
+def read(path: Path) -> nbformat.NotebookNode:
+    """A valid notebook of nbformat 4, as `normal` makes it; `InputError` for anything else."""
+    with reading(path, "notebook", f"restore it with `git checkout HEAD -- {path}`", Exception):
+        notebook = nbformat.reader.reads(path.read_text("utf-8"))
+        if notebook.nbformat != 4:
+            raise ValueError(f"nbformat {notebook.nbformat}, expected 4")
+        notebook = normal(notebook)
+        nbformat.validate(notebook)
+        return notebook
 
 
 def execute(path: Path) -> nbformat.NotebookNode:
@@ -62,6 +75,7 @@ def normal(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
     An output without data, which a progress bar leaves and no reader sees, is left out.
     """
     copy = nbformat.from_dict(notebook)
+    copy.nbformat_minor = 5  # the first whose cells have ids
     for number, cell in enumerate(copy.cells, start=1):
         tags = cell.metadata.get("tags")
         cell.id, cell.metadata = f"cell-{number:02d}", nbformat.from_dict({"tags": tags} if tags else {})
@@ -81,7 +95,7 @@ def noise(notebook: nbformat.NotebookNode) -> str:
 
 def run(path: Path) -> nbformat.NotebookNode:
     """Run in a kernel of this interpreter, with nothing of the user's but the variables in `PASSED`."""
-    notebook = nbformat.read(path, as_version=4)
+    notebook = read(path)
     client = NotebookClient(notebook, timeout=None, kernel_name="python3", record_timing=False, coalesce_streams=True)
     manager = client.create_kernel_manager()
     manager.kernel_spec.argv = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"]

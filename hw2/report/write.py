@@ -41,7 +41,8 @@ def _provenance(source: Source) -> list[dict]:
     """For each figure the cell that shows it, the runs that it is drawn from, and the commands that make these."""
     shown, rows = {}, []
     for path in sorted((data.PROJECT / "notebooks").glob("[0-9][0-9]_*.ipynb")):
-        cells = [cell for cell in json.loads(path.read_text("utf-8"))["cells"] if cell["cell_type"] == "code"]
+        with files.reading(path, "notebook", errors=Exception):
+            cells = [cell for cell in json.loads(path.read_text("utf-8"))["cells"] if cell["cell_type"] == "code"]
         for number, cell in enumerate(cells, start=1):  # as Jupyter counts them in a run from top to bottom
             names = re.findall(r'report\.show\("(\w+)"\)', "".join(cell["source"]))
             shown |= dict.fromkeys(names, f"{path.stem}, cell [{number}]")
