@@ -231,6 +231,8 @@ def predict(images: Images, weights: Weights = None, profile: Profile = None) ->
     """The three likeliest classes of pictures; a picture that cannot be read gets a line, and exit status 2."""
     from hw2 import pictures
 
+    if weights:
+        refuse("--weights", profile=profile)
     network, status = _network(weights, profile), 0
     for path in images:
         try:

@@ -114,7 +114,7 @@ def test_data_prints_place_and_digests(data):
 
 
 def test_tune_tells_the_best_setting_and_deliver_the_run(walk_done, no_training):
-    temperature, alpha = store.best(Store("smoke").trials)
+    temperature, alpha = Store("smoke").setting("best")
     assert called("tune") == (0, [f"T = {temperature:g}, alpha = {alpha:g} has the highest mean validation accuracy"])
     assert called("deliver") == (0, [str(Store("smoke").delivered)])
 
