@@ -198,29 +198,21 @@ def figure(name: Name, out: Out = None, profile: Profile = None) -> None:
 @app.command()
 def grade(weights: Weights = None, submission: Submission = None, profile: Profile = None) -> None:
     """The rubric, line by line; exit status 1 when something fails. Records nothing."""
-    from hw2 import data, grading
-    from hw2.report import write
+    from hw2 import grading
 
-    store = _store(profile)
-    folder = write.output(store.profile)
-    weights, submission = (
-        weights or store.delivered.weights,
-        submission or folder / "submission.csv",
-    )
-    lines = grading.grade(weights, submission, folder / "report.md", data.fashion_mnist())
+    chosen = _store(profile).profile
+    lines = grading.grade_project(weights, submission, chosen)
     print(grading.text(lines))
-    raise typer.Exit(
-        grading.failed(lines) and store.profile != "smoke"
-    )  # smoke networks know little
+    raise typer.Exit(grading.failed(lines) and chosen != "smoke")  # smoke networks know little
 
 
 @app.command()
 def submit(weights: Weights = None, out: Out = None, profile: Profile = None) -> None:
     """Write a network's predictions for the test images, submission.csv."""
     from hw2 import data, files, grading, training
-    from hw2.report import write
+    from hw2.experiments.run import output
 
-    out = out or write.output(_store(profile).profile) / "submission.csv"
+    out = out or output(_store(profile).profile) / "submission.csv"
     classes = training.predict(_network(weights, profile), data.fashion_mnist().test_images)
     files.write_text(out, grading.submission_text(classes))
     print(out)

@@ -11,11 +11,13 @@ import torch
 import torchsummary
 from torch import Tensor, nn
 
-from hw2 import networks, pictures, training
+from hw2 import data, networks, pictures, training
 from hw2.assignment import AUTHOR, BASELINE, LIMIT, REFERENCES, STUDENT_ID, WORDS
 from hw2.data import CLASSES, FashionMNIST
 from hw2.errors import InputError
 from hw2.experiments import ledger
+from hw2.experiments.run import output
+from hw2.experiments.store import Store
 from hw2.files import parse_csv, reading
 
 VERDICTS = {True: "pass", False: "fail", None: "not checkable"}
@@ -70,18 +72,19 @@ def methods_section(report: str) -> str:
     return section.group(1).strip() if section else ""
 
 
-def grade(weights: Path, submission: Path, report: Path, data: FashionMNIST) -> list[Line]:
+def grade(weights: Path, submission: Path, report: Path, fashion: FashionMNIST) -> list[Line]:
     """The rubric. `InputError` where a file cannot be read, or the ledger has another count for these weights."""
     with reading(report, "report", "`hw2 report` writes one"):
         text = report.read_text("utf-8")
     network, runs = networks.load(weights), ledger.of_weights(weights)
-    classes = training.predict(network, data.test_images)
+    classes = training.predict(network, fashion.test_images)
     for run in runs:
-        ledger.checked(run, classes, data)
-    count, correct, total = networks.count_parameters(network), int((classes == data.test_labels).sum()), len(classes)
-    samples = torch.stack([(data.test_labels == label).nonzero()[0, 0] for label in range(len(CLASSES))])
-    predicted = pictures.probabilities(network, data.test_images[samples]).argmax(1)
-    right = int((predicted == data.test_labels[samples]).sum())
+        ledger.checked(run, classes, fashion)
+    count, total = networks.count_parameters(network), len(classes)
+    correct = int((classes == fashion.test_labels).sum())
+    samples = torch.stack([(fashion.test_labels == label).nonzero()[0, 0] for label in range(len(CLASSES))])
+    predicted = pictures.probabilities(network, fashion.test_images[samples]).argmax(1)
+    right = int((predicted == fashion.test_labels[samples]).sum())
     printed, named = summary_table(network) in text, STUDENT_ID in text and AUTHOR in text
     methods, sources = methods_section(text), all(name in text for name in REFERENCES)
     words, both = len(methods.split()), all(method in methods.lower() for method in ("distillation", "pruning"))
@@ -99,6 +102,19 @@ def grade(weights: Path, submission: Path, report: Path, data: FashionMNIST) -> 
         Line("report: explanation", "", "references", sources, "given" if sources else "missing"),
         Line("demo", "5%", "a picture of each class, at least 8 right", right >= 8, f"{right} of 10 right"),
     ]
+
+
+def grade_project(
+    weights: Path | str | None = None,
+    submission: Path | str | None = None,
+    profile: str | None = None,
+) -> list[Line]:
+    """`grade` of the files that lie in the project, or of those given in their place. Writes nothing."""
+    store = Store(profile)
+    folder = output(store.profile)
+    weights = Path(weights or store.delivered.weights)
+    submission = Path(submission or folder / "submission.csv")
+    return grade(weights, submission, folder / "report.md", data.fashion_mnist())
 
 
 def table(lines: list[Line]) -> pd.DataFrame:

@@ -165,17 +165,6 @@ report.show("reliability")
 report.show("mistakes")
 
 # %% [markdown]
-# ## Grading
-#
-# All that can be checked passes. The cell grades line by line. It recomputes parameters, accuracy and submission from weights and data. The reading of the test set must
-# agree with the ledger's.
-#
-# `hw2.grade(weights=..., submission=...)` grades files of your own.
-
-# %%
-hw2.grade()
-
-# %% [markdown]
 # ## Figures, report, submission
 #
 # The cell writes everything that the report shows, from the runs. It replaces figures/, report.md, model_card.md, pages of docs/, README's
@@ -184,6 +173,17 @@ hw2.grade()
 # %%
 folder = write.write(profile)
 print(len(report.FIGURES), "figures, report.md, model_card.md, docs/ and submission.csv written")
+
+# %% [markdown]
+# ## Grading
+#
+# All that can be checked passes. The cell grades the delivered weights and the files that lie in the project, as `hw2 grade` does.
+# It recomputes parameters, accuracy and submission from weights and data. The count of correct test images must be the ledger's.
+#
+# `hw2.grade(weights=..., submission=...)` grades files of your own.
+
+# %%
+hw2.grade()
 
 # %% [markdown]
 # ## What we learned

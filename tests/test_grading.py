@@ -1,17 +1,21 @@
 """The rubric fails what it should fail, on real weights and data."""
 
 import gzip
+import shutil
 
 import pytest
 import torch
+from typer.testing import CliRunner
 
-from hw2 import data, grading, networks, training
+import hw2
+from hw2 import cli, data, grading, networks, training
 from hw2.assignment import WORDS
 from hw2.data import PROJECT
 from hw2.errors import InputError
 from hw2.experiments import environment, ledger
 from hw2.experiments.run import root
 from hw2.experiments.store import Store
+from hw2.files import write_bytes
 
 DELIVERED = Store(Store().profile).delivered
 PREDICT = training.predict
@@ -78,6 +82,59 @@ def test_the_count_is_held_against_the_ledgers_reading_and_none_is_recorded(tmp_
     monkeypatch.setattr(ledger, "reading", lambda run: (9999, 10_000))
     with pytest.raises(InputError, match="ledger's reading"):
         graded()
+
+
+@pytest.fixture
+def handed_in(tmp_path, monkeypatch):
+    """A folder with copies of report.md and submission.csv, which are graded."""
+    for name in ("report.md", "submission.csv"):
+        shutil.copy(PROJECT / name, tmp_path)
+    monkeypatch.setenv("HW2_OUT", str(tmp_path))
+    return tmp_path
+
+
+def verdicts(*options, **given):
+    """The table of the notebook, after a look that the command prints the same lines."""
+    table = hw2.grade(**given)
+    printed = CliRunner().invoke(cli.app, ["grade", *options])
+    assert printed.exit_code == (1 if "fail" in table.verdict.to_list() else 0)
+    for row in table.itertuples():
+        assert f"{row.verdict:>13}  {row.checked}: {row.evidence}\n" in printed.output
+    return table.set_index("checked").verdict
+
+
+def test_notebook_and_command_grade_the_files_that_are_there(handed_in):
+    assert "fail" not in verdicts().to_list()
+    (handed_in / "submission.csv").write_text("id,pred\n")
+    assert verdicts()["submission.csv"] == "fail"
+    (handed_in / "report.md").write_text("nothing here")
+    failed = verdicts()
+    assert failed[failed == "fail"].index.to_list() == [
+        "submission.csv", "table and number of remaining parameters", "name and student ID",
+        "methods, at most 200 words", "references",
+    ]  # fmt: skip
+    given = PROJECT / "submission.csv"
+    assert verdicts("--submission", str(given), submission=given)["submission.csv"] == "pass"
+
+
+UNREADABLE = [("submission.csv", b""), ("submission.csv", b"\xe9"), ("submission.csv", None), ("report.md", b"\xe9"),
+              ("report.md", None)]  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "content"), UNREADABLE)
+def test_a_file_that_cannot_be_graded_is_told_in_a_line(handed_in, name, content):
+    (handed_in / name).write_bytes(content) if content is not None else (handed_in / name).unlink()
+    command = {"submission.csv": "hw2 submit", "report.md": "hw2 report"}[name]
+    with pytest.raises(InputError, match=rf"{name}: no readable \w+ \(.+\); `{command}` writes one$"):
+        hw2.grade()
+
+
+def test_weights_of_ones_own_need_no_other_run(handed_in, monkeypatch):
+    """Nor a README that can be written into, a search or a delivered network."""
+    monkeypatch.setattr(data, "PROJECT", handed_in)
+    weights = shutil.copy(DELIVERED.weights, handed_in / "mine.safetensors")
+    write_bytes(handed_in / "runs/plain/full-s0/recipe.json", b"damaged")
+    assert "fail" not in verdicts("--weights", weights, weights=weights).to_list()
 
 
 def test_the_report_is_read_before_the_test_set(tmp_path, monkeypatch):

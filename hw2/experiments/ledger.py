@@ -101,9 +101,18 @@ def read_test_set(run: Run, fashion: data.FashionMNIST) -> None:
 
 
 def of_weights(path: Path) -> list[Run]:
-    """The runs of any profile that left these weights, in their folder or in the cache."""
+    """The runs that left these weights, in their folder or in the cache; others may be damaged."""
     size = path.stat().st_size
     digest = sha256(path)
+
+    def same(other: Path) -> bool:
+        return other.is_file() and other.stat().st_size == size and sha256(other) == digest
+
+    cached = [other for other in (data.PROJECT / "cache").glob("*/model.safetensors") if same(other)]
+
+    def left(run: Run) -> bool:
+        inside = run.folder / "model.safetensors"
+        return same(inside) if inside.is_file() else bool(cached) and run.weights in cached
+
     runs = [run for profile in ("full", "smoke") for run in Store(profile).every()]
-    alike = [run for run in runs if run.weights.is_file() and run.weights.stat().st_size == size]
-    return [run for run in alike if sha256(run.weights) == digest]
+    return [run for run in runs if left(run)]

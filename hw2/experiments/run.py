@@ -1,6 +1,7 @@
 """A finished run's folder, and where such folders are."""
 
 import functools
+import os
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -36,6 +37,11 @@ def home(profile: str) -> Path:
 
 def root(profile: str) -> Path:
     return home(profile) / "runs"
+
+
+def output(profile: str) -> Path:
+    """Where report, figures and submission go: the profile's home, unless HW2_OUT names another folder."""
+    return Path(os.environ.get("HW2_OUT") or home(profile)).expanduser()
 
 
 def cache(recipe: Recipe) -> Path:

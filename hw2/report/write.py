@@ -2,12 +2,10 @@
 
 import io
 import json
-import os
 import platform
 import re
 from functools import cache
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import jinja2
 import numpy as np
@@ -17,7 +15,7 @@ from PIL import Image
 from hw2 import assignment, data, files, grading, report
 from hw2.experiments import check, ledger, schemas
 from hw2.experiments.catalogue import EXPERIMENTS
-from hw2.experiments.run import home, trials
+from hw2.experiments.run import output, trials
 from hw2.experiments.store import Store
 from hw2.report import nb02_distillation, nb03_pruning, nb04_summary, statistics, style
 from hw2.report.source import Source
@@ -30,11 +28,6 @@ LOOK = 2.0  # root mean square difference, of 255, from which on two pictures do
 SOURCES = {
     "data": ((), "hw2 data"), "search": (("tuning",), "hw2 tune"), "bench": (("bench.json",), "make bench KEEP=1"),
 }  # fmt: skip
-
-
-def output(profile: str) -> Path:
-    """Where report, figures and submission go: the profile's home, unless HW2_OUT names another folder."""
-    return Path(os.path.expanduser(os.environ.get("HW2_OUT") or home(profile)))
 
 
 def _provenance(source: Source) -> list[dict]:
@@ -156,16 +149,6 @@ def made(source: Source) -> dict[str, bytes]:
     drawn = {name: style.files(plot, source) for name, plot in report.FIGURES.items()}
     content = {f"figures/{name}.{ending}": part for name, parts in drawn.items() for ending, part in parts.items()}
     return content | {name: text.encode() for name, text in texts(source).items()}
-
-
-def graded(weights: Path | str | None = None, submission: Path | str | None = None) -> pd.DataFrame:
-    """The rubric's table, of what the runs give now where no other file is given. Writes nothing into the project."""
-    source = Source()
-    with TemporaryDirectory() as folder:
-        for name, text in texts(source).items():
-            files.write_text(Path(folder, name), text)
-        submission, weights = Path(submission or f"{folder}/submission.csv"), Path(weights or source.delivered.weights)
-        return grading.table(grading.grade(weights, submission, Path(folder, "report.md"), source.fashion))
 
 
 def write(profile: str, folder: Path | None = None) -> Path:
