@@ -7,14 +7,18 @@ from pathlib import Path
 # Notebook 04 writes figures, report and submission: a test run must not heal the tree that it is checking.
 os.environ["HW2_OUT"] = tempfile.mkdtemp(prefix="hw2-out-")
 
-# Nor may it train: every run that the notebooks show is committed.
+# Nor may it train or record anything: every run that the notebooks show is committed, and delivered.
 NO_TRAINING = """
 from hw2 import training
+from hw2.experiments import ledger
 
 def fit(*arguments, **more):
     raise AssertionError("a notebook trained something under test")
 
-training.fit = fit
+def read_test_set(*arguments):
+    raise AssertionError("a notebook read the test set under test")
+
+training.fit, ledger.read_test_set = fit, read_test_set
 """
 os.environ["IPYTHONDIR"] = tempfile.mkdtemp(prefix="hw2-ipython-")
 startup = Path(os.environ["IPYTHONDIR"], "profile_default/startup/no_training.py")

@@ -126,9 +126,9 @@ def write_csv(path: Path, columns: tuple[str, ...], rows: list[dict]) -> None:
     write_text(path, pd.DataFrame(rows, columns=columns, dtype=object).to_csv(index=False, lineterminator="\n"))
 
 
-def read_json(path: Path, schema: type = dict) -> dict:
+def read_json(path: Path, schema: type = dict, remedy: str | None = None) -> dict:
     """A JSON object, or what pydantic takes for `schema` (`experiments.schemas`); `InputError` for anything else."""
-    with reading(path, "JSON of its kind"):
+    with reading(path, "JSON of its kind", remedy):
         return adapter(schema).validate_json(path.read_bytes(), strict=True)
 
 

@@ -13,8 +13,8 @@
 # ## What was built?
 #
 # Three networks, each made from the one before, and three controls: without a teacher, without pruning, and narrow from the start. Settings
-# were chosen on the validation split. The test set was read once for each recipe, after the delivered run had been named. `runs/test_ledger.csv` records every reading, also
-# those of an older profile, which were known when this one was fixed.
+# were chosen on the validation split. `hw2 deliver` named the delivered run, and then read the test set once for each recipe. This notebook loads what was delivered.
+# `runs/test_ledger.csv` records every reading, also those of an older profile, which were known when this one was fixed.
 
 # %%
 try:
@@ -27,11 +27,10 @@ except ImportError as error:
 from IPython.display import Markdown, display
 
 from hw2 import assignment, data, grading, report
-from hw2.experiments import walk
 from hw2.report import nb02_distillation, statistics, write
 
-profile = report.Source().profile
-delivered = walk.deliver(profile)
+source = report.Source()
+delivered = source.delivered  # by `hw2 deliver`, which reads the test set
 report.show("pipeline")
 
 # %% [markdown]
@@ -86,7 +85,7 @@ report.show("rivals")
 # Our runs answer some more questions:
 
 # %%
-display(Markdown(write.conclusions(profile)))
+display(Markdown(write.conclusions(source.profile)))
 
 # %% [markdown]
 # ## The network
@@ -171,7 +170,7 @@ report.show("mistakes")
 # result and submission.csv.
 
 # %%
-folder = write.write(profile)
+folder = write.write(source.profile)
 print(len(report.FIGURES), "figures, report.md, model_card.md, docs/ and submission.csv written")
 
 # %% [markdown]
@@ -189,7 +188,6 @@ hw2.grade()
 # ## What we learned
 
 # %%
-source = report.Source()
 reached = nb02_distillation.tested(source.runs("compressed"))
 print(f"Small enough: {delivered.parameters:,} parameters of at most {assignment.LIMIT:,}.")
 print(f"Good enough: {statistics.spread(reached)} on the test set ({len(reached)} seeds), against {assignment.BASELINE:.1%}.")

@@ -9,7 +9,7 @@ import sys
 from functools import partial
 
 import pytest
-from helpers import blacken, contents
+from helpers import blacken, contents, field
 from PIL import Image
 
 from hw2 import grading, report
@@ -103,6 +103,20 @@ def test_a_conclusion_says_what_its_interval_allows(project, monkeypatch, interv
     answers = write.conclusions("smoke").splitlines()
     assert answers[0].startswith("- **Does distillation help?**") and told in answers[0]
     assert len([line for line in answers if line.startswith("- **")]) == 6
+
+
+def test_what_delivery_brings_is_asked_for_by_its_command(project):
+    """A process that delivered may have been killed after it had named the network."""
+    (Store().run("distilled").folder / "sensitivity.json").unlink()
+    for name in ("test_correct", "test_total"):
+        field(name, lambda _: None, Store().delivered.folder / "metrics.json")
+    (root("smoke") / "test_ledger.csv").unlink()
+    before = contents(root("smoke"))
+    with pytest.raises(InputError, match="its test set was not read; `hw2 deliver` reads it"):
+        write.texts(Source())
+    with pytest.raises(InputError, match=r"sensitivity\.json: .*; `hw2 deliver` measures it"):
+        report.FIGURES["sensitivity"].data(Source())
+    assert contents(root("smoke")) == before
 
 
 def test_one_figure_alone_is_written(project, tmp_path):

@@ -41,7 +41,7 @@ def root(profile: str) -> Path:
 
 def output(profile: str) -> Path:
     """Where report, figures and submission go: the profile's home, unless HW2_OUT names another folder."""
-    return Path(os.environ.get("HW2_OUT") or home(profile)).expanduser()
+    return Path(os.path.expanduser(os.environ.get("HW2_OUT") or home(profile)))
 
 
 def cache(recipe: Recipe) -> Path:
@@ -151,15 +151,11 @@ class Run:
     @cached_property
     def sensitivity(self) -> schemas.Sensitivity:
         """Where it was measured, of these weights (`walk.deliver`)."""
-        path = self.folder / "sensitivity.json"
-        table = read_json(path, schemas.Sensitivity)
+        path, remedy = self.folder / "sensitivity.json", "`hw2 deliver` measures it"
+        table = read_json(path, schemas.Sensitivity, remedy)
         lengths = [len(table["ratios"])] * len(_group_sizes(self.widths))
         if table["weights"] != sha256(self.weights) or list(map(len, table["correct"])) != lengths:
-            raise broken(
-                path,
-                "not of these weights, or not of each group",
-                "delete it; `hw2 deliver` measures anew",
-            )
+            raise broken(path, "not of these weights, or not of each group", f"delete it; {remedy}")
         return table
 
     @cached_property
@@ -175,7 +171,8 @@ class Run:
     def weights(self) -> Path:
         """The weights' file; the teacher's is too large to commit and stays in the cache of where it was trained."""
         inside = self.folder / "model.safetensors"
-        return inside if inside.is_file() else cache(self.recipe) / "model.safetensors"
+        cached = data.PROJECT / "cache" / self.digest[:16] / "model.safetensors"
+        return inside if inside.is_file() else cached
 
     def network(self) -> torch.nn.Module:
         """In evaluation mode. `InputError` where the weights are not on this machine."""

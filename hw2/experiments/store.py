@@ -185,7 +185,8 @@ class Store:
     @cached_property
     def delivered(self) -> Run:
         """The run that delivered.json names; `InputError` where its weights are not those."""
-        named = _named(self.root / "delivered.json")
+        remedy = f"`hw2 deliver --profile {self.profile}` names the delivered network"
+        named = _named(self.root / "delivered.json", remedy)
         run = self.at(self.root / named["run"])
         catalogue.row(run.folder.parent.name, run.profile)  # `InputError` for what is none
         if run.profile != self.profile:
@@ -199,9 +200,9 @@ class Store:
         return run
 
 
-def _named(path: Path) -> dict:
+def _named(path: Path, remedy: str | None = None) -> dict:
     """The run and the SHA-256 of its weights that delivered.json names."""
-    return read_json(path, schemas.Delivered)
+    return read_json(path, schemas.Delivered, remedy)
 
 
 def check_replaced(folder: Path, recipe: Recipe, replace: bool) -> None:

@@ -88,6 +88,7 @@ PROVENANCE, TIME = style.Table(_provenance, {}), style.Table(_time, dict.fromkey
 def context(source: Source) -> dict:
     """What the templates may name: the source, and what is computed from it."""
     delivered, chain = source.delivered, source.group("chain")
+    source.answers(delivered)  # an `InputError` where its test set was not read
     current = {run.recipe.digest for runs in chain.values() for run in runs}
     readings = ledger.ledger(delivered.profile).to_dict("records")
     return {
