@@ -150,9 +150,16 @@ report.show("confusion")
 # %% [markdown]
 # ## Is it calibrated?
 #
-# On the whole: its expected calibration error is below one percent, since it is rightly sure of most images. The nearer the points are to
-# the diagonal, the better. Between 70 and 95 % confidence most of them lie below it: there seed 0 is overconfident, as far as a few hundred
-# images tell. The images are those of the validation split.
+# On the whole: the expected calibration error on validation is 0.59 % for seed 0, and 1.05 % for the worst seed. The figure shows seed 0. Points on the
+# diagonal are calibrated, points below it overconfident. Between 70 and 95 % confidence 3 of 4 points lie below it, as far as a few hundred
+# images tell.
+
+# %%
+errors = report.nb04_summary.calibration_errors(source, "compressed")
+print("expected calibration error by seed: " + ", ".join(f"{error:.2%}" for error in errors))
+curve = report.FIGURES["reliability"].data(source)["arms"][-1]
+gaps = [right - sure for sure, right in zip(curve["confidence"], curve["accuracy"]) if 0.7 < sure < 0.95]
+print(f"between 70 and 95 % confidence {sum(gap < 0 for gap in gaps)} of {len(gaps)} points lie below the diagonal")
 
 # %%
 report.show("reliability")

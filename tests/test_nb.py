@@ -2,6 +2,7 @@
 
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 
@@ -10,7 +11,7 @@ from hw2.errors import InputError
 from hw2.experiments import catalogue
 from hw2.experiments.catalogue import Recipes
 from hw2.experiments.store import Store
-from hw2.report import FIGURES, TABLES, nb02_distillation, nb03_pruning, nb04_summary, style
+from hw2.report import FIGURES, TABLES, nb02_distillation, nb03_pruning, nb04_summary, statistics, style
 from hw2.report.source import Source
 
 
@@ -167,15 +168,14 @@ def test_a_case_that_takes_half_the_time_is_twice_as_fast():
 
 
 def test_what_is_compared_exactly_does_not_hang_on_float32(walk_done, monkeypatch):
-    source = Source()
-    expected = source.confidences("compressed")
+    run, (images, labels) = Source().run("compressed"), Source().held_out
+    expected = Source().confidences(run)
     rounding = torch.rand(32, 10, generator=torch.Generator().manual_seed(0)) * 2e-5 - 1e-5
     monkeypatch.setattr("hw2.report.source.logits_of", lambda *words: training.logits_of(*words) + rounding)
-    for one, other in zip(expected, Source().confidences("compressed"), strict=True):
-        assert one.equal(other)
-    images, labels = source.held_out
-    exact = training.exact_logits(source.run("compressed").network(), images).softmax(1).max(1)
-    assert (expected[0] - exact.values).abs().max() <= 0.0005 and expected[1].equal(exact.indices == labels)
+    other = Source().confidences(run)
+    assert statistics.calibration(*expected) == statistics.calibration(*other) and expected[1].equal(other[1])
+    exact = training.exact_logits(run.network(), images).softmax(1).max(1)
+    assert (expected[0] - exact.values).abs().max() <= 1e-5 and expected[1].equal(exact.indices == labels)
 
 
 def test_a_ninth_curve_is_an_error_and_eight_differ():
@@ -192,3 +192,19 @@ def test_the_next_call_sees_what_was_trained_meanwhile(walk_done):
     path.write_text(path.read_text().replace("1,", "2,", 1))
     after = style.files(FIGURES["teacher_curves"], Source())
     assert all(before[kind] != after[kind] for kind in before)
+
+
+def test_the_calibration_error_is_that_of_unrounded_confidences_and_hangs_on_no_machine(committed, monkeypatch):
+    """Against Guo et al.'s formula in NumPy, and with the logits of a machine that rounds otherwise."""
+    run, (images, labels) = committed.run("compressed"), committed.held_out
+    logits = training.logits_of(run.network(), images)
+    rounding = torch.rand(logits.shape, generator=torch.Generator().manual_seed(0)) * 2e-5 - 1e-5
+    results = []
+    for moved in (logits, logits + rounding):
+        monkeypatch.setattr("hw2.report.source.logits_of", lambda *words, moved=moved: moved)
+        results.append(statistics.calibration(*Source().confidences(run)))
+    assert results[0] == results[1]
+    sure, classes = (values.numpy() for values in logits.double().softmax(1).max(1))
+    right, places = classes == labels.numpy(), np.digitize(sure, np.arange(1, 15) / 15)
+    error = sum(abs(right[places == one].sum() - sure[places == one].sum()) for one in range(15)) / len(sure)
+    assert results[0]["error"] == pytest.approx(error, abs=5e-6)

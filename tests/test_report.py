@@ -53,7 +53,7 @@ def test_all_is_written_and_what_is_changed_is_named_and_made_right_again(projec
     assert shown == [(out / "figures/demo.png").read_bytes(), f"*{report.FIGURES['demo'].alt}*"]
     reliability = json.loads((out / "figures/reliability.json").read_text())["arms"]
     (error,) = [one["error"] for one in reliability if one["name"] == catalogue.EXPERIMENTS["compressed"].words]
-    assert f"expected calibration error {error:.1%}" in (out / "model_card.md").read_text("utf-8")
+    assert f"expected calibration error {error:.2%}" in (out / "model_card.md").read_text("utf-8")
     submission = grading.submission_text(source.answers(source.delivered))
     assert (out / "submission.csv").read_bytes() == submission.encode()
 

@@ -15,6 +15,8 @@ def test_the_calibration_error_is_the_mean_gap_weighed_by_the_images_of_a_bin():
     assert found["accuracy"] == [0.5, 1.0] and found["confidence"] == [0.65, 0.95]
     assert found["error"] == pytest.approx((2 * 0.15 + 2 * 0.05) / 4)
     assert statistics.calibration(torch.ones(10), torch.ones(10) > 0)["count"] == [10]  # full confidence: the last bin
+    edge = torch.tensor([0.66666, 0.66668], dtype=torch.float64)  # which rounding would put into one bin
+    assert statistics.calibration(edge, edge > 0, bins=15)["count"] == [1, 1]
 
 
 def test_wilson_is_the_published_formula():

@@ -135,7 +135,7 @@ def draw_reliability(data: dict) -> Figure:
     figure, (top, bottom) = panels((6, 5), 2, 1, height_ratios=(3, 1), sharex=True)
     top.plot([0, 1], [0, 1], color=style.GREY, ls="--", lw=1, label="perfectly calibrated")
     for arm, colour, marker in distinct(data["arms"]):
-        label = f"{arm['name']}: expected calibration error {arm['error']:.1%}"
+        label = f"{arm['name']}: expected calibration error {arm['error']:.2%}"
         shown = [value if count >= FEW else None for value, count in zip(arm["accuracy"], arm["count"], strict=True)]
         top.plot(arm["confidence"], np.array(shown, float), color=colour, marker=marker, label=label)
         bottom.plot(arm["confidence"], arm["count"], color=colour, marker=marker, ms=4)
@@ -155,8 +155,13 @@ def draw_reliability(data: dict) -> Figure:
 def reliability(source: Source) -> dict:
     """arms, a list of {name, confidence, accuracy, count (lists over the bins), error}: first seeds, on validation."""
     names = ("teacher", "distilled", "compressed")
-    arms = {name: statistics.calibration(*source.confidences(name)) for name in names}
+    arms = {name: statistics.calibration(*source.confidences(source.run(name))) for name in names}
     return {"arms": [{"name": EXPERIMENTS[name].words, "row": name} | values for name, values in arms.items()]}
+
+
+def calibration_errors(source: Source, name: str) -> list[float]:
+    """The expected calibration error on validation of each network of a row, by seed."""
+    return [statistics.calibration(*source.confidences(run))["error"] for run in source.runs(name)]
 
 
 def draw_predictions(data: dict) -> Figure:

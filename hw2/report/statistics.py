@@ -6,6 +6,8 @@ from scipy import stats
 from torch import Tensor
 
 Interval = tuple[float, float | None, float | None]  # mean, low, high; a single pair has no bounds
+BINS = 15  # of confidence
+DIGITS = 4  # of a confidence in a bin's mean
 
 
 def rounded(values) -> list:
@@ -64,13 +66,15 @@ def mcnemar(first: Tensor, second: Tensor) -> tuple[int, int, float]:
     return wins, losses, float(stats.binomtest(wins, wins + losses).pvalue) if wins + losses else 1.0
 
 
-def calibration(confidences: Tensor, right: Tensor, bins: int = 15) -> dict:
+def calibration(confidences: Tensor, right: Tensor, bins: int = BINS) -> dict:
     """Reliability over equal bins of confidence and the expected calibration error (Guo et al. 2017, section 2).
 
     `confidences` (n,): probabilities of the predicted classes; `right` (n,): whether these are the true ones.
+    Confidences are rounded to `DIGITS` after they were sorted into bins: all machines then have the same sums.
     """
     place = (confidences * bins).long().clamp(max=bins - 1).numpy()
-    answers = pd.DataFrame({"confidence": confidences.double().numpy(), "accuracy": right.double().numpy()})
+    confidences = confidences.double().round(decimals=DIGITS)
+    answers = pd.DataFrame({"confidence": confidences.numpy(), "accuracy": right.double().numpy()})
     means, count = answers.groupby(place).mean(), answers.groupby(place).size()
     error = (count * (means.accuracy - means.confidence).abs()).sum() / len(right)
     columns = {name: rounded(means[name]) for name in means}
