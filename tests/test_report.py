@@ -19,6 +19,7 @@ from hw2.experiments import catalogue, plan
 from hw2.experiments.catalogue import Recipes
 from hw2.experiments.run import root
 from hw2.experiments.store import Store
+from hw2.files import read_json, write_json
 from hw2.report import style, write
 from hw2.report.source import Source
 from tools import pdf
@@ -117,6 +118,26 @@ def test_what_delivery_brings_is_asked_for_by_its_command(project):
     with pytest.raises(InputError, match=r"sensitivity\.json: .*; `hw2 deliver` measures it"):
         report.FIGURES["sensitivity"].data(Source())
     assert contents(root("smoke")) == before
+
+
+def test_hours_are_booked_to_the_devices_and_machines_that_took_them(project):
+    path = root("smoke") / "tuning/smoke/environment.json"
+    record = read_json(path)
+    record["environments"].append(record["environments"][0] | {"device": "cuda", "hardware": "an accelerator"})
+    write_json(path, record | {"of_trials": [0, 0, 0, 1], "processor_s": [3600.0, 3600.0, 3600.0, 7200.0]})
+    search = write._time(Source())[0]
+    assert search == {"trained": "search", "runs": 4, "hours on the CPU": 3.0, "hours on the accelerator": 2.0}
+    path = Store().run("teacher").folder / "environment.json"
+    first = read_json(path) | {"hardware": "an older processor"}
+    later = [{"epochs_done": 1, "environment": first | {"hardware": name}} for name in ("a newer one", "a newer one")]
+    write_json(path, first | {"resumed": later})
+    told = {line.partition(" (")[0]: line.rpartition(": ")[2] for line in write._machines(Source())}
+    assert [told[name] for name in ("an accelerator", "an older processor", "a newer one")] == ["1)"] * 3
+    here = Store().delivered.environment["hardware"]
+    assert f"processor hours on an older processor and a newer one and {here}." in write.texts(Source())["README.md"]
+    write_json(root("smoke") / "tuning/smoke/environment.json", record | {"processor_s": [3600.0]})
+    with pytest.raises(InputError, match=r"environment\.json: expected the environment and the seconds of each of 4"):
+        write._time(Source())
 
 
 def test_one_figure_alone_is_written(project, tmp_path):

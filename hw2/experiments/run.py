@@ -114,6 +114,12 @@ class Run:
         return read_json(self.folder / "environment.json", schemas.Environment)
 
     @property
+    def environments(self) -> list[schemas.Environment]:
+        """Of every process that trained it, where they differ: the first step's first."""
+        first = self.environment
+        return [first, *(later["environment"] for later in first.get("resumed", []))]
+
+    @property
     def widths(self) -> tuple[int, ...]:
         """What the recipe makes of a ResNet-14."""
         widths = self.recipe.widths or WIDTHS

@@ -13,7 +13,7 @@ import pandas as pd
 from PIL import Image
 
 from hw2 import assignment, data, files, grading, report
-from hw2.experiments import check, ledger, schemas
+from hw2.experiments import check, ledger
 from hw2.experiments.catalogue import EXPERIMENTS
 from hw2.experiments.run import output, trials
 from hw2.experiments.store import Store
@@ -59,12 +59,15 @@ def markdown(table: style.Table, source: Source, *code: str) -> str:
 
 
 def _time(source: Source) -> list[dict]:
-    """Runs and hours of the search, of each row of the chain, and of the other groups, by device; and their sums."""
-    record = files.read_json(source.root / "tuning" / source.profile / "environment.json", schemas.TrialsEnvironment)
-    spent = [("search", record["environments"][0]["device"], seconds / 3600) for seconds in record["processor_s"]]
+    """Runs and hours of the search, of each row of the chain, and of the other groups, by device; and their sums.
+
+    All hours of a run are booked to the device of its first step.
+    """
+    trained = [("search", trial) for trial in trials(source.root / "tuning" / source.profile)]
     for name, row in EXPERIMENTS.items():
         group = name if row.group == "chain" else row.group
-        spent += [(group, run.environment["device"], run.core_hours) for run in source.runs(name)]
+        trained += [(group, run) for run in source.runs(name)]
+    spent = [(group, run.environment["device"], run.core_hours) for group, run in trained]
     frame = pd.DataFrame(spent, columns=["trained", "device", "hours"])
     sums = frame.pivot_table("hours", "trained", "device", "sum", 0.0, sort=False, margins=True, margins_name="in all")
     runs = dict(frame.trained.value_counts()) | {"in all": len(frame)}
@@ -75,10 +78,11 @@ def _time(source: Source) -> list[dict]:
 
 
 def _machines(source: Source) -> list[str]:
-    """The hardware of all runs and trials, in words."""
+    """The hardware of all runs and trials, in words; a run counts for each machine that trained it."""
     trained = [run for name in EXPERIMENTS for run in source.runs(name)]
-    hosts = [run.environment for run in (*trained, *trials(source.root / "tuning" / source.profile))]
-    words = ["{hardware} (torch {packages[torch]}, threads a run: {threads}".format_map(host) for host in hosts]
+    form, words = "{hardware} (torch {packages[torch]}, threads a run: {threads}", []
+    for run in (*trained, *trials(source.root / "tuning" / source.profile)):
+        words += dict.fromkeys(form.format_map(host) for host in run.environments)
     return [f"{machine}, runs: {count})" for machine, count in pd.Series(words).value_counts().items()]
 
 
