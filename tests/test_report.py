@@ -12,14 +12,14 @@ import pytest
 from helpers import blacken, contents, field
 from PIL import Image
 
-from hw2 import grading, report
+from hw2 import data, grading, report
 from hw2.data import PROJECT
 from hw2.errors import InputError
-from hw2.experiments import catalogue, plan
+from hw2.experiments import catalogue, check, plan
 from hw2.experiments.catalogue import Recipes
 from hw2.experiments.run import root
 from hw2.experiments.store import Store
-from hw2.files import read_json, write_json
+from hw2.files import read_json, write_bytes, write_json
 from hw2.report import style, write
 from hw2.report.source import Source
 from tools import pdf
@@ -140,6 +140,54 @@ def test_hours_are_booked_to_the_devices_and_machines_that_took_them(project):
         write._time(Source())
 
 
+MARKED = b"above\n<!-- result -->\nold\n<!-- /result -->\nbelow\n"
+
+
+@pytest.mark.parametrize("content", [MARKED, MARKED.replace(b"old\n", b"")])
+def test_a_readme_gets_its_result_between_its_marks(tmp_path, monkeypatch, content):
+    monkeypatch.setattr(data, "PROJECT", tmp_path)
+    write_bytes(tmp_path / "README.md", content)
+    assert write._readme("new\n") == MARKED.replace(b"old", b"new").decode()
+
+
+UNMARKED = {
+    "no mark": MARKED.replace(b"<!-- result -->\n", b""),
+    "no closing mark": MARKED.replace(b"/", b""),
+    "both twice": MARKED + MARKED,
+    "the wrong order": b"<!-- /result -->\n<!-- result -->\n",
+    "empty": b"",
+    "latin-1": MARKED + b"\xe9",
+    "missing": None,
+}
+
+
+@pytest.mark.parametrize("content", UNMARKED.values(), ids=UNMARKED)
+def test_a_readme_without_its_marks_is_told_in_a_line(tmp_path, monkeypatch, content):
+    monkeypatch.setattr(data, "PROJECT", tmp_path)
+    if content is not None:
+        write_bytes(tmp_path / "README.md", content)
+    with pytest.raises(InputError, match=r"README\.md: no readable text with the marks .*\(.+\); "):
+        write._readme("new\n")
+
+
+NOTEBOOKS = (b"", b"\xe9", b"[]", b"{}", b'{"cells": [1]}', b'{"cells": [{"cell_type": "code"}]}')
+
+
+@pytest.mark.parametrize("content", NOTEBOOKS)
+def test_a_notebook_that_cannot_be_read_is_named(tmp_path, monkeypatch, content):
+    monkeypatch.setattr(data, "PROJECT", tmp_path)
+    write_bytes(tmp_path / "notebooks/01_teacher.ipynb", content)
+    with pytest.raises(InputError, match=r"01_teacher\.ipynb: no readable notebook"):
+        write._provenance(Recipes("full"))
+
+
+def test_sums_that_cannot_be_read_are_named(tmp_path, monkeypatch):
+    monkeypatch.setattr(data, "PROJECT", tmp_path)
+    write_bytes(tmp_path / "runs/SHA256SUMS", b"\xe9")
+    with pytest.raises(InputError, match=r"SHA256SUMS: no readable list of sums \(.*decode"):
+        list(check.sums("full"))
+
+
 def test_one_figure_alone_is_written(project, tmp_path):
     paths = write.write_figure("teacher_curves", "smoke", tmp_path / "one")
     assert sorted(path.name for path in paths) == [f"teacher_curves.{kind}" for kind in ("json", "png", "svg")]
@@ -175,6 +223,7 @@ def test_the_pdf_is_the_same_each_time_and_what_it_lacks_is_told(tmp_path):
     assert first.count(b"NotoSerifCJK") > 0  # the name's characters are embedded
     with pytest.raises(InputError, match=r"report\.md: cannot be set .*; `hw2 report` writes it"):
         pdf.pdf(tmp_path)
-    (tmp_path / "report.md").write_text("![none](figures/none.png)")
-    with pytest.raises(InputError, match=r"report\.md: cannot be set .*none\.svg"):
-        pdf.pdf(tmp_path)
+    for content, told in ((b"![none](figures/none.png)", r"none\.svg"), (b"\xe9", "decode")):
+        (tmp_path / "report.md").write_bytes(content)
+        with pytest.raises(InputError, match=rf"report\.md: cannot be set .*{told}"):
+            pdf.pdf(tmp_path)

@@ -33,7 +33,7 @@ def pdf(folder: Path) -> bytes:
             page.write_text(STYLE.read_text("utf-8") + body, "utf-8")
             fonts = [STYLE.parent / "fonts"]
             return typst.compile(page, root=folder, font_paths=fonts, ignore_system_fonts=True, timestamp=0)
-    except (OSError, typst.TypstError) as error:
+    except (OSError, ValueError, typst.TypstError) as error:
         raise InputError(f"{folder}/report.md: cannot be set ({error}); `hw2 report` writes it") from None
 
 

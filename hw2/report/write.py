@@ -34,10 +34,11 @@ def _provenance(source: Source) -> list[dict]:
     """For each figure the cell that shows it, the runs that it is drawn from, and the commands that make these."""
     shown, rows = {}, []
     for path in sorted((data.PROJECT / "notebooks").glob("[0-9][0-9]_*.ipynb")):
-        with files.reading(path, "notebook", errors=Exception):
-            cells = [cell for cell in json.loads(path.read_text("utf-8"))["cells"] if cell["cell_type"] == "code"]
-        for number, cell in enumerate(cells, start=1):  # as Jupyter counts them in a run from top to bottom
-            names = re.findall(r'report\.show\("(\w+)"\)', "".join(cell["source"]))
+        with files.reading(path, "notebook", errors=(OSError, ValueError, KeyError, TypeError)):
+            cells = json.loads(path.read_text("utf-8"))["cells"]
+            sources = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
+        for number, code in enumerate(sources, start=1):  # as Jupyter counts them
+            names = re.findall(r'report\.show\("(\w+)"\)', code)
             shown |= dict.fromkeys(names, f"{path.stem}, cell [{number}]")
     for name, plot in report.FIGURES.items():
         origins = [SOURCES.get(need) or (source.members(need), f"hw2 train {need}") for need in plot.needs]
@@ -142,11 +143,20 @@ def texts(source: Source) -> dict[str, str]:
     """Path relative to the output folder -> content, of all that is written but the figures."""
     values, environment = context(source), _templates()
     contents = {name: environment.get_template(f"{Path(name).name}.j2").render(values) for name in WRITTEN}
-    before, mark, rest = (data.PROJECT / "README.md").read_text("utf-8").partition("<!-- result -->\n")
-    result, after = environment.get_template("result.md.j2").render(values), rest[rest.index("<!-- /result -->") :]
-    contents["README.md"] = before + mark + result + after
+    contents["README.md"] = _readme(environment.get_template("result.md.j2").render(values))
     contents["submission.csv"] = grading.submission_text(source.answers(source.delivered))
     return contents
+
+
+def _readme(result: str) -> str:
+    """README.md with this result between its marks; `InputError` where these are missing."""
+    path = data.PROJECT / "README.md"
+    with files.reading(path, "text with the marks of the result"):
+        text = path.read_text("utf-8")
+        parts = re.split(r"(?<=<!-- result -->\n).*?(?=<!-- /result -->)", text, flags=re.DOTALL)
+        if len(parts) != 2:
+            raise ValueError("expected a line <!-- result --> and, below, <!-- /result -->, once")
+    return result.join(parts)
 
 
 def made(source: Source) -> dict[str, bytes]:
