@@ -7,30 +7,15 @@
     >>> hw2.grade()                 # the rubric, line by line
 
 The method is read in this order: data, views, networks, training, distillation, pruning. `experiments` trains and keeps
-runs, from the rows of `experiments.catalogue`; `report` shows them. Modules are imported when they are first named.
+runs, from the rows of `experiments.catalogue`; `report` shows them.
 """
 
 import functools
-import importlib.util
 import os
 import sys
 
 if "ipykernel" in sys.modules:  # beside other work, threads that wait by spinning make a notebook many times slower
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # OpenMP reads it when torch is imported
-
-
-def lazily(package: str):
-    """`__getattr__` of a package: its modules are imported when they are first named."""
-
-    def find(name: str):
-        if not name.startswith("_") and importlib.util.find_spec(f"{package}.{name}"):
-            return importlib.import_module(f"{package}.{name}")
-        raise AttributeError(f"module {package!r} has no attribute {name!r}")
-
-    return find
-
-
-__getattr__ = lazily(__name__)
 
 
 def load():

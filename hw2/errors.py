@@ -20,17 +20,6 @@ class InputError(Exception):
         return [f"hw2: {self}"]
 
 
-class Named(dict):
-    """What is known by a name; `InputError` for another name."""
-
-    def __init__(self, kind: str, *content, **entries):
-        super().__init__(*content, **entries)
-        self.kind = kind
-
-    def __missing__(self, name: object):
-        raise InputError(f"{self.kind} {name!r}: expected one of {', '.join(self)}")
-
-
 def choose(kind: str, known: dict, name: object):
     """What is known by that name; `InputError` for another name."""
     if name not in known:

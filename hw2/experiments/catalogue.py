@@ -58,13 +58,6 @@ EXPERIMENTS = {
         **PRUNED,
         **CHOSEN,
     ),
-    "unpruned": Experiment(
-        "ResNet-14, distilled as long",
-        "what are the removed channels worth?",
-        parent="distilled",
-        **CONTINUED,
-        **CHOSEN,
-    ),
     "narrow": Experiment(
         "the same widths, distilled",
         "what do the pruned network's widths reach from random weights?",
@@ -85,6 +78,13 @@ EXPERIMENTS = {
         "what do labels alone reach at the pruned network's widths?",
         widths=NARROW,
         **CHAIN,
+    ),
+    "unpruned": Experiment(
+        "ResNet-14, distilled as long",
+        "what are the removed channels worth?",
+        parent="distilled",
+        **CONTINUED,
+        **CHOSEN,
     ),
     "pad_1": Experiment(
         "`scratch`, moved by one pixel", LESS, change={"pad": 1}, **CHOICE, **CHOSEN

@@ -11,17 +11,26 @@ from hw2.data import CLASSES
 from hw2.experiments.run import Run
 from hw2.report.source import Source
 from hw2.report.statistics import rounded
-from hw2.report.style import distinct, draw_curves, draw_grid, draw_heat, images, panels, percent, plot
+from hw2.report.style import (
+    distinct,
+    draw_curves,
+    draw_grid,
+    draw_heat,
+    images,
+    panels,
+    percent,
+    plot,
+)
 
 
-@plot(draw_grid, "Four training images of each of the ten classes, dark on white.", "data")
+@plot(draw_grid, "Four training images of each of the ten classes, dark on white.")
 def samples(source: Source) -> dict:
     data, rows = source.fashion, source.fashion.split[0]
     examples = [rows[data.train_labels[rows] == label][:4] for label in range(len(CLASSES))]
     return {"images": data.train_images[torch.stack(examples, 1)].tolist(), "titles": CLASSES}
 
 
-@plot(draw_grid, "Three training images in the first eight views: cropped, flipped.", "data")
+@plot(draw_grid, "Three training images in the first eight views: cropped, flipped.")
 def shown_views(source: Source) -> dict:
     chosen, data = source.fashion.split[0][:3], source.fashion.train_images
     cut = torch.stack([views.cut(data, view)[chosen] for view in range(8)], dim=1)
@@ -35,7 +44,7 @@ def curve(runs: list[Run], name: str, *columns: str) -> dict:
     return {"name": name, "row": runs[0].recipe.stage, **first, **histories}
 
 
-@plot(draw_curves, "The teacher by epoch. The training loss is of moved images, a mean over the epoch.", "teacher")
+@plot(draw_curves, "The teacher by epoch. The training loss is of moved images, a mean over the epoch.")
 def teacher_curves(source: Source) -> dict:
     return {"arms": [curve(source.runs("teacher"), "validation", "train_loss")]}
 
@@ -54,11 +63,7 @@ def confused(true: Tensor, predicted: Tensor) -> dict:
     return {"matrix": torch.bincount(10 * true + predicted, minlength=100).view(10, 10).tolist()}
 
 
-@plot(
-    draw_confusion,
-    "The teacher on validation: images by true and predicted class. Colour: share of a row, errors only.",
-    "teacher",
-)
+@plot(draw_confusion, "The teacher on validation: images by true and predicted class. Colour: share of a row, errors only.")
 def teacher_confusion(source: Source) -> dict:
     return confused(source.held_out[1], source.teacher_logits.argmax(1))
 
@@ -79,11 +84,7 @@ def draw_soft_targets(data: dict) -> Figure:
     return figure
 
 
-@plot(
-    draw_soft_targets,
-    "The teacher's probabilities for a clear and three doubtful images, at T = 1 and at the chosen T.",
-    "teacher",
-)
+@plot(draw_soft_targets, "The teacher's probabilities for a clear and three doubtful images, at T = 1 and at the chosen T.")
 def soft_targets(source: Source) -> dict:
     """The validation image on which the teacher is surest, and three on which it is right and, of a class, least sure.
 

@@ -36,7 +36,7 @@ def draw_tuning(data: dict) -> Figure:
     return figure
 
 
-@plot(draw_tuning, "The search: validation accuracy by temperature and alpha, over the seeds.", "search")
+@plot(draw_tuning, "The search: validation accuracy by temperature and alpha, over the seeds.")
 def tuning(source: Source) -> dict:
     """temperatures, alphas, accuracy and spread (temperature, alpha; null for one seed), finalists, note."""
     trials, total = source.trials, source.run("teacher").metrics["val_total"]
@@ -44,7 +44,7 @@ def tuning(source: Source) -> dict:
     mean, deviation, seeds = cells.mean().unstack(), cells.std().unstack(), trials.seed.nunique()
     grid = {"temperatures": mean.index.tolist(), "alphas": mean.columns.tolist(), "accuracy": rounded(mean)}
     grid |= {"spread": rounded(deviation) if seeds > 1 else None, "finalists": store.finalists(trials)}
-    spent = budget(int(trials.epochs[0]), int(trials.images[0]), seeds)
+    spent = budget(source.tuning.fit.epochs, source.tuning.images, seeds)
     return grid | {"note": f"validation accuracy; {spent} a setting"}
 
 
@@ -140,15 +140,12 @@ def arm_note(source: Source) -> str:
     return f"{budget(arm.fit.epochs, arm.images, len(runs))} an arm; T = {arm.temperature:g}, alpha = {arm.alpha:g}"
 
 
-@plot(draw_rows, f"Validation accuracy of each arm minus vanilla KD's. {CROSSING}", "arms")
+@plot(draw_rows, f"Validation accuracy of each arm minus vanilla KD's. {CROSSING}")
 def arm_differences(source: Source) -> dict:
     return differences(source.group("arms"), arm_note(source))
 
 
-@plot(
-    draw_rows, "Share of the teacher's errors that students repeat, too. Bars: range of the seeds.",
-    "teacher", "vanilla", "labels",
-)  # fmt: skip
+@plot(draw_rows, "Share of the teacher's errors that students repeat, too. Bars: range of the seeds.")
 def agreement(source: Source) -> dict:
     """Of the validation images on which the teacher is wrong, those on which a student gives the same answer."""
     answers, names = source.teacher_logits.argmax(1), ("vanilla", "labels")
@@ -160,9 +157,7 @@ def agreement(source: Source) -> dict:
     return {"rows": rows, "series": series, "axis": axis, "note": note, "line": None, "percent": 0}
 
 
-@plot(
-    draw_curves, "Validation loss and accuracy by epoch, a line a seed. Early epochs lie outside.", "distilled", "plain"
-)
+@plot(draw_curves, "Validation loss and accuracy by epoch, a line a seed. Early epochs lie outside.")
 def student_curves(source: Source) -> dict:
     arms = [curve(source.runs(name), words) for name, words in (("distilled", "distilled"), ("plain", "alone"))]
     return {"arms": arms, "start": 3 * len(arms[0]["epoch"]) // 4 + 1}

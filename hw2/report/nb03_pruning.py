@@ -15,10 +15,27 @@ from hw2.experiments.catalogue import EXPERIMENTS
 from hw2.files import read_json
 from hw2.report import style
 from hw2.report.nb01_teacher import curve
-from hw2.report.nb02_distillation import CROSSING, DIFFERENCE, at_phase, budget, differences, study_rows
+from hw2.report.nb02_distillation import (
+    CROSSING,
+    DIFFERENCE,
+    at_phase,
+    budget,
+    differences,
+    study_rows,
+)
 from hw2.report.source import Source
 from hw2.report.statistics import rounded, verdict
-from hw2.report.style import beside, distinct, draw_boxes, draw_curves, draw_rows, panels, percent, plot, table
+from hw2.report.style import (
+    beside,
+    distinct,
+    draw_boxes,
+    draw_curves,
+    draw_rows,
+    panels,
+    percent,
+    plot,
+    table,
+)
 
 #: phases of compression in words; their counts in metrics.json, and those without sparse learning
 PHASES = (
@@ -58,7 +75,7 @@ def draw_phases(data: dict) -> Figure:
     return figure
 
 
-@plot(draw_phases, "Validation accuracy of seed 0 after each phase of the compression, on a logit scale.", "compressed")
+@plot(draw_phases, "Validation accuracy of seed 0 after each phase of the compression, on a logit scale.")
 def phases(source: Source) -> dict:
     """names; lines, a list of {name, place, value}: accuracies of the delivered run at some of the names."""
     run, lines = source.run("compressed"), []
@@ -70,19 +87,14 @@ def phases(source: Source) -> dict:
     return {"names": [textwrap.fill(words, 12) for words, _, _ in PHASES], "lines": lines}
 
 
-@plot(draw_curves, "Sparse learning, then fine-tuning, by epoch. Grey: the learning rate.", "compressed")
+@plot(draw_curves, "Sparse learning, then fine-tuning, by epoch. Grey: the learning rate.")
 def compressed_curves(source: Source) -> dict:
     run = source.run("compressed")
     mark = [run.recipe.sparse.epochs + 0.5, "pruned"]
     return {"arms": [curve([run], "sparse learning, then fine-tuning", "lr")], "mark": mark}
 
 
-@plot(
-    draw_curves,
-    "The pruned network and its two controls, the last quarter of their epochs. A line is a seed.",
-    *RIVALS,
-    "distilled",
-)
+@plot(draw_curves, "The pruned network and its two controls, the last quarter of their epochs. A line is a seed.")
 def rivals(source: Source) -> dict:
     """All see as many epochs; the pruned network's begin as its parent's."""
     arms = [curve(source.runs(name), words) for name, words in RIVALS.items()]
@@ -109,7 +121,7 @@ def draw_norms(data: dict) -> Figure:
     return figure
 
 
-@plot(draw_norms, "Norms of a group's channels before and after sparse learning. Grey: they leave.", "compressed")
+@plot(draw_norms, "Norms of a group's channels before and after sparse learning. Grey: they leave.")
 def norms(source: Source) -> dict:
     """groups, a list of {name, before, after (norms in order of size), removed (channels)}; note. The first seed's."""
     run, groups = source.run("compressed"), []
@@ -156,11 +168,7 @@ def draw_sensitivity(data: dict) -> Figure:
     return figure
 
 
-@plot(
-    draw_sensitivity,
-    "Validation accuracy with one group pruned alone. Nothing is trained or recalibrated.",
-    "distilled",
-)
+@plot(draw_sensitivity, "Validation accuracy with one group pruned alone. Nothing is trained or recalibrated.")
 def sensitivity(source: Source) -> dict:
     """ratios, from 0; groups, a list of {name, accuracy (by ratio)}; kinds, in words: of the first seed's network."""
     run, total = source.run("distilled"), source.run("distilled").metrics["val_total"]
@@ -177,7 +185,7 @@ def ablation_note(source: Source) -> str:
     return f"{budget(epochs, runs[0].recipe.images, len(runs))} an arm"
 
 
-@plot(draw_rows, f"Validation accuracy of each arm minus the whole recipe's. {CROSSING}", "ablation")
+@plot(draw_rows, f"Validation accuracy of each arm minus the whole recipe's. {CROSSING}")
 def ablation(source: Source) -> dict:
     return differences(source.group("ablation"), ablation_note(source))
 
@@ -256,7 +264,7 @@ def draw_frontier(data: dict) -> Figure:
     return figure
 
 
-@plot(draw_frontier, "Validation accuracy against parameters, by pruning ratio.", "frontier")
+@plot(draw_frontier, "Validation accuracy against parameters, by pruning ratio.")
 def frontier(source: Source) -> dict:
     """ratio, parameters and validation (over the seeds) of each pruned network; limit, of the homework; note."""
     columns = {"ratio": "ratio", "parameters": "parameters", "validation": "in the end"}

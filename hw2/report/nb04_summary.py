@@ -43,7 +43,7 @@ def result_rows(source: Source) -> list[dict]:
     return rows
 
 
-@plot(draw_rows, "Validation and test accuracy of the networks. Filled: means, hollow: seeds.", "chain")
+@plot(draw_rows, "Validation and test accuracy of the networks. Filled: means, hollow: seeds.")
 def networks(source: Source) -> dict:
     results, note = result_rows(source), f"dashed: the baseline, {BASELINE:.1%}"
     rows = [f"{row['network']}\n{row['parameters']:,} parameters" for row in results]
@@ -51,7 +51,7 @@ def networks(source: Source) -> dict:
     return {"rows": rows, "series": series, "axis": "accuracy", "note": note, "line": BASELINE, "percent": 1}
 
 
-@plot(draw_boxes, "From the teacher to the delivered network, and the controls; accuracies on validation.", "chain")
+@plot(draw_boxes, "From the teacher to the delivered network, and the controls; accuracies on validation.")
 def pipeline(source: Source) -> dict:
     """boxes and arrows; accuracies are means over the seeds."""
     main, controls, boxes = ("teacher", "distilled", "compressed"), ("plain", "unpruned", "scratch"), []
@@ -122,11 +122,7 @@ def class_rows(source: Source) -> list[dict]:
     return rows
 
 
-@plot(
-    draw_confusion,
-    "The delivered network on the test set: images by true and predicted class. Colour: share of a row, errors only.",
-    "compressed",
-)
+@plot(draw_confusion, "The delivered network on the test set: images by true and predicted class. Colour: share of a row, errors only.")
 def confusion(source: Source) -> dict:
     return confused(source.fashion.test_labels, source.answers(source.delivered))
 
@@ -148,10 +144,7 @@ def draw_reliability(data: dict) -> Figure:
     return figure
 
 
-@plot(
-    draw_reliability, f"Accuracy against confidence on validation. Points of under {FEW} images (dotted) are left out.",
-    "teacher", "distilled", "compressed",
-)  # fmt: skip
+@plot(draw_reliability, f"Accuracy against confidence on validation. Points of under {FEW} images (dotted) are left out.")
 def reliability(source: Source) -> dict:
     """arms, a list of {name, confidence, accuracy, count (lists over the bins), error}: first seeds, on validation."""
     names = ("teacher", "distilled", "compressed")
@@ -185,21 +178,13 @@ def _shown(rows: Tensor, source: Source) -> dict:
     return {"images": shown.tolist(), "true": true.tolist(), "probabilities": values}
 
 
-@plot(
-    draw_predictions,
-    "A test image of each class under its true class, and the three likeliest classes. Green: the true one.",
-    "compressed",
-)
+@plot(draw_predictions, "A test image of each class under its true class, and the three likeliest classes. Green: the true one.")
 def demo(source: Source) -> dict:
     labels = source.fashion.test_labels
     return _shown(torch.stack([(labels == label).nonzero()[0, 0] for label in range(len(CLASSES))]), source)
 
 
-@plot(
-    draw_predictions,
-    "The ten mistakes on the test set with the lowest probability of the true class (green).",
-    "compressed",
-)
+@plot(draw_predictions, "The ten mistakes on the test set with the lowest probability of the true class (green).")
 def mistakes(source: Source) -> dict:
     images, labels, network = source.fashion.test_images, source.fashion.test_labels, source.delivered.network()
     rows = (source.answers(source.delivered) != labels).nonzero().flatten()
@@ -239,7 +224,7 @@ def bench_rows(source: Source) -> list[dict]:
     return [{name.replace("_", " "): row[name] for name in columns} for row in source.bench["rows"]]
 
 
-@plot(draw_rows, "How many times as fast as another case each case is, with the range over the rounds.", "bench")
+@plot(draw_rows, "How many times as fast as another case each case is, with the range over the rounds.")
 def speed(source: Source) -> dict:
     """Of every case that the bench compares with another: ratios of speed, which for a time is the inverse ratio."""
     rows = [row for row in source.bench["rows"] if row["ratio_to"]]

@@ -14,7 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-from hw2.errors import InputError, Named
+from hw2.errors import InputError
 from hw2.report.source import Source
 from hw2.report.statistics import spread
 
@@ -28,12 +28,11 @@ METADATA = {"png": {"Software": None}, "svg": {"Date": None, "Creator": None}}  
 
 
 class Plot(NamedTuple):
-    """A figure: its data (what stands in NAME.json), how that is drawn, what it shows, what it is made from."""
+    """A figure: its data (what stands in NAME.json), how that is drawn, what it shows."""
 
     data: Callable[[Source], dict]
     draw: Callable[[dict], Figure]
     alt: str
-    needs: tuple[str, ...]  # rows or groups of the catalogue, or data, search, bench
 
 
 class Table(NamedTuple):
@@ -55,18 +54,28 @@ class Table(NamedTuple):
         return spread(value) if isinstance(value, list) else f"{value:,}" if isinstance(value, int) else str(value)
 
 
-FIGURES: dict[str, Plot] = Named("figure")
-TABLES: dict[str, Table] = Named("table")
+FIGURES: dict[str, Plot] = {}
+TABLES: dict[str, Table] = {}
 
 
-def plot(draw: Callable[[dict], Figure], alt: str, *needs: str):
+def plot(draw: Callable[[dict], Figure], alt: str):
     """Decorator: the function gives the data of the figure of its name."""
-    return lambda data: FIGURES.setdefault(data.__name__, Plot(data, draw, alt, needs)).data
+
+    def register(data: Callable[[Source], dict]) -> Callable[[Source], dict]:
+        FIGURES[data.__name__] = Plot(data, draw, alt)
+        return data
+
+    return register
 
 
 def table(name: str, **written: Callable[[object], str]):
     """Decorator: the function gives the rows of the table of this name."""
-    return lambda rows: TABLES.setdefault(name, Table(rows, written)).rows
+
+    def register(rows: Callable[[Source], list[dict]]) -> Callable[[Source], list[dict]]:
+        TABLES[name] = Table(rows, written)
+        return rows
+
+    return register
 
 
 def files(plot: Plot, source: Source, kinds: tuple[str, ...] = ("png", "svg")) -> dict[str, bytes]:

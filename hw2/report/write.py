@@ -1,51 +1,23 @@
 """figures/, report.md, the model card, README's result and submission.csv from runs/, and which of them are stale."""
 
-import io
-import json
 import platform
 import re
 from functools import cache
 from pathlib import Path
 
 import jinja2
-import numpy as np
 import pandas as pd
-from PIL import Image
 
 from hw2 import assignment, data, files, grading, report
-from hw2.experiments import check, ledger
-from hw2.experiments.catalogue import EXPERIMENTS
-from hw2.experiments.run import output, trials
-from hw2.experiments.store import Store
+from hw2.errors import choose
+from hw2.experiments import catalogue, ledger, schemas
+from hw2.experiments.run import output
 from hw2.report import nb02_distillation, nb03_pruning, nb04_summary, statistics, style
 from hw2.report.source import Source
 
 #: device of a run -> how its hours are headed
 DEVICES = {"cpu": "hours on the CPU", "cuda": "hours on the accelerator"}
-WRITTEN = ("report.md", "model_card.md", "docs/figures.md", "docs/ledger.md", "docs/speed.md")  # a template each
-LOOK = 2.0  # root mean square difference, of 255, from which on two pictures do not look the same
-#: what figures need that is no row or group of the catalogue: under runs/, and what makes it
-SOURCES = {
-    "data": ((), "hw2 data"), "search": (("tuning",), "hw2 tune"), "bench": (("bench.json",), "make bench KEEP=1"),
-}  # fmt: skip
-
-
-def _provenance(source: Source) -> list[dict]:
-    """For each figure the cell that shows it, the runs that it is drawn from, and the commands that make these."""
-    shown, rows = {}, []
-    for path in sorted((data.PROJECT / "notebooks").glob("[0-9][0-9]_*.ipynb")):
-        with files.reading(path, "notebook", errors=(OSError, ValueError, KeyError, TypeError)):
-            cells = json.loads(path.read_text("utf-8"))["cells"]
-            sources = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
-        for number, code in enumerate(sources, start=1):  # as Jupyter counts them
-            names = re.findall(r'report\.show\("(\w+)"\)', code)
-            shown |= dict.fromkeys(names, f"{path.stem}, cell [{number}]")
-    for name, plot in report.FIGURES.items():
-        origins = [SOURCES.get(need) or (source.members(need), f"hw2 train {need}") for need in plot.needs]
-        runs = ", ".join(f"`{folder}`" for folders, _ in origins for folder in folders)
-        commands = ", ".join(f"`{command}`" for _, command in origins)
-        rows.append({"figure": name, "cell": shown.get(name, "none"), "runs": runs, "made by": commands})
-    return rows
+WRITTEN = ("report.md", "model_card.md", "docs/ledger.md", "docs/speed.md")  # a template each
 
 
 def markdown(table: style.Table, source: Source, *code: str) -> str:
@@ -60,34 +32,40 @@ def markdown(table: style.Table, source: Source, *code: str) -> str:
 
 
 def _time(source: Source) -> list[dict]:
-    """Runs and hours of the search, of each row of the chain, and of the other groups, by device; and their sums.
+    """Runs and hours by device: of the search, each row of the chain, the other groups; their sums.
 
     All hours of a run are booked to the device of its first step.
     """
-    trained = [("search", trial) for trial in trials(source.root / "tuning" / source.profile)]
-    for name, row in EXPERIMENTS.items():
+    spent = [("search", trial.device, trial.processor_s / 3600) for trial in source.trials.itertuples()]
+    for name, row in catalogue.rows(source.profile).items():
         group = name if row.group == "chain" else row.group
-        trained += [(group, run) for run in source.runs(name)]
-    spent = [(group, run.environment["device"], run.core_hours) for group, run in trained]
+        for run in source.runs(name):
+            spent.append((group, run.environment["device"], run.core_hours))
     frame = pd.DataFrame(spent, columns=["trained", "device", "hours"])
-    sums = frame.pivot_table("hours", "trained", "device", "sum", 0.0, sort=False, margins=True, margins_name="in all")
+    sums = frame.pivot_table(
+        "hours", "trained", "device", "sum", 0.0, sort=False, margins=True, margins_name="in all"
+    )
     runs = dict(frame.trained.value_counts()) | {"in all": len(frame)}
-    return [
-        {"trained": name, "runs": int(runs[name])} | {words: row.get(key) or None for key, words in DEVICES.items()}
-        for name, row in sums.iterrows()
-    ]
+    rows = []
+    for name, hours in sums.iterrows():
+        row = {"trained": name, "runs": int(runs[name])}
+        rows.append(row | {words: hours.get(device) or None for device, words in DEVICES.items()})
+    return rows
 
 
 def _machines(source: Source) -> list[str]:
-    """The hardware of all runs and trials, in words; a run counts for each machine that trained it."""
-    trained = [run for name in EXPERIMENTS for run in source.runs(name)]
-    form, words = "{hardware} (torch {packages[torch]}, threads a run: {threads}", []
-    for run in (*trained, *trials(source.root / "tuning" / source.profile)):
-        words += dict.fromkeys(form.format_map(host) for host in run.environments)
-    return [f"{machine}, runs: {count})" for machine, count in pd.Series(words).value_counts().items()]
+    """The hardware of all runs and trials; a run counts for each machine that trained it."""
+    form = "{hardware} (torch {packages[torch]}, threads a run: {threads}"
+    searched = files.read_json(source.search_folder / "environment.json", schemas.Environment)
+    words = [form.format_map(searched | {"hardware": name}) for name in source.trials.hardware]
+    for name in catalogue.names(source.profile):
+        for run in source.runs(name):
+            words += dict.fromkeys(form.format_map(host) for host in run.environments)
+    counts = pd.Series(words).value_counts()
+    return [f"{machine}, runs: {count})" for machine, count in counts.items()]
 
 
-PROVENANCE, TIME = style.Table(_provenance, {}), style.Table(_time, dict.fromkeys(DEVICES.values(), "{:.1f}".format))
+TIME = style.Table(_time, dict.fromkeys(DEVICES.values(), "{:.1f}".format))
 
 
 def context(source: Source) -> dict:
@@ -101,6 +79,7 @@ def context(source: Source) -> dict:
         "delivered": delivered,
         "metrics": delivered.metrics | {"parameters": delivered.parameters},
         "assignment": assignment,
+        "sha256": files.sha256,
         "summary": grading.summary_table(delivered.network()),
         "interval": statistics.wilson(delivered.metrics["test_correct"], delivered.metrics["test_total"]),
         "seeds": len(chain["compressed"]),
@@ -119,7 +98,6 @@ def context(source: Source) -> dict:
         "p": lambda *names: nb04_summary.p_value(nb04_summary.mcnemar(source, *map(source.run, names))[2]),
         "statistics": statistics,
         "table": lambda name, *code: markdown(report.TABLES[name], source, *code),
-        "provenance": markdown(PROVENANCE, source),
         "alt": lambda name: report.FIGURES[name].alt,
     }
 
@@ -179,37 +157,34 @@ def write(profile: str, folder: Path | None = None) -> Path:
 def write_figure(name: str, profile: str, folder: Path | None = None) -> list[Path]:
     """Write the files of one figure into `folder`, or into figures/."""
     folder = folder or output(profile) / "figures"
-    content = style.files(report.FIGURES[name], Source(profile))
+    plot = choose("figure", report.FIGURES, name)
+    content = style.files(plot, Source(profile))
     for ending in content:
         files.write_bytes(folder / f"{name}.{ending}", content[ending])
     return [folder / f"{name}.{ending}" for ending in content]
 
 
 def stale(profile: str, folder: Path | None = None) -> list[str]:
-    """A line for each file that is not what code and runs make now, or for each run that contradicts another file.
+    """A line for each file that is not what code and runs make now. Changes nothing.
 
-    Changes nothing. Text and data are compared exactly. Pictures are compared byte for byte on Linux x86-64, where the
-    pins hold, elsewhere by look.
+    Text and data are compared exactly, pictures on Linux x86-64 alone, where the pins hold.
     """
-    if problems := check.of_store(Store(profile)):
-        return problems
-    folder, content = folder or output(profile), made(Source(profile))
+    folder = folder or output(profile)
+    content = made(Source(profile))
     exact = (platform.system(), platform.machine()) == ("Linux", "x86_64")
+    problems = []
     for name, new in content.items():
         path = folder / name
         old = path.read_bytes() if path.is_file() else None
-        if not (old == new or (old and not exact and (path.suffix == ".svg" or looks_alike(old, new)))):
-            ends = old and old.replace(b"\r\n", b"\n") == new
-            problem = "only its line ends differ; save it with LF" if ends else "not what runs and code give"
-            problems.append(f"{name}: {'missing' if old is None else problem}")
-    strangers = [f"figures/{path.name}" for path in sorted((folder / "figures").glob("[!.]*"))]
-    return problems + [f"{name}: no code draws this" for name in strangers if name not in content]
-
-
-def looks_alike(old: bytes, new: bytes) -> bool:
-    """Whether both are pictures of one size that hardly differ."""
-    try:
-        first, second = (np.asarray(Image.open(io.BytesIO(content)).convert("RGB"), float) for content in (old, new))
-        return bool(np.sqrt(np.mean((first - second) ** 2)) <= LOOK)
-    except Exception:  # of another size, none at all: Pillow's readers raise whatever they met
-        return False
+        if old == new or (old and not exact and path.suffix in (".png", ".svg")):
+            continue
+        problem = "not what runs and code give"
+        if old is None:
+            problem = "missing"
+        elif old.replace(b"\r\n", b"\n") == new:
+            problem = "only its line ends differ; save it with LF"
+        problems.append(f"{name}: {problem}")
+    for path in sorted((folder / "figures").glob("[!.]*")):
+        if f"figures/{path.name}" not in content:
+            problems.append(f"figures/{path.name}: no code draws this")
+    return problems
