@@ -74,7 +74,7 @@ reproduce: setup
 	$(BIN)/hw2 grade
 
 replay: setup
-	$(BIN)/hw2 replay --all
+	$(BIN)/python -m pytest tests/test_replay.py
 
 bench: setup
 	$(BIN)/python tools/bench.py $(if $(KEEP),--keep)

@@ -74,4 +74,3 @@ def test_a_sitting_names_the_machine_and_is_kept_whole(monkeypatch, project):
     assert environment.environment(torch.device("cpu"))["hardware"] in bench.table(result)
     bench.keep(result)
     assert read_json(project / "runs/bench.json") == result
-    assert "bench.json" in (project / "runs/SHA256SUMS").read_text()

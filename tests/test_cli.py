@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 from hw2 import cli, data, grading
 from hw2.data import FILES, PROJECT
 from hw2.errors import Ended, InputError
-from hw2.experiments import catalogue, environment, obtain, plan, search, store
+from hw2.experiments import catalogue, obtain, plan
 from hw2.experiments.run import root
 from hw2.experiments.store import Store
 from hw2.report import write

@@ -171,14 +171,14 @@ def test_a_notebook_that_cannot_be_read_is_told_with_its_remedy(first, text):
 
 CELLS = (
     """import os, hw2
-hw2.experiments.store.Store, hw2.report.write.made, hw2.experiments.walk
+from hw2 import report, training
 print(os.environ["OMP_WAIT_POLICY"])
 hw2.nothing""",
     """from hw2.errors import Bar
 with Bar(total=1, desc="runs") as runs, Bar([1, 2], desc="plain, seed 0") as steps:
     print(len(list(steps)))""",
-    "hw2.report.show('nope')",
-    "hw2.training.fit()",
+    "report.show('nope')",
+    "training.fit()",
 )
 
 

@@ -156,7 +156,7 @@ class Run:
 
     @cached_property
     def sensitivity(self) -> schemas.Sensitivity:
-        """Where it was measured, of these weights (`walk.deliver`)."""
+        """Where it was measured, of these weights (`deliver.measure`)."""
         path, remedy = self.folder / "sensitivity.json", "`hw2 deliver` measures it"
         table = read_json(path, schemas.Sensitivity, remedy)
         lengths = [len(table["ratios"])] * len(_group_sizes(self.widths))

@@ -19,7 +19,7 @@ from helpers import contents
 from hw2 import data
 
 KILLS = 5
-DIFFERENT = ("metrics.json", "environment.json", "SHA256SUMS")  # seconds, memory, threads
+DIFFERENT = ("metrics.json", "environment.json", "trials.csv")  # seconds, memory, threads
 
 
 def start(folder: Path, jobs: int) -> subprocess.Popen:

@@ -18,6 +18,7 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
+import checks
 import numpy as np
 import pytest
 import safetensors.torch
@@ -27,7 +28,7 @@ from PIL import Image
 
 from hw2 import data, distillation, grading, networks, pictures
 from hw2.errors import InputError
-from hw2.experiments import check, environment, recipes, run, schemas, store
+from hw2.experiments import environment, recipes, run, schemas, store
 from hw2.experiments.store import Store
 from hw2.files import read_csv, read_json, write_json
 
@@ -83,7 +84,7 @@ def use_run(folder: Path) -> None:
     """What report and checks ask of a run's files, of whichever kind."""
     one = run.Run(folder)
     str(one), one.widths, one.val_accuracy, one.test_accuracy, environment.lowering(one.environment)
-    check.of_history(one, one.metrics["val_correct"], one.metrics["val_total"])
+    checks.of_history(one, one.metrics["val_correct"], one.metrics["val_total"])
     if isinstance(one.recipe, recipes.CompressedRecipe):
         assert len(one.group_norms["before"]) and one.at_phase("distilled") is not None
 
@@ -91,14 +92,13 @@ def use_run(folder: Path) -> None:
 def json_readers(folder: Path) -> dict[str, Reader]:
     """Every reader of JSON, by the files of a compressed run, of a search, and of what stands beside."""
     found = {
-        "runs/delivered.json": lambda path: Store("full").named(),
+        "runs/delivered.json": lambda path: Store("full").delivered,
         "runs/bench.json": lambda path: read_json(path, schemas.Bench),
         "runs/distilled/full-s0/sensitivity.json": lambda path: run.Run(path.parent).sensitivity,
     }
     for name in ("metrics", "environment", "recipe", "group_norms"):
         found[f"runs/pruned/full-s3/{name}.json"] = lambda path: use_run(path.parent)
-    for name in ("environment", "recipe"):
-        found[f"runs/tuning/full/{name}.json"] = lambda path: run.trials(path.parent)
+    found["runs/tuning/full/recipe.json"] = lambda path: Store("full").trials
     for name in {Path(name).parent for name in found}:
         (folder / name).mkdir(parents=True, exist_ok=True)
         for path in (path for path in (data.PROJECT / name).iterdir() if path.is_file()):
@@ -120,7 +120,7 @@ def readers(monkeypatch, tmp_path) -> dict[str, Reader]:
     (tmp_path / "run").mkdir()
     made = (tmp_path / "runs/pruned/full-s3/recipe.json").read_bytes()
     submission = table(("id", "pred"), *enumerate(CLASSES.tolist()))
-    trials = [(n, 2.0**n, 0.5, 0.1, n % 2, 1, 64, 30 + n, "COMPLETE") for n in range(4)]
+    trials = [(n, 2.0**n, 0.5, n % 2, 30 + n, 1.5, "cpu", "a processor") for n in range(4)]
     history = table(run.HISTORY, (1, 0.1, 2.5, 2.25, 0.5), (2, 1e-5, 1.5, 1.25, 0.75))
     zeros = written(np.save, np.zeros((2, 3, 10), np.float16))
     submitted = partial(grading.check_submission, classes=CLASSES)
@@ -134,7 +134,7 @@ def readers(monkeypatch, tmp_path) -> dict[str, Reader]:
                [course(STATE), course(STATE, _use_new_zipfile_serialization=False), course([1])]),
         Reader("run/recipe.json", lambda path: run.Run(path.parent).recipe, [made, b"{}"]),
         Reader("history.csv", lambda path: read_csv(path, run.HISTORY).astype(float) + 0.5, [history]),  # as figures do
-        Reader("trials.csv", lambda path: store.finalists(read_csv(path, store.TRIALS, words=("state",))),
+        Reader("trials.csv", lambda path: store.finalists(read_csv(path, store.TRIALS, words=("device", "hardware"))),
                [table(store.TRIALS, *trials)]),
         Reader("submission.csv", submitted, [submission, submission.replace(b"\n", b"\r\n")]),
         Reader("submission.csv.gz", submitted, [submission, packed(submission)]),
