@@ -9,6 +9,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tempfile
 from functools import partial
 
 import nbclient
@@ -133,6 +134,15 @@ def test_a_machines_warnings_are_told_stay_out_of_the_notebook_and_fail_nothing(
     for expected in ("01_first.ipynb: hw2: trains plain", "UserWarning: The NVIDIA driver", *COMPLAINTS):
         assert expected in told
     assert problems(path, read(path)) == [] and (tmp_path / "runs").read_text() == "x"
+
+
+def test_the_name_of_a_socket_fits_also_where_that_of_the_temporary_folder_is_long(first, tmp_path, monkeypatch):
+    folder = tmp_path / ("x" * 90)
+    folder.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(folder))
+    path = first("1 + 1")
+    notebooks.main()
+    assert problems(path, read(path)) == []
 
 
 @pytest.mark.parametrize("minor", [0, 2, 4])
