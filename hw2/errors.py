@@ -77,7 +77,10 @@ def end_if_asked(label: str) -> None:
 
 @contextmanager
 def told_in_a_line():
-    """Around a process's work: what a user can mend ends it with one line and status 2, `Ended` with 143."""
+    """Around a process's work: what a user can mend ends it with one line and status 2.
+
+    `Ended` is a line and status 143, Ctrl-C status 130.
+    """
     for stream in filter(None, (sys.stdout, sys.stderr)):
         stream.reconfigure(errors="backslashreplace")  # a file's name may hold what the terminal cannot write
     try:
@@ -85,6 +88,8 @@ def told_in_a_line():
     except Ended as error:
         print(f"hw2: {error}", file=sys.stderr)
         sys.exit(143)
+    except KeyboardInterrupt:
+        sys.exit(130)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # what follows has no reader either
         sys.exit(141)

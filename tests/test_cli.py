@@ -68,7 +68,7 @@ def test_loading_needs_no_search():
 @pytest.mark.parametrize(
     ("error", "status", "told"),
     [(InputError("a\n  b"), 2, "hw2: a b\n"), (OSError(28, "No space left"), 2, "hw2: [Errno 28] No space left\n"),
-     (BrokenPipeError(), 141, ""), (Ended("plain: ended"), 143, "hw2: plain: ended\n")],
+     (KeyboardInterrupt(), 130, ""), (BrokenPipeError(), 141, ""), (Ended("plain: ended"), 143, "hw2: plain: ended\n")],
 )  # fmt: skip
 def test_what_cannot_be_done_is_told_in_one_line(monkeypatch, capsys, error, status, told):
     def app():

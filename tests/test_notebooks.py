@@ -7,9 +7,11 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
+import time
 from functools import partial
 
 import nbclient
@@ -177,6 +179,52 @@ def test_a_notebook_that_cannot_be_read_is_told_with_its_remedy(first, text):
     with pytest.raises(InputError, match=rf"^{path}: no readable notebook \(.+\); restore it with `git checkout HEAD"):
         notebooks.main()
     assert path.read_text() == text
+
+
+@pytest.mark.parametrize("cell", ["import os; os.kill(os.getpid(), 9)", "import os; os.abort()"])
+def test_a_kernel_that_dies_is_told_with_its_notebook(first, cell):
+    path = first(cell)
+    with pytest.raises(InputError, match=f"^{path}: Kernel died"):
+        notebooks.main()
+
+
+def test_a_kernel_that_does_not_start_is_told_with_its_notebook(first, monkeypatch):
+    path = first("1 + 1")
+    monkeypatch.setattr(sys, "executable", shutil.which("false"))
+    with pytest.raises(InputError, match=f"^{path}: Kernel died"):
+        notebooks.main()
+
+
+ENDLESS = "import pathlib, time; pathlib.Path({0!r}).touch(); time.sleep(600)"
+MAIN = """
+import pathlib
+from hw2.errors import told_in_a_line
+from tools import notebooks
+notebooks.FOLDER = pathlib.Path({0!r})
+with told_in_a_line():
+    notebooks.main()
+"""
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_request_to_end_ends_the_kernels_and_leaves_no_folder(tmp_path, number, status):
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    for name in notebooks.NAMES:
+        made(tmp_path / f"{name}.ipynb", ENDLESS.format(name))
+    process = subprocess.Popen(
+        [sys.executable, "-c", MAIN.format(str(tmp_path))], cwd=PROJECT, start_new_session=True,
+        env=os.environ | {"TMPDIR": str(temporary)}, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    while not all((tmp_path / name).exists() for name in notebooks.NAMES[:2]):
+        time.sleep(0.1)
+        assert process.poll() is None
+    asked = time.monotonic()
+    os.killpg(process.pid, number)  # the kernels are in groups of their own, as under a terminal
+    told = process.communicate(timeout=60)[1]
+    assert (process.returncode, [*temporary.iterdir()]) == (status, []) and time.monotonic() - asked < 20
+    assert "Traceback" not in told
+    assert not any((tmp_path / name).exists() for name in notebooks.NAMES[2:])
 
 
 CELLS = (

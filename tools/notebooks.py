@@ -4,11 +4,13 @@
 other notebooks beside the four are left alone.
 """
 
+import asyncio
 import os
+import signal
 import socket
 import sys
 import tempfile
-from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 import jupytext
@@ -18,7 +20,7 @@ from nbclient.exceptions import CellExecutionError
 from tqdm import tqdm
 
 from hw2.data import PROJECT
-from hw2.errors import InputError, told_in_a_line
+from hw2.errors import Ended, InputError, told_in_a_line
 from hw2.experiments.run import home
 from hw2.experiments.store import Store
 from hw2.files import reading, write_text
@@ -55,13 +57,14 @@ def read(path: Path) -> nbformat.NotebookNode:
         return notebook
 
 
-def execute(path: Path) -> nbformat.NotebookNode:
+async def execute(path: Path) -> nbformat.NotebookNode:
     """Run every cell in this interpreter's environment, and leave out times, versions and machine names.
 
     What the cells write to standard error is told and left out: it is the machine's warnings, or says that something
-    is trained. Raises `InputError` for a notebook that cannot be read and a cell that fails.
+    is trained. Raises `InputError` for a notebook that cannot be read, a cell that fails and a kernel that dies.
     """
-    notebook = run(path)
+    notebook = read(path)
+    await run(notebook, path)
     for cell in notebook.cells:
         for output in [output for output in cell.get("outputs", []) if output.get("name") == "stderr"]:
             tqdm.write(f"{path.name}: {output.text.strip()}", file=sys.stderr)
@@ -88,23 +91,35 @@ def normal(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
     return copy
 
 
-def run(path: Path) -> nbformat.NotebookNode:
+async def run(notebook: nbformat.NotebookNode, path: Path) -> None:
     """Run in a kernel of this interpreter, with nothing of the user's but the variables in `PASSED`."""
-    notebook = read(path)
     client = NotebookClient(notebook, timeout=None, kernel_name="python3", record_timing=False, coalesce_streams=True)
     manager = client.create_kernel_manager()
     manager.kernel_spec.argv = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"]
+    passed = {name: os.environ[name] for name in PASSED if name in os.environ}
+    for name in {"HW2_DATA", "HW2_OUT"} & passed.keys():  # a kernel's folder is that of its notebook
+        passed[name] = passed[name] and os.path.abspath(os.path.expanduser(passed[name]))
     short = len(os.fsencode(tempfile.gettempdir())) <= LONGEST
     with tempfile.TemporaryDirectory(prefix="hw2-", dir=None if short else "/tmp") as private:
         if hasattr(socket, "AF_UNIX"):  # sockets in a private folder; TCP's are open to the machine's other users
             manager.transport, manager.ip = "ipc", f"{private}/kernel"
-        passed = {name: os.environ[name] for name in PASSED if name in os.environ}
-        for name in {"HW2_DATA", "HW2_OUT"} & passed.keys():  # a kernel's folder is that of its notebook
-            passed[name] = passed[name] and os.path.abspath(os.path.expanduser(passed[name]))
+        # Not by client.execute, whose handlers of signals end one of several kernels.
         try:
-            return client.execute(cwd=str(path.parent), env=passed | {"IPYTHONDIR": private})
+            await client.async_start_new_kernel(cwd=str(path.parent), env=passed | {"IPYTHONDIR": private})
+            await client.async_start_new_kernel_client()
+            for index, cell in enumerate(notebook.cells):
+                await client.async_execute_cell(cell, index, client.code_cells_executed + 1)
         except CellExecutionError as error:
             raise InputError(f"{path}: {error.ename}: {error.evalue}") from error
+        except RuntimeError as error:
+            if asyncio.current_task().cancelling():  # a request to end, which nbclient takes for the kernel's death
+                raise asyncio.CancelledError from None
+            raise InputError(f"{path}: {error}: was it killed, or out of memory? Run it again") from error
+        finally:
+            if manager.has_kernel:
+                await manager.shutdown_kernel(now=True)
+            if client.kc:
+                client.kc.stop_channels()
 
 
 def script(notebook: nbformat.NotebookNode) -> str:
@@ -114,15 +129,34 @@ def script(notebook: nbformat.NotebookNode) -> str:
     return jupytext.writes(copy, fmt="py:percent")
 
 
+async def execute_all(target: Path) -> None:
+    """Execute the notebooks, each written into `target` once it is whole. Where one fails, the others are ended."""
+    slots = asyncio.Semaphore(AT_ONCE)
+    with suppress(NotImplementedError):  # Windows
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, asyncio.current_task().cancel)
+
+    async def one(path: Path) -> None:
+        async with slots:
+            notebook = await execute(path)
+        write_text(target / path.name, nbformat.writes(notebook) + "\n")
+        if target == FOLDER:
+            write_text(path.with_suffix(".py"), script(notebook))
+        bar.update()
+
+    with tqdm(desc="notebooks", unit="notebook", total=len(NAMES)) as bar:
+        async with asyncio.TaskGroup() as group:
+            for path in paths():
+                group.create_task(one(path))
+
+
 def main() -> None:
     profile = Store().profile
-    target = FOLDER if profile == "full" else home(profile) / "notebooks"
-    with ThreadPoolExecutor(AT_ONCE) as pool:
-        executed = tqdm(pool.map(execute, paths()), desc="notebooks", unit="notebook", total=len(paths()))
-        for path, notebook in zip(paths(), executed, strict=True):
-            write_text(target / path.name, nbformat.writes(notebook) + "\n")
-            if target == FOLDER:
-                write_text(path.with_suffix(".py"), script(notebook))
+    try:
+        asyncio.run(execute_all(FOLDER if profile == "full" else home(profile) / "notebooks"))
+    except asyncio.CancelledError:
+        raise Ended("the notebooks were ended by SIGTERM") from None
+    except ExceptionGroup as failures:
+        raise failures.exceptions[0] from None
 
 
 if __name__ == "__main__":
