@@ -43,7 +43,8 @@ class Bar(tqdm):
     def __init__(self, *arguments, **options):
         shell = sys.modules["IPython"].get_ipython() if "IPython" in sys.modules else None
         self.in_cell = hasattr(shell, "kernel")
-        super().__init__(*arguments, leave=False, file=io.StringIO() if self.in_cell else None, **options)
+        unseen = self.in_cell or sys.stderr is None
+        super().__init__(*arguments, leave=False, file=io.StringIO() if unseen else None, **options)
 
     def display(self, msg=None, pos=None):
         if not self.in_cell:
@@ -81,8 +82,11 @@ def told_in_a_line():
 
     `Ended` is a line and status 143, Ctrl-C status 130.
     """
-    for stream in filter(None, (sys.stdout, sys.stderr)):
-        stream.reconfigure(errors="backslashreplace")  # a file's name may hold what the terminal cannot write
+    if sys.stderr is None:  # closed: print would write into standard output in its place
+        sys.stderr = open(os.devnull, "w")  # noqa: SIM115
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a kernel's is none, and writes any name
+            stream.reconfigure(errors="backslashreplace")  # a file's name may hold what the terminal cannot write
     try:
         yield
     except Ended as error:

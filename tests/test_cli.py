@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 
 from hw2 import cli, data, grading
 from hw2.data import FILES, PROJECT
-from hw2.errors import Ended, InputError
+from hw2.errors import Bar, Ended, InputError
 from hw2.experiments import catalogue, obtain, plan
 from hw2.experiments.run import root
 from hw2.experiments.store import Store
@@ -57,6 +57,16 @@ def test_each_picture_gets_a_line_also_where_the_terminal_cannot_write_its_name(
         assert re.match(re.escape(f"{tmp_path}/{shown}: ") + r"[\w/ -]+ \d+\.\d%, ", line)
     for line, shown in zip(done.stderr.splitlines(), names.values(), strict=True):
         assert line.startswith(f"hw2: {tmp_path}/no {shown}: no readable picture")
+
+
+def test_nothing_is_told_where_standard_error_is_closed(tmp_path, monkeypatch):
+    Image.linear_gradient("L").save(tmp_path / "a.png")
+    command = [sys.executable, "-m", "hw2", "predict", "nowhere.png", tmp_path / "a.png"]
+    words = ["bash", "-c", '"$@" 2>&-', "bash", *command]
+    done = subprocess.run(words, stdout=subprocess.PIPE, text=True, cwd=PROJECT)
+    assert done.returncode == 2 and re.fullmatch(rf"{tmp_path}/a\.png: .*\n", done.stdout)
+    monkeypatch.setattr(sys, "stderr", None)
+    assert list(Bar(range(2))) == [0, 1]
 
 
 def test_loading_needs_no_search():

@@ -160,8 +160,7 @@ def test_a_notebook_of_an_older_format_is_written_as_4_5(first, minor):
 WHOLE = PATHS[0].read_text("utf-8")
 OLD = json.dumps({"nbformat": 3, "nbformat_minor": 0, "metadata": {}, "worksheets": []})
 UNREADABLE = {
-    "merge marks": WHOLE.replace(' "cells"', '<<<<<<< HEAD\n "cells"'),
-    "cut": WHOLE[:5000],
+    "merge marks": WHOLE.replace(' "cells"', '    "cut": WHOLE[:5000],
     "empty": "",
     "html": "<!DOCTYPE html>",
     "a pointer of git-lfs": "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n",
@@ -235,21 +234,24 @@ hw2.nothing""",
     """from hw2.errors import Bar
 with Bar(total=1, desc="runs") as runs, Bar([1, 2], desc="plain, seed 0") as steps:
     print(len(list(steps)))""",
+<<<<<<< HEAD
     "report.show('nope')",
     "training.fit()",
+    "%run -m hw2 train --list",
 )
 
 
-def test_a_kernel_finds_modules_by_name_bars_leave_nothing_an_error_is_a_line_and_nothing_is_trained(monkeypatch):
+def test_in_a_kernel_modules_are_found_bars_leave_nothing_an_error_is_a_line_and_commands_run(monkeypatch):
     monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
     book = nbformat.v4.new_notebook(cells=[*map(nbformat.v4.new_code_cell, CELLS)])
-    names, bars, wrong, trains = notebooks.normal(nbclient.execute(book, allow_errors=True)).cells
+    names, bars, wrong, trains, command = notebooks.normal(nbclient.execute(book, allow_errors=True)).cells
     assert names.outputs[0].text == "passive\n"
     assert names.outputs[1].evalue == "module 'hw2' has no attribute 'nothing'"
     assert [output.get("text") for output in bars.outputs] == ["2\n"]
     (error,) = wrong.outputs
     assert len(error.traceback) == 1 and error.traceback[0].startswith("hw2: figure 'nope': expected one of ")
     assert trains.outputs[0].evalue == "a notebook trained something under test"
+    assert [output.name for output in command.outputs] == ["stdout"] and "teacher" in command.outputs[0].text
 
 
 @pytest.mark.parametrize("path", PATHS, ids=lambda path: path.stem)

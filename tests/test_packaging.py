@@ -1,6 +1,9 @@
 """What installs and what is read: pins agree, imports are declared, README's commands exist, sentences are short."""
 
+import os
 import re
+import shutil
+import subprocess
 import sys
 import tomllib
 from importlib.metadata import packages_distributions
@@ -71,6 +74,15 @@ def test_the_readmes_commands_exist():
     assert set(re.findall(r"\bmake ([a-z]+)[`\n]", readme)) <= set(re.findall(r"^([a-z]+):", makefile, re.MULTILINE))
     commands = {command.name or command.callback.__name__ for command in cli.app.registered_commands}
     assert set(re.findall(r"`hw2 ([a-z]+)", readme)) <= commands
+
+
+def test_continuous_integration_tests_the_project_that_it_lies_in(tmp_path):
+    for folder in (tmp_path, tmp_path / "other"):
+        shutil.copytree(PROJECT / ".ci", folder / ".ci")
+        (folder / "Makefile").write_text("test:\n\t@echo $(CURDIR)\n")
+    environment = os.environ | {"CDPATH": str(tmp_path / "other")}
+    done = subprocess.run(".ci/run", cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert done.stdout == f"{tmp_path}\n"
 
 
 LONGEST = 25  # words of a sentence
