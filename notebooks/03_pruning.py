@@ -112,8 +112,8 @@ assert networks.count_parameters(compressed.network()) == 85_956
 
 # %%
 weights, narrow = before.state_dict(), after.state_dict()
-names = ("conv1.weight", "layer1.0.conv1.weight", "layer2.0.conv1.weight", "layer3.1.conv2.weight", "fc.weight")
-shapes = {name: (tuple(weights[name].shape), tuple(narrow[name].shape)) for name in names}
+layers = ("conv1.weight", "layer1.0.conv1.weight", "layer2.0.conv1.weight", "layer3.1.conv2.weight", "fc.weight")
+shapes = {name: (tuple(weights[name].shape), tuple(narrow[name].shape)) for name in layers}
 pd.DataFrame(shapes, index=["before", "after"]).T
 
 
@@ -275,8 +275,8 @@ rows = {
 }
 print(f"The pruner removes {1 - sum(left) / sum(channels):.0%} of the channels and {removed:.1%} of the parameters.")
 print(f"Recalibration alone: {compressed.at_phase('pruned'):.2%} becomes {compressed.at_phase('recalibrated'):.2%}.")
-for what, names in rows.items():
-    each, gain = nb02_distillation.difference(*map(source.runs, names))
+for what, pair in rows.items():
+    each, gain = nb02_distillation.difference(*map(source.runs, pair))
     interval = statistics.bounds(gain) or "one seed, no interval"
     print(f"Gain from {what}: {statistics.points(gain)} points ({interval})")
 
