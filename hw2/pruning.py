@@ -1,7 +1,8 @@
 """Group-level pruning with Torch-Pruning's GroupNormPruner (DepGraph: Fang et al., CVPR 2023).
 
-Channels that depend on each other, through a shortcut for instance, form a group and leave together. Sparse learning
-pushes the group norms apart, the weakest channels are removed, and BatchNorm's running statistics are measured again.
+Channels that depend on each other, through a shortcut for instance, form a group and leave
+together. Sparse learning pushes the group norms apart, the weakest channels are removed, and
+BatchNorm's running statistics are measured again.
 """
 
 import copy
@@ -16,37 +17,14 @@ from hw2.errors import InputError, choose
 from hw2.networks import ResNet14
 
 
-class Pruner(tp.pruner.GroupNormPruner):
-    """GroupNormPruner, safe where all channels of a group are equally strong.
-
-    Its scale is then 0 / 0, which would fill the gradients with NaN; a group whose importance is NaN it leaves alone.
-    """
-
-    _regularizing = False
-
-    def groups(self) -> list[tp.Group]:
-        """All groups that may be pruned; `group_names` tells them in words."""
-        return list(self.DG.get_all_groups(self.ignored_layers, self.root_module_types))
-
-    def estimate_importance(self, group, *args, **kwargs):
-        importance = super().estimate_importance(group, *args, **kwargs)
-        if self._regularizing and importance.max() == importance.min():
-            return torch.full_like(importance, torch.nan)
-        return importance
-
-    def regularize(self, *args, **kwargs):
-        """Add the regulariser to the gradients: between backward and the optimizer's step."""
-        self._regularizing = True
-        super().regularize(*args, **kwargs)
-        self._regularizing = False
-
-
 def check_ratio(value: float, widths: tuple[int, ...] = WIDTHS) -> None:
     """`InputError` for what is no ratio, or leaves a group of these widths without a channel."""
     if not 0 <= value < 1:
-        raise InputError(f"pruning ratio {value}: expected at least 0 and below 1; the report's is 0.29")
-    if min(narrowed(widths, value)) < 1:  # the library would leave such a group as it is, without a word
-        raise InputError(f"pruning ratio {value}: leaves no channel of the narrowest group ({min(widths)})")
+        expected = "expected at least 0 and below 1; the report's is 0.29"
+        raise InputError(f"pruning ratio {value}: {expected}")
+    if min(narrowed(widths, value)) < 1:  # the library would leave such a group as it is
+        problem = f"leaves no channel of the narrowest group ({min(widths)})"
+        raise InputError(f"pruning ratio {value}: {problem}")
 
 
 def narrowed(widths: tuple[int, ...], ratio: float) -> tuple[int, ...]:
@@ -55,26 +33,44 @@ def narrowed(widths: tuple[int, ...], ratio: float) -> tuple[int, ...]:
 
 
 def importance(name: str) -> tp.importance.Importance:
-    """By what channels are chosen: `norm`, the L2 norms of groups, or `random`, by torch's numbers."""
-    known = {"norm": tp.importance.GroupMagnitudeImportance(p=2), "random": tp.importance.RandomImportance()}
+    """By what channels are chosen: `norm`, the L2 norms of groups, or `random`."""
+    known = {
+        "norm": tp.importance.GroupMagnitudeImportance(p=2),
+        "random": tp.importance.RandomImportance(),  # by torch's random numbers
+    }
     return choose("importance", known, name)
 
 
 @torch.enable_grad()
 def pruner(
-    network: ResNet14, ratio: float, reg: float = 0.0, importance: tp.importance.Importance | None = None
-) -> Pruner:
-    """A pruner that removes `ratio` of the channels of every group, by default by L2 norms, and keeps `fc`'s outputs.
+    network: ResNet14,
+    ratio: float,
+    reg: float = 0.0,
+    importance: tp.importance.Importance | None = None,
+) -> tp.pruner.GroupNormPruner:
+    """A pruner that removes `ratio` of the channels of every group, and keeps `fc`'s outputs.
 
-    `reg` is the strength of the regulariser: call `regularize(network)` between backward and the optimizer's step.
+    `importance` ranks the channels, by default by L2 norms. `reg` is the strength of the
+    regulariser: call `regularize(network)` between backward and the optimizer's step.
     """
-    image = torch.zeros(1, 3, 28, 28, device=next(network.parameters()).device)
-    importance = importance or tp.importance.GroupMagnitudeImportance(p=2)
-    return Pruner(network, image, importance, reg=reg, pruning_ratio=ratio, ignored_layers=[network.fc])
+    return tp.pruner.GroupNormPruner(
+        network,
+        torch.zeros(1, 3, 28, 28, device=next(network.parameters()).device),
+        importance or tp.importance.GroupMagnitudeImportance(p=2),
+        reg=reg,
+        pruning_ratio=ratio,
+        ignored_layers=[network.fc],
+    )
+
+
+def groups(pruner: tp.pruner.GroupNormPruner) -> list[tp.Group]:
+    """All groups that may be pruned; `group_names` tells them in words."""
+    found = pruner.DG.get_all_groups(pruner.ignored_layers, pruner.root_module_types)
+    return list(found)
 
 
 def sparse_learning(network: ResNet14, ratio: float, reg: float) -> dict:
-    """Fields of `training.Options` with which `training.fit` trains `network` with the regulariser."""
+    """Fields of `training.Options` with which `training.fit` trains with the regulariser."""
     regulariser = pruner(network, ratio, reg)
     return {
         "before_epoch": lambda epoch: regulariser.update_regularizer(),
@@ -82,55 +78,68 @@ def sparse_learning(network: ResNet14, ratio: float, reg: float) -> dict:
     }
 
 
-def prune(network: ResNet14, ratio: float, importance: tp.importance.Importance | None = None) -> ResNet14:
-    """A pruned copy with new, independent parameters; its widths are `narrowed`. For `importance` see `pruner`."""
+def prune(
+    network: ResNet14, ratio: float, importance: tp.importance.Importance | None = None
+) -> ResNet14:
+    """A pruned copy with new, independent parameters; its widths are `narrowed`.
+
+    For `importance` see `pruner`.
+    """
     check_ratio(ratio, network.widths)
     narrow = ResNet14(network.widths)
     narrow.load_state_dict(network.state_dict())
     pruner(narrow, ratio, importance=importance).step()
-    # Rebuilding proves that widths and weights are all there is to keep, and leaves no trace of the library.
+    # Rebuilding proves that widths and weights are all there is to keep.
     fresh = ResNet14(narrow.widths)
     fresh.load_state_dict(narrow.state_dict())
     return fresh.eval()
 
 
 def prune_group(network: ResNet14, number: int, ratio: float) -> nn.Module:
-    """A copy that lost `ratio` of the channels, the weakest, of one group alone: of that place in `Pruner.groups`."""
+    """A copy that lost `ratio` of one group's channels, the weakest; its place in `groups`."""
     copied = copy.deepcopy(network).eval()
     estimator = pruner(copied, 0.0)
-    group = estimator.groups()[number]
+    group = groups(estimator)[number]
     order = estimator.estimate_importance(group).argsort()
     group.prune(order[: int(len(order) * ratio)].tolist())
     return copied
 
 
 def group_norms(network: ResNet14) -> list[list[float]]:
-    """L2 norm of every channel of every prunable group, in the order of `Pruner.groups`.
+    """L2 norm of every channel of every prunable group, in the order of `groups`.
 
-    As Torch-Pruning gives them: divided by the root mean square of the group's norms, so 1 is usual.
+    As Torch-Pruning gives them: divided by the root mean square of the group's norms.
     """
     estimator = pruner(network, 0.0)
     with torch.no_grad():
-        return [estimator.estimate_importance(group).sqrt().tolist() for group in estimator.groups()]
+        return [estimator.estimate_importance(group).sqrt().tolist() for group in groups(estimator)]
 
 
 def group_names() -> list[str]:
     """A ResNet-14's prunable groups in words, in the order of `group_norms`."""
-    network, texts = ResNet14(), []
+    network = ResNet14()
     names = {module: name for name, module in network.named_modules()}
-    for group in pruner(network, 0.0).groups():
-        makers = [names[step.dep.target.module] for step in group if step.dep.handler == tp.prune_conv_out_channels]
-        # Shortcuts add what several convolutions put out; else the block's second convolution takes the first one's.
+    texts = []
+    for group in groups(pruner(network, 0.0)):
+        makers = [
+            names[step.dep.target.module]
+            for step in group
+            if step.dep.handler == tp.prune_conv_out_channels
+        ]
+        # Shortcuts add several convolutions' outputs; else a block's second one takes the first's.
         stage, block, _ = makers[-1].split(".", 2)
-        texts.append(f"{stage}, added by shortcuts" if len(makers) > 1 else f"{stage}.{block}, between convolutions")
+        if len(makers) > 1:
+            texts.append(f"{stage}, added by shortcuts")
+        else:
+            texts.append(f"{stage}.{block}, between convolutions")
     return texts
 
 
 @torch.no_grad()
 def recalibrate(network: nn.Module, images: Tensor) -> None:
-    """Measure BatchNorm's running statistics afresh on uint8 images (n, 28, 28), in place; parameters stay.
+    """Measure BatchNorm's running statistics afresh on uint8 images (n, 28, 28), in place.
 
-    Averages over batches of 500 with equal weight (momentum None).
+    Parameters stay. Averages over batches of 500 with equal weight (momentum None).
     """
     norms = [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
     momenta = [norm.momentum for norm in norms]

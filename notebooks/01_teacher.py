@@ -28,7 +28,7 @@ import torch_pruning as tp
 from torch.nn import functional
 
 from hw2 import data, networks, report, views
-from hw2.experiments.train import obtain
+from hw2.experiments.obtain import obtain
 
 fashion = data.fashion_mnist()
 train, validation = fashion.split

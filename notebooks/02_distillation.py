@@ -35,7 +35,7 @@ from torch.nn import functional
 
 from hw2 import data, distillation, networks, report, training
 from hw2.experiments import store
-from hw2.experiments.train import obtain
+from hw2.experiments.obtain import obtain
 from hw2.report import nb02_distillation, statistics
 
 # %%
@@ -83,7 +83,7 @@ generator, rows = torch.Generator().manual_seed(0), []
 z_s, z_t = 4 * torch.randn(2, 256, 10, generator=generator, dtype=torch.float64)
 for T in (1, 2, 4, 8, 16):
     student = z_s.clone().requires_grad_()
-    distillation.kl(student, z_t, None, T).backward()
+    distillation.kl(student, z_t, T).backward()
     size = student.grad.norm(dim=1).sum()
     rows.append({"T": T, "gradient with T squared": f"{size:.3f}", "without": f"{size / T**2:.3f}"})
 pd.DataFrame(rows).set_index("T")
@@ -110,7 +110,8 @@ table.head(5).map("{:.1%}".format)
 # %%
 source = report.Source()
 trials = source.trials
-print(f"{len(trials)} trials: {trials.epochs[0]} epochs of {trials.images[0]:,} images each")
+tuning = source.tuning
+print(f"{len(trials)} trials: {tuning.fit.epochs} epochs of {tuning.images:,} images each")
 
 # %%
 report.show("tuning")

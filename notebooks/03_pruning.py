@@ -35,7 +35,7 @@ from torch import nn
 from torch.nn import functional
 
 from hw2 import data, networks, pruning, report, training, views
-from hw2.experiments.train import obtain
+from hw2.experiments.obtain import obtain
 from hw2.report import nb02_distillation, nb03_pruning, statistics
 
 # %%
@@ -54,7 +54,7 @@ print(f"epochs: {recipe.sparse.epochs} of sparse learning, {recipe.fit.epochs} o
 
 # %%
 names = pruning.group_names()
-channels = [len(group[0].idxs) for group in pruning.pruner(distilled.network(), recipe.ratio).groups()]
+channels = [len(group[0].idxs) for group in pruning.groups(pruning.pruner(distilled.network(), recipe.ratio))]
 left = pruning.narrowed(channels, recipe.ratio)
 pd.DataFrame({"group": names, "channels": channels, "left": left}).set_index("group")
 

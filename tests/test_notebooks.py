@@ -160,7 +160,8 @@ def test_a_notebook_of_an_older_format_is_written_as_4_5(first, minor):
 WHOLE = PATHS[0].read_text("utf-8")
 OLD = json.dumps({"nbformat": 3, "nbformat_minor": 0, "metadata": {}, "worksheets": []})
 UNREADABLE = {
-    "merge marks": WHOLE.replace(' "cells"', '    "cut": WHOLE[:5000],
+    "merge marks": WHOLE.replace(' "cells"', '<<<<<<< HEAD\n "cells"'),
+    "cut": WHOLE[:5000],
     "empty": "",
     "html": "<!DOCTYPE html>",
     "a pointer of git-lfs": "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n",
@@ -234,7 +235,6 @@ hw2.nothing""",
     """from hw2.errors import Bar
 with Bar(total=1, desc="runs") as runs, Bar([1, 2], desc="plain, seed 0") as steps:
     print(len(list(steps)))""",
-<<<<<<< HEAD
     "report.show('nope')",
     "training.fit()",
     "%run -m hw2 train --list",

@@ -139,7 +139,7 @@ def group(source: Source) -> dict:
     """boxes and arrows of the largest group: a channel leaves all of these convolutions, or none."""
     network = networks.ResNet14()
     names, sides = {module: name for name, module in network.named_modules()}, []
-    largest = max(pruning.pruner(network, 0.0).groups(), key=len)
+    largest = max(pruning.groups(pruning.pruner(network, 0.0)), key=len)
     for handler in (tp.prune_conv_out_channels, tp.prune_conv_in_channels):
         sides.append([names[step.dep.target.module] for step in largest if step.dep.handler == handler])
     width = network.get_submodule(sides[0][0]).out_channels
