@@ -76,6 +76,14 @@ def test_the_readmes_commands_exist():
     assert set(re.findall(r"`hw2 ([a-z]+)", readme)) <= commands
 
 
+def test_a_folder_named_hw2_does_not_hide_the_package(tmp_path):
+    (tmp_path / "hw2").mkdir()  # as of a clone, seen from the folder above it
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    command = [sys.executable, "-c", "import hw2; print(hw2.__file__)"]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert done.stdout == f"{PROJECT}/hw2/__init__.py\n"
+
+
 def test_continuous_integration_tests_the_project_that_it_lies_in(tmp_path):
     for folder in (tmp_path, tmp_path / "other"):
         shutil.copytree(PROJECT / ".ci", folder / ".ci")
