@@ -5,9 +5,12 @@ READY := .venv/.ready
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 # The pins are constraints: where an index gives a CPU build of torch, none of CUDA's libraries are asked for.
 WANTED := -c requirements.txt -e '.[test]'
+# A copied .venv runs the project that it was made in; one that was moved, or lost its interpreter, runs nothing.
+OWN := import hw2, os, sys; sys.exit(not os.path.samefile(hw2.__path__[0], "hw2"))
+FOREIGN := $(if $(wildcard .venv),$(shell $(BIN)/python -I -c '$(OWN)' 2> /dev/null || echo foreign))
 
 .DELETE_ON_ERROR:
-.PHONY: help setup report test lab pdf smoke reproduce replay bench weekly clean
+.PHONY: help foreign setup report test lab pdf smoke reproduce replay bench weekly clean
 
 help:
 	@echo "make report     run the four notebooks; write figures/, report.md, submission.csv; print the grade"
@@ -22,7 +25,11 @@ help:
 	@echo "make setup      environment in .venv and data set; the others call it first"
 	@echo "make clean      remove .venv, build/ and cache/; runs/ and data/ stay"
 
-$(READY): requirements.txt pyproject.toml
+foreign:
+	@echo "hw2: .venv was not made here, or its Python is gone: it is made again"
+	rm -rf .venv
+
+$(READY): requirements.txt pyproject.toml $(FOREIGN)
 	@$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed: make PYTHON=python3.11" if sys.version_info < (3, 11) else 0)'
 	$(PYTHON) -m venv .venv
 	@$(PIP) -c requirements.txt uv || echo "uv cannot be had here: pip installs, which takes minutes longer"

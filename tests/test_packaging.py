@@ -9,6 +9,7 @@ import tomllib
 from importlib.metadata import packages_distributions
 
 import nbformat
+import pytest
 import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name as name_of
@@ -82,6 +83,45 @@ def test_a_folder_named_hw2_does_not_hide_the_package(tmp_path):
     command = [sys.executable, "-c", "import hw2; print(hw2.__file__)"]
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
     assert done.stdout == f"{PROJECT}/hw2/__init__.py\n"
+
+
+@pytest.fixture
+def installed(tmp_path):
+    """A project in which make has nothing to install: its .venv holds a path to it, as an editable install does."""
+    project = tmp_path / "project"
+    (project / "hw2").mkdir(parents=True)
+    (project / "hw2/__init__.py").touch()
+    for name in ("Makefile", "requirements.txt", "pyproject.toml"):
+        shutil.copy(PROJECT / name, project)
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", project / ".venv"], check=True)
+    (packages,) = project.glob(".venv/lib/python*/site-packages")
+    (packages / "hw2.pth").write_text(str(project))
+    (project / ".venv/.ready").touch()
+    assert not remade(project)
+    return project
+
+
+def remade(project):
+    """Whether `make setup` would make .venv from nothing."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("MAKE")}
+    words = ["make", "--dry-run", "setup"]
+    done = subprocess.run(words, cwd=project, env=environment, capture_output=True, text=True, check=True)
+    removed, made = "rm -rf .venv\n" in done.stdout, "-m venv .venv\n" in done.stdout
+    assert removed == made
+    return removed
+
+
+def test_make_makes_a_venv_again_that_was_copied_or_moved_or_lost_its_python(installed, tmp_path):
+    assert remade(shutil.copytree(installed, tmp_path / "copy", symlinks=True))
+    (tmp_path / "link").symlink_to(installed)
+    assert not remade(tmp_path / "link")
+    moved = installed.rename(tmp_path / "moved")
+    assert remade(moved)
+    moved.rename(installed)
+    assert not remade(installed)
+    for path in installed.glob(".venv/bin/python*"):
+        path.unlink()
+    assert remade(installed)
 
 
 def test_continuous_integration_tests_the_project_that_it_lies_in(tmp_path):
