@@ -39,7 +39,8 @@ def draw_tuning(data: dict) -> Figure:
 @plot(draw_tuning, "The search: validation accuracy by temperature and alpha, over the seeds.")
 def tuning(source: Source) -> dict:
     """temperatures, alphas, accuracy and spread (temperature, alpha; null for one seed), finalists, note."""
-    trials, total = source.trials, source.run("teacher").metrics["val_total"]
+    total = source.run("teacher").metrics["val_total"]
+    trials = source.trials[source.trials.alpha > 0]  # labels alone are a control
     cells = trials.assign(accuracy=trials.val_correct / total).groupby(["T", "alpha"]).accuracy
     mean, deviation, seeds = cells.mean().unstack(), cells.std().unstack(), trials.seed.nunique()
     grid = {"temperatures": mean.index.tolist(), "alphas": mean.columns.tolist(), "accuracy": rounded(mean)}
