@@ -1,4 +1,6 @@
-"""For tests and notebooks alike: outputs go to a temporary folder, and nbval's silent passes are seen to elsewhere."""
+"""For tests and notebooks alike: outputs go to a temporary folder, and nbval's silent passes are
+seen to elsewhere.
+"""
 
 import os
 import tempfile
@@ -6,10 +8,12 @@ from pathlib import Path
 
 FOLDER = tempfile.TemporaryDirectory(prefix="hw2-")  # until the tests end
 
-# Notebook 04 writes figures, report and submission: a test run must not heal the tree that it is checking.
+# Notebook 04 writes figures, report and submission: a test run must not heal the tree that it is
+# checking.
 os.environ["HW2_OUT"] = os.path.join(FOLDER.name, "out")
 
-# Nor may it train or record anything: every run that the notebooks show is committed, and delivered.
+# Nor may it train or record anything: every run that the notebooks show is committed, and
+# delivered.
 NO_TRAINING = """
 from hw2 import training
 from hw2.experiments import ledger
@@ -29,7 +33,7 @@ startup.write_text(NO_TRAINING)
 
 
 def pytest_collectstart(collector):
-    # tests/test_notebooks.py fails for any committed standard error and compares every picture; what a machine of
-    # another kind warns about is not the notebook's text.
+    # tests/test_notebooks.py fails for any committed standard error and compares every picture;
+    # what a machine of another kind warns about is not the notebook's text.
     if hasattr(collector, "skip_compare"):
         collector.skip_compare += ("stderr", "image/png")

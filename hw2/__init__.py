@@ -6,23 +6,26 @@
     >>> network = hw2.load()        # the delivered network, in evaluation mode
     >>> hw2.grade()                 # the rubric, line by line
 
-The method is read in this order: data, views, networks, training, distillation, pruning. `experiments` trains and keeps
-runs, from the rows of `experiments.catalogue`; `report` shows them.
+The method is read in this order: data, views, networks, training, distillation, pruning.
+`experiments` trains and keeps runs, from the rows of `experiments.catalogue`; `report` shows them.
 """
 
 import functools
 import os
 import sys
 
-if "ipykernel" in sys.modules:  # beside other work, threads that wait by spinning make a notebook many times slower
+# beside other work, threads that wait by spinning make a notebook many times slower
+if "ipykernel" in sys.modules:
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # OpenMP reads it when torch is imported
 
 
 def load():
-    """The delivered network (`hw2.experiments.store.Store.delivered`), a `torch.nn.Module` in evaluation mode.
+    """The delivered network (`hw2.experiments.store.Store.delivered`), a `torch.nn.Module` in
+    evaluation mode.
 
-    It maps float32 images of shape (n, 3, 28, 28), normalised as in `hw2.views.normalise`, to logits of shape (n, 10).
-    Each call reads a new one, of float32 and on the CPU. Torch's random numbers go on as before.
+    It maps float32 images of shape (n, 3, 28, 28), normalised as in `hw2.views.normalise`, to
+    logits of shape (n, 10). Each call reads a new one, of float32 and on the CPU. Torch's random
+    numbers go on as before.
     """
     from hw2.experiments import store
 
@@ -49,7 +52,9 @@ def predict(picture):
 
 
 def grade(weights=None, submission=None):
-    """The rubric as a table, as `hw2 grade` prints it: of these files, or else of those in the project."""
+    """The rubric as a table, as `hw2 grade` prints it: of these files, or else of those in the
+    project.
+    """
     from hw2 import grading
 
     return grading.table(grading.grade_project(weights, submission))

@@ -1,4 +1,6 @@
-"""The homework's numbers: what it allows, what it asks for, and what the report that is reproduced answered."""
+"""The homework's numbers: what it allows, what it asks for, and what the report that is reproduced
+answered.
+"""
 
 LIMIT = 100_000  # parameters at most
 BASELINE = 0.924  # test accuracy at least: that of the course's teacher

@@ -1,4 +1,7 @@
-"""The command line: parses, calls, prints. Heavy imports stand inside the commands that need them."""
+"""The command line: parses, calls, prints.
+
+Heavy imports stand inside the commands that need them.
+"""
 
 import os
 import sys
@@ -102,7 +105,10 @@ def train(
         bool, typer.Option("--yes", help="skip the question of `teacher --weights`")
     ] = False,
 ) -> None:
-    """Train experiments and what they need, or load them where finished runs are there. Evaluates no test image."""
+    """Train experiments and what they need, or load them where finished runs are there.
+
+    Evaluates no test image.
+    """
     from hw2.errors import ending_at_an_epoch
     from hw2.experiments import catalogue, environment, obtain, plan, walk
 
@@ -133,7 +139,8 @@ def train(
         for task in todo if name != "all" else []:
             if not walk.possible([task], runs.profile, failures):
                 continue
-            # What fails among several does not end the others; a run alone is told as any bad input.
+            # What fails among several does not end the others; a run alone is told as any bad
+            # input.
             with walk.collecting(task, failures) if len(todo) > 1 else nullcontext():
                 again = replace or bool(weights)
                 options = {"profile": runs.profile, "device": device, "weights": weights}
@@ -150,7 +157,9 @@ def tune(
     storage: Storage = None,
     replace: Replace = False,
 ) -> None:
-    """Search temperature and alpha on the validation split; several processes or machines may share a study."""
+    """Search temperature and alpha on the validation split; several processes or machines may share
+    a study.
+    """
     from hw2.errors import ending_at_an_epoch
     from hw2.experiments import environment, obtain, search
 
@@ -175,7 +184,10 @@ def deliver(profile: Profile = None) -> None:
 
 @app.command()
 def report(check: Check = False, out: Out = None, profile: Profile = None) -> None:
-    """Write figures/, report.md, model_card.md, README's result and submission.csv from the runs."""
+    """Write figures/, report.md, model_card.md.
+
+    README's result and submission.csv from the runs.
+    """
     from hw2.report import write
 
     chosen = _store(profile).profile
@@ -220,7 +232,9 @@ def submit(weights: Weights = None, out: Out = None, profile: Profile = None) ->
 
 @app.command()
 def predict(images: Images, weights: Weights = None, profile: Profile = None) -> None:
-    """The three likeliest classes of pictures; a picture that cannot be read gets a line, and exit status 2."""
+    """The three likeliest classes of pictures; a picture that cannot be read gets a line, and exit
+    status 2.
+    """
     from hw2 import pictures
 
     if weights:

@@ -1,4 +1,6 @@
-"""Find, check, fetch and split Fashion-MNIST (Xiao, Rasul and Vollgraf 2017, arXiv:1708.07747; MIT licence)."""
+"""Find, check, fetch and split Fashion-MNIST (Xiao, Rasul and Vollgraf 2017, arXiv:1708.07747; MIT
+licence).
+"""
 
 import gzip
 import hashlib
@@ -21,13 +23,36 @@ import torch
 from hw2.errors import InputError
 from hw2.files import program_output, reading
 
-CLASSES = ("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot")
+CLASSES = (
+    "T-shirt/top",
+    "Trouser",
+    "Pullover",
+    "Dress",
+    "Coat",
+    "Sandal",
+    "Shirt",
+    "Sneaker",
+    "Bag",
+    "Ankle boot",
+)
 #: name -> (SHA-256 of the uncompressed file, shape)
 FILES = {
-    "train-images-idx3-ubyte": ("c59f468a2f672dc815687fe0f83887768d799fd8a3f3276145d20f83aa44d888", (60000, 28, 28)),
-    "train-labels-idx1-ubyte": ("bad3541b69d912435c50bb6ba87bec294ff4f6a2e1246121d8633921760443d9", (60000,)),
-    "t10k-images-idx3-ubyte": ("5b4141f0afbad91edebe8549f8fcffe087ea10ca49f1dbef5c9a5cd8815ce37b", (10000, 28, 28)),
-    "t10k-labels-idx1-ubyte": ("0402a96d92fd2663957122ceb108a494c5af83dab82d92729df917d7dec38c34", (10000,)),
+    "train-images-idx3-ubyte": (
+        "c59f468a2f672dc815687fe0f83887768d799fd8a3f3276145d20f83aa44d888",
+        (60000, 28, 28),
+    ),
+    "train-labels-idx1-ubyte": (
+        "bad3541b69d912435c50bb6ba87bec294ff4f6a2e1246121d8633921760443d9",
+        (60000,),
+    ),
+    "t10k-images-idx3-ubyte": (
+        "5b4141f0afbad91edebe8549f8fcffe087ea10ca49f1dbef5c9a5cd8815ce37b",
+        (10000, 28, 28),
+    ),
+    "t10k-labels-idx1-ubyte": (
+        "0402a96d92fd2663957122ceb108a494c5af83dab82d92729df917d7dec38c34",
+        (10000,),
+    ),
 }
 VALIDATION = 5000
 TIMEOUT = 30  # seconds without a byte from a mirror
@@ -37,10 +62,11 @@ PROJECT = Path(__file__).resolve().parent.parent
 
 
 def random_bits(count: int, *key: str | int) -> np.ndarray:
-    """`count` uint64 values that are a pure function of `key`: the Philox counter-based generator (Salmon et al. 2011).
+    """`count` uint64 values that are a pure function of `key`: the Philox counter-based generator
+    (Salmon et al. 2011).
 
-    NumPy promises never to change its raw stream. Equal integers of any type give the same stream. Raises `TypeError`
-    for a key of another type.
+    NumPy promises never to change its raw stream. Equal integers of any type give the same stream.
+    Raises `TypeError` for a key of another type.
     """
     parts = tuple(part if isinstance(part, str) else operator.index(part) for part in key)
     seed = int.from_bytes(hashlib.sha256(repr(parts).encode()).digest()[:16], "little")
@@ -53,11 +79,15 @@ def permutation(count: int, *key: str | int) -> np.ndarray:
 
 
 def read_idx(path: Path) -> np.ndarray:
-    """One of the four idx files, raw or gzip, as uint8. `InputError` where it is not byte for byte the data set's."""
+    """One of the four idx files, raw or gzip, as uint8.
+
+    `InputError` where it is not byte for byte the data set's.
+    """
     digest, shape = FILES[path.name.removesuffix(".gz")]
     offset = 4 + 4 * len(shape)
     size = offset + int(np.prod(shape))
-    # One byte more than expected tells a longer file apart without ever unpacking all of a gzip bomb.
+    # One byte more than expected tells a longer file apart without ever unpacking all of a gzip
+    # bomb.
     errors = (OSError, EOFError, zlib.error, ValueError)
     with reading(path, "part of Fashion-MNIST", "delete it and run `hw2 data`", errors):
         with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
@@ -69,7 +99,10 @@ def read_idx(path: Path) -> np.ndarray:
 
 @dataclass(frozen=True)
 class FashionMNIST:
-    """The data set in memory: uint8 images (n, 28, 28), int64 labels (n,), in the files' own order."""
+    """The data set in memory: uint8 images (n, 28, 28), int64 labels (n,).
+
+    In the files' own order.
+    """
 
     folder: Path
     train_images: torch.Tensor
@@ -79,7 +112,9 @@ class FashionMNIST:
 
     @cached_property
     def split(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """Rows of the 60,000 for training (55,000, shuffled) and validation (5,000, 500 of each class, shuffled)."""
+        """Rows of the 60,000 for training (55,000, shuffled) and validation (5,000, 500 of each
+        class, shuffled).
+        """
         order = permutation(len(self.train_labels), "split", 0)
         labels = pd.Series(self.train_labels.numpy()[order])
         held_out = labels.groupby(labels).cumcount().to_numpy() < VALIDATION // len(CLASSES)
@@ -87,9 +122,14 @@ class FashionMNIST:
 
 
 def _read(folder: Path) -> FashionMNIST | None:
-    """From `folder` or torchvision's layout under it, raw files before gzip; None where a file is missing."""
+    """From `folder` or torchvision's layout under it, raw files before gzip; None where a file is
+    missing.
+    """
     for place in (folder, folder / "FashionMNIST/raw"):
-        candidates = [[path for path in (place / name, place / f"{name}.gz") if path.is_file()] for name in FILES]
+        candidates = [
+            [path for path in (place / name, place / f"{name}.gz") if path.is_file()]
+            for name in FILES
+        ]
         if all(candidates):
             arrays = [torch.from_numpy(read_idx(paths[0]).copy()) for paths in candidates]
             return FashionMNIST(place, arrays[0], arrays[1].long(), arrays[2], arrays[3].long())
@@ -99,18 +139,26 @@ def _read(folder: Path) -> FashionMNIST | None:
 def _download(mirror: str, folder: Path) -> None:
     for name in FILES:
         path = folder / f"{name}.gz"
-        with urllib.request.urlopen(mirror + path.name, timeout=TIMEOUT) as response, path.open("wb") as file:
+        with (
+            urllib.request.urlopen(mirror + path.name, timeout=TIMEOUT) as response,
+            path.open("wb") as file,
+        ):
             shutil.copyfileobj(response, file)
 
 
 def _unpack_debian(folder: Path) -> None:
-    """Debian's package, unpacked without root, by private package lists: the system may have none."""
+    """Debian's package, unpacked without root, by private package lists.
+
+    The system may have none.
+    """
     lists = folder / "lists"
     (lists / "partial").mkdir(parents=True)
     for arguments in (["update"], ["download", DEBIAN_PACKAGE]):
         places = "-o", f"Dir::State::Lists={lists}", "-o", f"Dir::Cache={folder}"
         program_output("apt-get", *places, *arguments, folder=folder)
-    program_output("dpkg-deb", "-x", str(next(folder.glob("*.deb"))), str(folder / "unpacked"), folder=folder)
+    program_output(
+        "dpkg-deb", "-x", str(next(folder.glob("*.deb"))), str(folder / "unpacked"), folder=folder
+    )
     for path in (folder / "unpacked" / DEBIAN_FOLDER).iterdir():
         shutil.move(path, folder / path.name)
 
@@ -137,12 +185,16 @@ def load(root: Path | str | None = None) -> FashionMNIST:
 
 
 def _fetch(home: Path, tried: list[str]) -> FashionMNIST:
-    """Fill `home` from the first source that works. `tried` are words on the places without the data set."""
+    """Fill `home` from the first source that works.
+
+    `tried` are words on the places without the data set.
+    """
     from torchvision.datasets import FashionMNIST as Torchvision
 
     sources = {mirror: partial(_download, mirror) for mirror in Torchvision.mirrors}
     for source, fetch in (sources | {f"Debian's package {DEBIAN_PACKAGE}": _unpack_debian}).items():
-        # Fetched aside and renamed file by file: a reader, or a second process, sees whole files or none.
+        # Fetched aside and renamed file by file: a reader, or a second process, sees whole files or
+        # none.
         try:
             home.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryDirectory(prefix=".fetch-", dir=home) as aside:
@@ -155,7 +207,9 @@ def _fetch(home: Path, tried: list[str]) -> FashionMNIST:
         except (OSError, InputError, HTTPException, UnicodeError) as error:  # odd proxies: the last
             tried.append(f"{source} ({' '.join(str(error).split()) or type(error).__name__})")
     raise InputError(
-        "Fashion-MNIST was not found and could not be fetched. Tried: " + "; ".join(tried) + ". Put the four files "
+        "Fashion-MNIST was not found and could not be fetched. Tried: "
+        + "; ".join(tried)
+        + ". Put the four files "
         f"{', '.join(FILES)} (raw or .gz) into {home}, or name their folder by --root or HW2_DATA"
     )
 

@@ -13,7 +13,10 @@ _asked_to_end = threading.Event()
 
 
 class InputError(Exception):
-    """Input that cannot be used: the value, what was expected and what to do. The exit status is 2."""
+    """Input that cannot be used: the value, what was expected and what to do.
+
+    The exit status is 2.
+    """
 
     def _render_traceback_(self) -> list[str]:
         """What IPython shows in place of a traceback."""
@@ -32,9 +35,12 @@ class Ended(Exception):
 
 
 class Bar(tqdm):
-    """Progress, which leaves nothing behind. In a notebook all open bars are text in one output of the cell.
+    """Progress, which leaves nothing behind.
 
-    tqdm's own widget leaves "Error displaying widget" in the saved notebook. An output without data is not shown.
+    In a notebook all open bars are text in one output of the cell.
+
+    tqdm's own widget leaves "Error displaying widget" in the saved notebook. An output without data
+    is not shown.
     """
 
     monitor_interval = 0  # no thread, which might draw in another cell
@@ -62,7 +68,9 @@ class Bar(tqdm):
 
 @contextmanager
 def ending_at_an_epoch():
-    """While the block runs, SIGTERM lets the epoch (or the view of soft targets) finish and then raises `Ended`."""
+    """While the block runs, SIGTERM lets the epoch (or the view of soft targets) finish and then
+    raises `Ended`.
+    """
     before = signal.signal(signal.SIGTERM, lambda *_: _asked_to_end.set())
     try:
         yield
@@ -86,7 +94,8 @@ def told_in_a_line():
         sys.stderr = open(os.devnull, "w")  # noqa: SIM115
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a kernel's is none, and writes any name
-            stream.reconfigure(errors="backslashreplace")  # a file's name may hold what the terminal cannot write
+            # a file's name may hold what the terminal cannot write
+            stream.reconfigure(errors="backslashreplace")
     try:
         yield
     except Ended as error:

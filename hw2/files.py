@@ -24,7 +24,8 @@ adapter = cache(TypeAdapter)  # of a type: what pydantic takes for it
 
 
 def check_fields(record: object) -> None:
-    """Hold every field of a dataclass against its annotation; a whole number for a float becomes one.
+    """Hold every field of a dataclass against its annotation; a whole number for a float becomes
+    one.
 
     Raises `InputError` for the first value of another type, out of range, or none of its choices.
     """
@@ -58,7 +59,9 @@ def program_output(*command: str, folder: Path) -> str:
 
 
 def broken(path: Path | str, reason: str, remedy: str | None = None) -> InputError:
-    """What is wrong with a file and what to do about it: `git checkout` helps only where git has the file."""
+    """What is wrong with a file and what to do about it: `git checkout` helps only where git has
+    the file.
+    """
     if remedy is None:
         path, remedy = Path(path), "make it again"
         with suppress(OSError, ValueError):  # no git here, no such folder, or no name of a file
@@ -68,8 +71,12 @@ def broken(path: Path | str, reason: str, remedy: str | None = None) -> InputErr
 
 
 @contextmanager
-def reading(path: Path | str, content: str, remedy: str | None = None, errors=(OSError, ValueError)) -> Iterator[None]:
-    """What goes wrong with the file in the block is an `InputError` of one line: no readable `content`, and why."""
+def reading(
+    path: Path | str, content: str, remedy: str | None = None, errors=(OSError, ValueError)
+) -> Iterator[None]:
+    """What goes wrong with the file in the block is an `InputError` of one line: no readable
+    `content`, and why.
+    """
     try:
         yield
     except InputError:
@@ -83,13 +90,15 @@ def reading(path: Path | str, content: str, remedy: str | None = None, errors=(O
 
 
 def write_bytes(path: Path, content: bytes | memoryview) -> None:
-    """Written aside, then renamed: a reader sees the old content or the new one, also after a crash or an `OSError`.
+    """Written aside, then renamed: a reader sees the old content or the new one, also after a crash
+    or an `OSError`.
 
     A link is followed. What is no regular file, such as a device or a pipe, is written into. A file
     that was there passes on its permissions; its owner and further hard links are not kept.
     """
     given, path = path, Path(os.path.realpath(path))
-    if path.is_symlink() or (given.exists() and not given.is_file()):  # a loop of links, like a folder, is an `OSError`
+    # a loop of links, like a folder, is an `OSError`
+    if path.is_symlink() or (given.exists() and not given.is_file()):
         given.write_bytes(content)
         return
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -115,7 +124,10 @@ def write_json(path: Path, content: object) -> None:
 
 
 def write_array(path: Path, array: np.ndarray) -> None:
-    """As .npy. NumPy itself, writing into a file, tells of a full disk in numbers of items alone."""
+    """As .npy.
+
+    NumPy itself, writing into a file, tells of a full disk in numbers of items alone.
+    """
     content = io.BytesIO()
     np.save(content, array)
     write_bytes(path, content.getbuffer())
@@ -123,35 +135,49 @@ def write_array(path: Path, array: np.ndarray) -> None:
 
 def write_csv(path: Path, columns: tuple[str, ...], rows: list[dict]) -> None:
     """Floats are written by repr, so that reading them gives the same number."""
-    write_text(path, pd.DataFrame(rows, columns=columns, dtype=object).to_csv(index=False, lineterminator="\n"))
+    write_text(
+        path,
+        pd.DataFrame(rows, columns=columns, dtype=object).to_csv(index=False, lineterminator="\n"),
+    )
 
 
 def read_json(path: Path, schema: type = dict, remedy: str | None = None) -> dict:
-    """A JSON object, or what pydantic takes for `schema` (`experiments.schemas`); `InputError` for anything else."""
+    """A JSON object, or what pydantic takes for `schema` (`experiments.schemas`); `InputError` for
+    anything else.
+    """
     with reading(path, "JSON of its kind", remedy):
         return adapter(schema).validate_json(path.read_bytes(), strict=True)
 
 
 def parse_csv(path: Path, **options) -> pd.DataFrame:
-    """pandas' reader, which by itself unpacks what is named .gz and takes a field too many for the name of its row.
+    """pandas' reader, which by itself unpacks what is named .gz and takes a field too many for the
+    name of its row.
 
     Floats are read as exactly as they were written. Raises `OSError` or `ValueError`.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("error", pd.errors.ParserWarning)
-        warnings.filterwarnings("ignore", "The 'float_precision' argument")  # pandas 4 knows no other
+        # pandas 4 knows no other
+        warnings.filterwarnings("ignore", "The 'float_precision' argument")
         try:
-            return pd.read_csv(path, index_col=False, compression=None, float_precision="round_trip", **options)
+            return pd.read_csv(
+                path, index_col=False, compression=None, float_precision="round_trip", **options
+            )
         except pd.errors.ParserWarning:
             raise ValueError("rows have more fields than the header") from None
 
 
 def read_csv(path: Path, columns: tuple[str, ...], words: tuple[str, ...] = ()) -> pd.DataFrame:
-    """A table of exactly these columns without gaps; all but `words` hold numbers. `InputError` for anything else."""
+    """A table of exactly these columns without gaps; all but `words` hold numbers.
+
+    `InputError` for anything else.
+    """
     with reading(path, "CSV"):
         table = parse_csv(path)
         if tuple(table.columns) != columns:
-            raise ValueError(f"columns {','.join(map(str, table.columns))}, expected {','.join(columns)}")
+            raise ValueError(
+                f"columns {','.join(map(str, table.columns))}, expected {','.join(columns)}"
+            )
         if table.isna().any(axis=None):
             raise ValueError("a row lacks a value")
         if len(table) and not all(dtype.kind in "iuf" for dtype in table.dtypes.drop(list(words))):
@@ -159,16 +185,26 @@ def read_csv(path: Path, columns: tuple[str, ...], words: tuple[str, ...] = ()) 
         return table
 
 
-def read_array(path: Path, dtype: type, shape: tuple[int | None, ...], remedy: str | None = None) -> np.ndarray:
-    """An array of this type and shape (None: any length), mapped into memory and read as it is used.
+def read_array(
+    path: Path, dtype: type, shape: tuple[int | None, ...], remedy: str | None = None
+) -> np.ndarray:
+    """An array of this type and shape (None: any length), mapped into memory and read as it is
+    used.
 
-    A header that claims more than the file holds makes room for nothing. What a reader writes stays in its own memory.
+    A header that claims more than the file holds makes room for nothing. What a reader writes stays
+    in its own memory.
     """
-    with reading(path, "array", remedy, Exception):  # NumPy parses the header as Python and raises whatever that met
+    # NumPy parses the header as Python and raises whatever that met
+    with reading(path, "array", remedy, Exception):
         array = np.lib.format.open_memmap(path, mode="c")
-        fixed = tuple(None if side is None else length for side, length in zip(shape, array.shape, strict=False))
+        fixed = tuple(
+            None if side is None else length
+            for side, length in zip(shape, array.shape, strict=False)
+        )
         if array.dtype != dtype or array.ndim != len(shape) or fixed != shape:
-            raise ValueError(f"{array.dtype} {array.shape}, expected {np.dtype(dtype)} {shape}, None: any")
+            raise ValueError(
+                f"{array.dtype} {array.shape}, expected {np.dtype(dtype)} {shape}, None: any"
+            )
         return array
 
 

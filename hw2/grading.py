@@ -1,4 +1,6 @@
-"""The rubric of the assignment, computed from weights and data, and the submission for its competition."""
+"""The rubric of the assignment, computed from weights and data, and the submission for its
+competition.
+"""
 
 import io
 import re
@@ -24,7 +26,10 @@ VERDICTS = {True: "pass", False: "fail", None: "not checkable"}
 
 
 class Line(NamedTuple):
-    """One check of the rubric. No `share`: it is of the part above. `ok` None: it cannot be checked here."""
+    """One check of the rubric. No `share`: it is of the part above.
+
+    `ok` None: it cannot be checked here.
+    """
 
     part: str
     share: str
@@ -34,14 +39,19 @@ class Line(NamedTuple):
 
 
 def summary_table(network: nn.Module) -> str:
-    """torchsummary's table and the assignment's line; `InputError` where the layers it sees are not all parameters."""
+    """torchsummary's table and the assignment's line; `InputError` where the layers it sees are not
+    all parameters.
+    """
     text = io.StringIO()
     with redirect_stdout(text), torch.random.fork_rng(devices=[]):  # it draws an image
         torchsummary.summary(network, (3, 28, 28), device="cpu")
     table = "\n".join(line.rstrip() for line in text.getvalue().strip().splitlines())
     count = networks.count_parameters(network)
     if f"Total params: {count:,}" not in table:
-        raise InputError(f"torchsummary's total is not the network's {count:,} parameters; check for unseen layers")
+        raise InputError(
+            f"torchsummary's total is not the network's {count:,} parameters; check for "
+            f"unseen layers"
+        )
     return f"{table}\nNumber of remaining parameters: {count}"
 
 
@@ -52,7 +62,10 @@ def submission_text(classes: Tensor) -> str:
 
 
 def check_submission(path: Path, classes: Tensor) -> tuple[bool, str]:
-    """Whether the file holds exactly `classes` (n,), and what was found. `InputError` for what is no submission."""
+    """Whether the file holds exactly `classes` (n,), and what was found.
+
+    `InputError` for what is no submission.
+    """
     with reading(path, "submission", "`hw2 submit` writes one"):
         table = parse_csv(path, dtype=str, keep_default_na=False)
         if list(table.columns) != ["id", "pred"]:
@@ -62,7 +75,10 @@ def check_submission(path: Path, classes: Tensor) -> tuple[bool, str]:
     expected = pd.DataFrame({"id": range(len(classes)), "pred": classes.tolist()}).astype(str)
     wrong = table.index[(table != expected).any(axis=1)]
     if len(wrong):
-        return False, f"{len(wrong):,} rows are not what the weights predict (first: row {wrong[0]})"
+        return (
+            False,
+            f"{len(wrong):,} rows are not what the weights predict (first: row {wrong[0]})",
+        )
     return True, f"{len(table):,} rows, each what the weights predict"
 
 
@@ -73,7 +89,10 @@ def methods_section(report: str) -> str:
 
 
 def grade(weights: Path, submission: Path, report: Path, fashion: FashionMNIST) -> list[Line]:
-    """The rubric. `InputError` where a file cannot be read, or the ledger has another count for these weights."""
+    """The rubric.
+
+    `InputError` where a file cannot be read, or the ledger has another count for these weights.
+    """
     with reading(report, "report", "`hw2 report` writes one"):
         text = report.read_text("utf-8")
     network, runs = networks.load(weights), ledger.of_weights(weights)
@@ -82,25 +101,65 @@ def grade(weights: Path, submission: Path, report: Path, fashion: FashionMNIST) 
         ledger.checked(run, classes, fashion)
     count, total = networks.count_parameters(network), len(classes)
     correct = int((classes == fashion.test_labels).sum())
-    samples = torch.stack([(fashion.test_labels == label).nonzero()[0, 0] for label in range(len(CLASSES))])
+    samples = torch.stack(
+        [(fashion.test_labels == label).nonzero()[0, 0] for label in range(len(CLASSES))]
+    )
     predicted = pictures.probabilities(network, fashion.test_images[samples]).argmax(1)
     right = int((predicted == fashion.test_labels[samples]).sum())
     printed, named = summary_table(network) in text, STUDENT_ID in text and AUTHOR in text
     methods, sources = methods_section(text), all(name in text for name in REFERENCES)
-    words, both = len(methods.split()), all(method in methods.lower() for method in ("distillation", "pruning"))
-    evidence = "the report holds what torchsummary prints" if printed else "not what torchsummary prints"
+    words, both = (
+        len(methods.split()),
+        all(method in methods.lower() for method in ("distillation", "pruning")),
+    )
+    evidence = (
+        "the report holds what torchsummary prints" if printed else "not what torchsummary prints"
+    )
     coverage = f"{words} words; distillation and pruning {'named' if both else 'not both named'}"
-    reached, competition = f"{correct / total:.2%} ({correct:,} of {total:,})", "competition: both constraints"
+    reached, competition = (
+        f"{correct / total:.2%} ({correct:,} of {total:,})",
+        "competition: both constraints",
+    )
     return [
         Line(competition, "45%", f"at most {LIMIT:,} parameters", count <= LIMIT, f"{count:,}"),
-        Line(competition, "", f"test accuracy at least {BASELINE:.1%}", correct >= BASELINE * total, reached),
+        Line(
+            competition,
+            "",
+            f"test accuracy at least {BASELINE:.1%}",
+            correct >= BASELINE * total,
+            reached,
+        ),
         Line(competition, "", "submission.csv", *check_submission(submission, classes)),
         Line("competition: leaderboard", "30%", "place", None, "the leaderboard is private"),
-        Line("report: torchsummary", "5%", "table and number of remaining parameters", printed, evidence),
-        Line("report: explanation", "15%", "name and student ID", named, "given" if named else "missing"),
-        Line("report: explanation", "", f"methods, at most {WORDS} words", both and words <= WORDS, coverage),
+        Line(
+            "report: torchsummary",
+            "5%",
+            "table and number of remaining parameters",
+            printed,
+            evidence,
+        ),
+        Line(
+            "report: explanation",
+            "15%",
+            "name and student ID",
+            named,
+            "given" if named else "missing",
+        ),
+        Line(
+            "report: explanation",
+            "",
+            f"methods, at most {WORDS} words",
+            both and words <= WORDS,
+            coverage,
+        ),
         Line("report: explanation", "", "references", sources, "given" if sources else "missing"),
-        Line("demo", "5%", "a picture of each class, at least 8 right", right >= 8, f"{right} of 10 right"),
+        Line(
+            "demo",
+            "5%",
+            "a picture of each class, at least 8 right",
+            right >= 8,
+            f"{right} of 10 right",
+        ),
     ]
 
 
@@ -109,7 +168,10 @@ def grade_project(
     submission: Path | str | None = None,
     profile: str | None = None,
 ) -> list[Line]:
-    """`grade` of the files that lie in the project, or of those given in their place. Writes nothing."""
+    """`grade` of the files that lie in the project, or of those given in their place.
+
+    Writes nothing.
+    """
     store = Store(profile)
     folder = output(store.profile)
     weights = Path(weights or store.delivered.weights)
@@ -119,17 +181,29 @@ def grade_project(
 
 def table(lines: list[Line]) -> pd.DataFrame:
     """The lines as a table for notebooks, by part."""
-    rows = [(line.part, line.share, line.checked, VERDICTS[line.ok], line.evidence) for line in lines]
-    return pd.DataFrame(rows, columns=["part", "share", "checked", "verdict", "evidence"]).set_index("part")
+    rows = [
+        (line.part, line.share, line.checked, VERDICTS[line.ok], line.evidence) for line in lines
+    ]
+    return pd.DataFrame(
+        rows, columns=["part", "share", "checked", "verdict", "evidence"]
+    ).set_index("part")
 
 
 def text(lines: list[Line]) -> str:
-    """The lines for a terminal, under the parts of the rubric, with a closing count; 100 columns hold them."""
+    """The lines for a terminal, under the parts of the rubric, with a closing count; 100 columns
+    hold them.
+    """
     rows, verdicts = [], [VERDICTS[line.ok] for line in lines]
     for line, verdict in zip(lines, verdicts, strict=True):
         rows += [f"{line.part}, {line.share}"] if line.share else []
         rows.append(f"{verdict:>13}  {line.checked}: {line.evidence}")
-    return "\n".join([*rows, "", ", ".join(f"{verdicts.count(verdict)} {verdict}" for verdict in VERDICTS.values())])
+    return "\n".join(
+        [
+            *rows,
+            "",
+            ", ".join(f"{verdicts.count(verdict)} {verdict}" for verdict in VERDICTS.values()),
+        ]
+    )
 
 
 def failed(lines: list[Line]) -> bool:

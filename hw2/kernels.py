@@ -13,7 +13,8 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 
 class _TiledBatchNorm(torch.autograd.Function):
-    """BatchNorm in training mode of a batch in channels_last, seen as rows (n * height, width * channels).
+    """BatchNorm in training mode of a batch in channels_last, seen as rows (n * height, width *
+    channels).
 
     PyTorch's kernels go through the channels of one pixel at a time. On a CPU that is several times
     slower where their number is no multiple of the vector length.
@@ -49,7 +50,8 @@ class _TiledBatchNorm(torch.autograd.Function):
             above, rows, None, means, variances, None, None, False, ctx.eps, [False, True, True]
         )
         weights, biases = torch.stack((weights, biases)).view(2, width, channels).sum(1)
-        # Ioffe & Szegedy (2015): dx = scale * (dy - mean(dy) - normalised x * mean(dy * normalised x)).
+        # Ioffe & Szegedy (2015): dx = scale * (dy - mean(dy) - normalised x * mean(dy * normalised
+        # x)).
         slope = (variance + ctx.eps).rsqrt_().mul_(scale).mul_(weights).div_(-count)
         shift = torch.addcmul(scale * biases / -count, mean, slope, value=-1)
         slopes, shifts, scales = _tile(width, slope, shift, scale)
@@ -64,7 +66,9 @@ def _rows(x: Tensor) -> Tensor:
 
 
 def _tile(width: int, *values: Tensor) -> Tensor:
-    """Each of the vectors (channels,) repeated for a row of `width` pixels: (values, width * channels)."""
+    """Each of the vectors (channels,) repeated for a row of `width` pixels: (values, width *
+    channels).
+    """
     return torch.cat(values).view(len(values), 1, -1).repeat(1, width, 1).flatten(1)
 
 

@@ -1,6 +1,7 @@
 """ResNet-14 with any widths, the ResNet-50 teacher, and how their weights are kept.
 
-ResNet-14 is the small-image ResNet of He et al. (2016) with two basic blocks a stage, at SimKD's widths 16/32/64.
+ResNet-14 is the small-image ResNet of He et al. (2016) with two basic blocks a stage, at SimKD's
+widths 16/32/64.
 """
 
 import re
@@ -18,7 +19,8 @@ from hw2.data import CLASSES
 from hw2.errors import InputError
 from hw2.files import reading, write_bytes
 
-#: where a checkpoint may keep the weights, the first that is there; what wrappers put before the layers' names
+#: where a checkpoint may keep the weights, the first that is there; what wrappers put before the
+#: layers' names
 KEYS, WRAPPERS = ("model_state_dict", "state_dict"), r"^((module|_orig_mod|resnet50)\.)+"
 
 
@@ -34,15 +36,20 @@ class BasicBlock(nn.Module):
         self.stride = stride
         self.shortcut = nn.Sequential()
         if stride != 1 or inputs != outputs:
-            self.shortcut = nn.Sequential(nn.Conv2d(inputs, outputs, 1, bias=False), nn.BatchNorm2d(outputs))
+            self.shortcut = nn.Sequential(
+                nn.Conv2d(inputs, outputs, 1, bias=False), nn.BatchNorm2d(outputs)
+            )
         self.relu = nn.ReLU(inplace=True)
 
     def forward(self, x: Tensor) -> Tensor:
         out = self.relu(self.bn1(self.conv1(x)))
         out = self.bn2(self.conv2(out))
-        # The shortcut's stride is taken before its convolution. That is the same function as a strided 1x1 convolution,
-        # whose backward pass writes outside its memory for odd widths in channels_last on a CPU (torch 2.15).
-        return self.relu(out + self.shortcut(functional.avg_pool2d(x, 1, self.stride) if self.stride > 1 else x))
+        # The shortcut's stride is taken before its convolution. That is the same function as a
+        # strided 1x1 convolution, whose backward pass writes outside its memory for odd widths in
+        # channels_last on a CPU (torch 2.15).
+        return self.relu(
+            out + self.shortcut(functional.avg_pool2d(x, 1, self.stride) if self.stride > 1 else x)
+        )
 
 
 class ResNet14(nn.Module):
@@ -55,7 +62,9 @@ class ResNet14(nn.Module):
         self.bn1 = nn.BatchNorm2d(inputs)
         self.relu = nn.ReLU(inplace=True)
         for number, (outputs, stride) in enumerate(zip(stages, (1, 2, 2), strict=True), start=1):
-            blocks = nn.Sequential(BasicBlock(inputs, outputs, stride), BasicBlock(outputs, outputs, 1))
+            blocks = nn.Sequential(
+                BasicBlock(inputs, outputs, stride), BasicBlock(outputs, outputs, 1)
+            )
             self.add_module(f"layer{number}", blocks)
             inputs = outputs
         self.pool = nn.AdaptiveAvgPool2d(1)
@@ -79,8 +88,8 @@ class ResNet14(nn.Module):
 def teacher(stem: str = "imagenet") -> nn.Module:
     """Torchvision's ResNet-50 with a 10-way `fc`: 23,528,522 parameters.
 
-    `stem="stride1"` takes the stride from `conv1`: 14 x 14 and not 7 x 7 pixels enter the blocks, for 299 and not 80
-    million multiply-adds. Residual branches start at zero (Goyal et al. 2017).
+    `stem="stride1"` takes the stride from `conv1`: 14 x 14 and not 7 x 7 pixels enter the blocks,
+    for 299 and not 80 million multiply-adds. Residual branches start at zero (Goyal et al. 2017).
     """
     if stem not in ("imagenet", "stride1"):
         raise InputError(f"stem {stem!r}: expected 'imagenet' or 'stride1'")
@@ -98,9 +107,15 @@ def count_parameters(network: nn.Module) -> int:
 
 
 def save(network: nn.Module, path: Path) -> None:
-    """Weights as safetensors; a ResNet-14's widths go into the metadata, so that `load` can rebuild it."""
-    metadata = {"widths": ",".join(map(str, network.widths))} if isinstance(network, ResNet14) else {}
-    state = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
+    """Weights as safetensors; a ResNet-14's widths go into the metadata, so that `load` can rebuild
+    it.
+    """
+    metadata = (
+        {"widths": ",".join(map(str, network.widths))} if isinstance(network, ResNet14) else {}
+    )
+    state = {
+        name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()
+    }
     write_bytes(Path(path), safetensors.torch.save(state, metadata))
 
 
@@ -135,8 +150,9 @@ NUMPYS = [
 def load_course_teacher(path: Path | str) -> nn.Module:
     """The course's `resnet-50.pth` as a network, read without running code that the file may hold.
 
-    It is a dict whose `model_state_dict` holds torchvision's names under the prefix `resnet50.`. The key `state_dict`,
-    a bare dict of tensors, and the prefixes of PyTorch's wrappers are taken as well. Raises `InputError`.
+    It is a dict whose `model_state_dict` holds torchvision's names under the prefix `resnet50.`.
+    The key `state_dict`, a bare dict of tensors, and the prefixes of PyTorch's wrappers are taken
+    as well. Raises `InputError`.
     """
     try:
         with warnings.catch_warnings(), torch.serialization.safe_globals(NUMPYS):
@@ -146,13 +162,19 @@ def load_course_teacher(path: Path | str) -> nn.Module:
         reason = "missing or damaged"
         if match := re.search(r"GLOBAL (\S+)", str(error)):
             reason = f"it holds {match[1]}, save the `state_dict()` alone"
-        raise InputError(f"{path}: not loaded ({reason}); expected a dict of tensors by torch.save") from None
+        raise InputError(
+            f"{path}: not loaded ({reason}); expected a dict of tensors by torch.save"
+        ) from None
     state = content
     if isinstance(content, dict):
         state = next((content[key] for key in KEYS if key in content), content)
     if not isinstance(state, dict) or not all(isinstance(name, str) for name in state):
-        raise InputError(f"{path}: no weights; expected a dict of tensors, bare or under {' or '.join(KEYS)}")
-    return _filled(teacher, {re.sub(WRAPPERS, "", name): value for name, value in state.items()}, path)
+        raise InputError(
+            f"{path}: no weights; expected a dict of tensors, bare or under {' or '.join(KEYS)}"
+        )
+    return _filled(
+        teacher, {re.sub(WRAPPERS, "", name): value for name, value in state.items()}, path
+    )
 
 
 def _read(path: Path | str) -> tuple[dict[str, str], dict[str, Tensor]]:

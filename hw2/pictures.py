@@ -24,7 +24,8 @@ PngImagePlugin.MAX_TEXT_CHUNK = PngImagePlugin.MAX_TEXT_MEMORY
 
 
 def read(picture: Picture) -> Tensor:
-    """A picture of any size, colour or grey, as the data set shows its own: uint8 (28, 28), bright on black.
+    """A picture of any size, colour or grey, as the data set shows its own: uint8 (28, 28), bright
+    on black.
 
     `picture`: a file's path, an open binary file, a PIL image, or an array (h, w), (h, w, channels)
     or (channels, h, w). It is turned as EXIF's orientation says, inverted where its border is
@@ -37,15 +38,23 @@ def read(picture: Picture) -> Tensor:
     elif isinstance(picture, io.IOBase):
         name = getattr(picture, "name", name)
     # Pillow's readers, one a format, raise whatever they met.
-    with reading(name, "picture", "give a PNG, JPEG or the like", Exception), warnings.catch_warnings():
+    with (
+        reading(name, "picture", "give a PNG, JPEG or the like", Exception),
+        warnings.catch_warnings(),
+    ):
         warnings.simplefilter("ignore")
         warnings.simplefilter("error", Image.DecompressionBombWarning)
         grey = _grey(_opened(picture))
     pixels = np.asarray(grey)
     if max(grey.size) > SIDE * min(grey.size):
-        raise InputError(f"{name}: {grey.width} x {grey.height} pixels are too narrow to show a garment; crop it")
+        raise InputError(
+            f"{name}: {grey.width} x {grey.height} pixels are too narrow to show a garment; crop it"
+        )
     if np.ptp(pixels) < FAINT:
-        raise InputError(f"{name}: all of one brightness; give a picture whose garment differs from its background")
+        raise InputError(
+            f"{name}: all of one brightness; give a picture whose garment differs from its "
+            f"background"
+        )
     if np.concatenate([pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1]]).mean() > 127:
         grey = ImageOps.invert(grey)
     return torch.from_numpy(np.asarray(ImageOps.pad(grey, (SIDE, SIDE), color=0)).copy())
@@ -55,7 +64,8 @@ def _opened(picture: Picture) -> Image.Image:
     """An image of 8 bits a sample, in any of Pillow's modes."""
     if isinstance(picture, Tensor):
         picture = picture.detach().cpu()
-        picture = (picture.float() if picture.is_floating_point() else picture).numpy()  # NumPy has no bfloat16
+        # NumPy has no bfloat16
+        picture = (picture.float() if picture.is_floating_point() else picture).numpy()
     if isinstance(picture, np.ndarray):
         array = picture[0] if picture.ndim > 2 and len(picture) == 1 else picture
         if array.ndim == 3 and array.shape[2] > 4 >= len(array):
@@ -72,7 +82,10 @@ def _opened(picture: Picture) -> Image.Image:
 
 
 def _of_8_bits(samples: np.ndarray) -> np.ndarray:
-    """uint8 as it is. Others, scaled from the smallest usual range that holds them, or else from their own."""
+    """uint8 as it is.
+
+    Others, scaled from the smallest usual range that holds them, or else from their own.
+    """
     if samples.dtype == np.uint8:
         return samples
     scaled = samples.astype(np.float32, casting="same_kind")
@@ -80,7 +93,10 @@ def _of_8_bits(samples: np.ndarray) -> np.ndarray:
     if not np.isfinite(high - low):
         raise ValueError("not all of its samples are finite numbers")
     if 0 <= low <= high <= 65535:
-        low, high = 0, next(top for top in (1, 255, 65535)[samples.dtype.kind in "iu" :] if high <= top)
+        low, high = (
+            0,
+            next(top for top in (1, 255, 65535)[samples.dtype.kind in "iu" :] if high <= top),
+        )
     scaled -= low
     scaled *= 255 / (high - low or 1)
     return np.rint(scaled, out=scaled).astype(np.uint8)
@@ -91,17 +107,23 @@ def _grey(image: Image.Image) -> Image.Image:
     if not image.has_transparency_data:
         return image.convert("RGB").convert("L")
     layers = image.convert("RGBA")
-    counts = layers.convert("L").histogram(layers.getchannel("A").point(lambda alpha: 255 * (alpha > 127)))
+    counts = layers.convert("L").histogram(
+        layers.getchannel("A").point(lambda alpha: 255 * (alpha > 127))
+    )
     background = "black" if sum(counts[128:]) > sum(counts[:128]) else "white"
     return Image.alpha_composite(Image.new("RGBA", layers.size, background), layers).convert("L")
 
 
 def probabilities(network: nn.Module, images: Tensor) -> Tensor:
-    """Softmax (n, 10) of uint8 images (n, 28, 28), in float64: digits that are shown must not hang on rounding."""
+    """Softmax (n, 10) of uint8 images (n, 28, 28), in float64: digits that are shown must not hang
+    on rounding.
+    """
     return torch.softmax(exact_logits(network, images), dim=1)
 
 
 def predict(network: nn.Module, picture: Picture) -> dict[str, float]:
     """Class -> probability for what `read` takes, likeliest first."""
     values, labels = probabilities(network, read(picture)[None])[0].sort(descending=True)
-    return {CLASSES[label]: value for label, value in zip(labels.tolist(), values.tolist(), strict=True)}
+    return {
+        CLASSES[label]: value for label, value in zip(labels.tolist(), values.tolist(), strict=True)
+    }

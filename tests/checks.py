@@ -20,10 +20,12 @@ from hw2.experiments.run import Run
 from hw2.experiments.store import Store
 from hw2.files import sha256
 
-#: Relative difference of the last epoch's validation loss that may be rounding, by the device that recorded it.
-#: Measured for a CPU: 1e-7 where weights are evaluated again, 2e-5 where logits were kept in float16. GPUs round more.
+#: Relative difference of the last epoch's validation loss that may be rounding, by the device that
+#: recorded it. Measured for a CPU: 1e-7 where weights are evaluated again, 2e-5 where logits were
+#: kept in float16. GPUs round more.
 LAST = {"cpu": 1e-4, "cuda": 1e-3}
-NORMS = 1e-4  # relative difference of a group's norm that may be rounding; measured between processors: 1e-6
+# relative difference of a group's norm that may be rounding; measured between processors: 1e-6
+NORMS = 1e-4
 #: what rows keep of their networks' answers, by the word in `keep`
 KEPT = {
     "weights": "model.safetensors",
@@ -110,14 +112,17 @@ def _answers(run: Run, fashion: FashionMNIST) -> Iterator[str]:
         logits = (
             run.soft_targets[0][task.validation] if teacher else run.validation_logits
         ).double()
-        # Of the teacher's float16 makes equals of near ones; a student's nearer ones were settled in float64.
+        # Of the teacher's float16 makes equals of near ones; a student's nearer ones were settled
+        # in float64.
         moved = training.margins(logits) <= (0.0 if teacher else training.NEAR)
         right, loss = (logits.argmax(1) == labels).sum(), functional.cross_entropy(logits, labels)
         yield from against(run, int(right), int(moved.sum()), loss.item())
 
 
 def against(run: Run, right: int, slack: int, loss: float | None) -> Iterator[str]:
-    """Right validation images, `slack` of them by rounding, and the loss against metrics.json and history.csv."""
+    """Right validation images, `slack` of them by rounding, and the loss against metrics.json and
+    history.csv.
+    """
     counted = run.metrics["val_correct"]
     if abs(right - counted) > slack:
         yield f"{right} validation images are right, metrics.json says {counted}"
@@ -128,7 +133,9 @@ def against(run: Run, right: int, slack: int, loss: float | None) -> Iterator[st
 
 
 def _phases(run: Run) -> Iterator[str]:
-    """What is known of the phases before the last from the parent, from history.csv and from metrics.json."""
+    """What is known of the phases before the last from the parent, from history.csv and from
+    metrics.json.
+    """
     parent, phases = Store(run.profile).made_by(run.recipe.parent), run.metrics["phases"]
     counts = {"distilled": parent.metrics["val_correct"], "fine_tuned": run.metrics["val_correct"]}
     if run.sparse and len(run.history) >= run.recipe.sparse.epochs:
@@ -158,7 +165,10 @@ def _test(run: Run, fashion: FashionMNIST) -> Iterator[str]:
     claimed = metrics["test_correct"], metrics["test_total"]
     if claimed != (None, None) and claimed != reading:
         recorded = "no reading" if reading is None else f"{reading[0]} of {reading[1]}"
-        yield f"metrics.json says that {claimed[0]} of {claimed[1]} test images are right, the ledger has {recorded}"
+        yield (
+            f"metrics.json says that {claimed[0]} of {claimed[1]} test images are right, "
+            f"the ledger has {recorded}"
+        )
 
 
 def copies(runs: list[Run]) -> Iterator[str]:

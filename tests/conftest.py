@@ -18,7 +18,8 @@ from hw2.experiments import deliver, profiles, walk
 from hw2.experiments.store import Store, delivered_profile
 from hw2.training import Fit
 
-# Its own lock is shared by forked processes: one that is killed while it holds it would stop all others.
+# Its own lock is shared by forked processes: one that is killed while it holds it would stop all
+# others.
 tqdm.set_lock(threading.RLock())
 
 

@@ -21,12 +21,16 @@ def tiny_network(seed=0):
 def same_bits(one, other):
     """Whether two networks hold the same parameters and buffers, bit for bit."""
     left, right = one.state_dict(), other.state_dict()
-    return left.keys() == right.keys() and all(torch.equal(left[name], right[name]) for name in left)
+    return left.keys() == right.keys() and all(
+        torch.equal(left[name], right[name]) for name in left
+    )
 
 
 def contents(folder):
     """Path -> bytes of every file below a folder."""
-    return {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    return {
+        path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()
+    }
 
 
 def blacken(path):

@@ -1,8 +1,10 @@
-"""JupyterLab in a browser without a window: what reading, running and saving a notebook leaves in its files.
+"""JupyterLab in a browser without a window: what reading, running and saving a notebook leaves in
+its files.
 
     python -m pytest tests/lab.py
 
-It needs Playwright (the extra `weekly`) and a Chromium or Chrome of the system. `make weekly` calls it.
+It needs Playwright (the extra `weekly`) and a Chromium or Chrome of the system. `make weekly` calls
+it.
 """
 
 import os
@@ -22,9 +24,16 @@ from hw2 import report
 from hw2.data import PROJECT
 from tools import notebooks
 
-api = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed: pip install -e '.[weekly]'")
-BROWSER = next(filter(None, map(shutil.which, ("chromium", "google-chrome", "chromium-browser"))), None)
-pytestmark = [pytest.mark.weekly, pytest.mark.skipif(not BROWSER, reason="there is no Chromium or Chrome")]
+api = pytest.importorskip(
+    "playwright.sync_api", reason="Playwright is not installed: pip install -e '.[weekly]'"
+)
+BROWSER = next(
+    filter(None, map(shutil.which, ("chromium", "google-chrome", "chromium-browser"))), None
+)
+pytestmark = [
+    pytest.mark.weekly,
+    pytest.mark.skipif(not BROWSER, reason="there is no Chromium or Chrome"),
+]
 RUN_MS = 900_000  # milliseconds that a notebook may take beside other work
 AUTOSAVE_MS = 130_000  # JupyterLab's own interval is two minutes
 BARS = """
@@ -45,7 +54,9 @@ def folder(tmp_path_factory):
     """A copy of notebooks/, and one of progress bars and an error."""
     copy = shutil.copytree(notebooks.FOLDER, tmp_path_factory.mktemp("lab") / "notebooks")
     cells = [nbformat.v4.new_code_cell(source) for source in (BARS, WRONG)]
-    nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata=notebooks.METADATA), copy / "bars.ipynb")
+    nbformat.write(
+        nbformat.v4.new_notebook(cells=cells, metadata=notebooks.METADATA), copy / "bars.ipynb"
+    )
     return copy
 
 
@@ -54,7 +65,9 @@ def opened(folder):
     """A function that opens one of the notebooks in JupyterLab and gives its page."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
-    flags = f"--no-browser --port={port} --IdentityProvider.token= --LabApp.expose_app_in_browser=True"
+    flags = (
+        f"--no-browser --port={port} --IdentityProvider.token= --LabApp.expose_app_in_browser=True"
+    )
     command = ["make", "lab", f"LAB={folder}", f"FLAGS={flags}"]
     server = subprocess.Popen(command, cwd=PROJECT, start_new_session=True)
     try:
@@ -111,7 +124,11 @@ def test_saving_writes_the_script_of_the_changed_notebook(opened, folder):
     cells = "window.jupyterapp.shell.currentWidget.content.model.sharedModel.cells"
     page.evaluate(f"{cells}[0].setSource('# A heading of the reader')")
     command(page, "docmanager:save")
-    assert path.with_suffix(".py").read_text("utf-8").startswith("# %% [markdown]\n# # A heading of the reader\n")
+    assert (
+        path.with_suffix(".py")
+        .read_text("utf-8")
+        .startswith("# %% [markdown]\n# # A heading of the reader\n")
+    )
     assert problems(path, read(path)) == []
 
 

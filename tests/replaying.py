@@ -18,8 +18,8 @@ from hw2.experiments.recipes import CompressedRecipe, Recipe, TeacherRecipe
 from hw2.experiments.run import Run
 from hw2.experiments.store import Store
 
-#: What a loss's relative difference may be where another processor rounds otherwise: at the first step, the factor at
-#: each further one, and the most. By what is trained, and in which precision.
+#: What a loss's relative difference may be where another processor rounds otherwise: at the first
+#: step, the factor at each further one, and the most. By what is trained, and in which precision.
 TOLERANCES = {
     "student, float32": (5e-5, 1.7, 0.05),
     "compressed, float32": (2e-4, 1.3, 0.01),
@@ -29,11 +29,14 @@ TOLERANCES = {
 PHASE = (
     2  # images whose answers rounding may move where BatchNorm is measured again; measured: none
 )
-ROWS = 200  # of every view of soft targets, evaluated again where the teacher's weights are in the cache
+# of every view of soft targets, evaluated again where the teacher's weights are in the cache
+ROWS = 200
 
 
 class Replayed(NamedTuple):
-    """What came of a replay: `problems` in words, the largest relative difference of a first loss, None: not tried."""
+    """What came of a replay: `problems` in words, the largest relative difference of a first loss,
+    None: not tried.
+    """
 
     name: str
     problems: list[str]
@@ -44,7 +47,10 @@ class Replayed(NamedTuple):
         if self.problems:
             return f"{self.name}: {'; '.join(self.problems)}"
         if self.difference is None:
-            return f"{self.name}: as recorded, first steps not trained: bfloat16 needs hardware that is not there"
+            return (
+                f"{self.name}: as recorded, first steps not trained: bfloat16 needs "
+                f"hardware that is not there"
+            )
         agreement = "bit for bit" if self.difference == 0 else f"to {self.difference:.1e}"
         return f"{self.name}: as recorded, first losses {agreement}"
 
@@ -78,7 +84,9 @@ def first_losses(run: Run, device: torch.device, fashion: FashionMNIST, steps: i
 
 
 def replay(run: Run, device: torch.device, steps: int = training.STEPS_KEPT) -> Replayed:
-    """What the run's files say of one another, its first losses trained again, its weights evaluated."""
+    """What the run's files say of one another, its first losses trained again, its weights
+    evaluated.
+    """
     fashion = data.fashion_mnist()
     problems = []
     difference = None
@@ -106,7 +114,8 @@ def summary(results: list[Replayed]) -> str:
     alike = [result for result in tried if result.alike]
     alike_equal = sum(result.difference == 0 for result in alike)
     return (
-        f"replay: {len(good)} of {len(results)} as recorded; first losses of {equal} bit for bit, of "
+        f"replay: {len(good)} of {len(results)} as recorded; first losses of {equal} bit for "
+        f"bit, of "
         f"{len(tried) - equal} within the tolerance, of {len(good) - len(tried)} not trained; the "
         f"environment was recorded and is this one for {len(alike)}, {alike_equal} bit for bit"
     )
@@ -153,13 +162,19 @@ def evaluated(run: Run, fashion: FashionMNIST) -> Iterator[str]:
         place = len(table["ratios"]) // 2
         count = deliver.sensitivity(run, 0, table["ratios"][place])
         if abs(table["correct"][0][place] - count) > PHASE:
-            yield f"sensitivity.json says {table['correct'][0][place]} for the first group, pruned again it is {count}"
+            yield (
+                f"sensitivity.json says {table['correct'][0][place]} for the first group, "
+                f"pruned again it is {count}"
+            )
     if isinstance(run.recipe, CompressedRecipe):
         yield from pruned_at_once(run, fashion)
 
 
 def _soft_targets(run: Run, network: torch.nn.Module, fashion: FashionMNIST) -> Iterator[str]:
-    """`ROWS` of every view. Measured between AVX-512 and AVX2: 99.9 % of the float16 numbers equal, the others next."""
+    """`ROWS` of every view.
+
+    Measured between AVX-512 and AVX2: 99.9 % of the float16 numbers equal, the others next.
+    """
     recipe, task = run.recipe, run.recipe.task(fashion)
     all_rows = torch.cat([task.train, task.validation]).sort().values
     rows = all_rows[:: max(1, len(all_rows) // ROWS)]
@@ -187,4 +202,7 @@ def pruned_at_once(run: Run, fashion: FashionMNIST) -> Iterator[str]:
         train.prune(parent.network(), run.recipe, work, suffix)
     for phase, count in work.phases.items():
         if abs(count - run.metrics["phases"][phase]) > PHASE:
-            yield f"phase {phase} of metrics.json is {run.metrics['phases'][phase]}, pruned again it is {count}"
+            yield (
+                f"phase {phase} of metrics.json is {run.metrics['phases'][phase]}, pruned "
+                f"again it is {count}"
+            )

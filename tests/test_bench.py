@@ -1,4 +1,7 @@
-"""Speeds are measured as the report says, and what is committed is what `make bench KEEP=1` writes."""
+"""Speeds are measured as the report says.
+
+And what is committed is what `make bench KEEP=1` writes.
+"""
 
 import subprocess
 import sys
@@ -19,10 +22,14 @@ def test_ratios_are_medians_of_ratios_within_a_round(monkeypatch):
     # The machine slows down from round to round: medians alone would compare different rounds.
     monkeypatch.setattr(bench, "PAUSE", 0)
     slow, fast = iter([9, 12, 6, 2]), iter([9, 3, 12, 4])  # the first round is not counted
-    cases = [Case("slow", lambda: next(slow)), Case("fast", lambda: next(fast), "ms", ratio_to="slow")]
+    cases = [
+        Case("slow", lambda: next(slow)),
+        Case("fast", lambda: next(fast), "ms", ratio_to="slow"),
+    ]
     one, other = bench.measure(cases, 3)
     assert (one["median"], one["unit"], one["repeats"], one["ratio"]) == (6, "images/s", 3, None)
-    assert (other["median"], other["ratio_to"], other["ratio"]) == (4, "slow", 2)  # of 3/12, 12/6 and 4/2, not 4/6
+    # of 3/12, 12/6 and 4/2, not 4/6
+    assert (other["median"], other["ratio_to"], other["ratio"]) == (4, "slow", 2)
     assert (other["ratio_low"], other["ratio_high"]) == (0.25, 2)
 
 
@@ -31,7 +38,10 @@ def test_values_are_images_a_second_and_milliseconds(monkeypatch, few):
     monkeypatch.setattr(bench.time, "perf_counter", lambda: next(clock))
     monkeypatch.setattr(bench, "IMAGES", 96)
     seen = []  # training is measured in the second epoch
-    assert bench.train(TINY, few, lambda logits, labels, rows, view: seen.append(view) or logits.sum()) == 96
+    assert (
+        bench.train(TINY, few, lambda logits, labels, rows, view: seen.append(view) or logits.sum())
+        == 96
+    )
     assert seen == [0, 1] and bench.train(TINY, few) == 96  # also on labels alone
     asked = []
     teacher = tiny_network().eval()
@@ -63,13 +73,22 @@ def test_what_is_committed_has_the_rows_that_the_bench_has():
     rows = [(row["name"], row["unit"], row["ratio_to"]) for row in kept["rows"]]
     assert rows == [(case.name, case.unit, case.ratio_to) for case in bench.cases()]
     for row in kept["rows"]:
-        assert row["median"] > 0 and list(row)[4:] == ["ratio_to", "ratio", "ratio_low", "ratio_high"]
+        assert row["median"] > 0 and list(row)[4:] == [
+            "ratio_to",
+            "ratio",
+            "ratio_low",
+            "ratio_high",
+        ]
         assert row["ratio_to"] is None or row["ratio_low"] <= row["ratio"] <= row["ratio_high"]
     assert all(row["name"] in bench.table(kept) for row in kept["rows"])
 
 
 def test_a_sitting_names_the_machine_and_is_kept_whole(monkeypatch, project):
-    monkeypatch.setattr(bench, "cases", lambda: [Case("work", lambda: 5.0), Case("more", lambda: 10.0, "ms", "work")])
+    monkeypatch.setattr(
+        bench,
+        "cases",
+        lambda: [Case("work", lambda: 5.0), Case("more", lambda: 10.0, "ms", "work")],
+    )
     result = bench.bench(1)
     assert environment.environment(torch.device("cpu"))["hardware"] in bench.table(result)
     bench.keep(result)

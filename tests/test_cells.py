@@ -72,6 +72,8 @@ def test_the_summary_reads_no_test_set_and_says_what_does(walk_done, no_training
     before, names = contents(root("smoke")), {}
     start, imports, *_ = code(read(PATHS[3]))
     run(start.source, names)
-    with pytest.raises(InputError, match=r"delivered\.json: .*; `hw2 deliver --profile smoke` names the delivered"):
+    with pytest.raises(
+        InputError, match=r"delivered\.json: .*; `hw2 deliver --profile smoke` names the delivered"
+    ):
         run(imports.source, names)
     assert contents(root("smoke")) == before

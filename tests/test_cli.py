@@ -33,16 +33,31 @@ def called(*words):
 
 def process(*words, **environment):
     return subprocess.run(
-        [sys.executable, *words], capture_output=True, text=True, cwd=PROJECT, check=False,
+        [sys.executable, *words],
+        capture_output=True,
+        text=True,
+        cwd=PROJECT,
+        check=False,
         env=os.environ | environment,
-    )  # fmt: skip
+    )
 
 
 def test_help_answers_at_once():
     done = process("-X", "importtime", "-m", "hw2", "--help")
-    commands = ["data", "train", "tune", "deliver", "report", "figure", "grade", "submit", "predict"]
+    commands = [
+        "data",
+        "train",
+        "tune",
+        "deliver",
+        "report",
+        "figure",
+        "grade",
+        "submit",
+        "predict",
+    ]
     assert done.returncode == 0 and all(f" {command} " in done.stdout for command in commands)
-    assert not re.search(r"\b(torch|numpy|pandas)$", done.stderr, re.MULTILINE)  # which take seconds to import
+    # which take seconds to import
+    assert not re.search(r"\b(torch|numpy|pandas)$", done.stderr, re.MULTILINE)
 
 
 def test_each_picture_gets_a_line_also_where_the_terminal_cannot_write_its_name(tmp_path):
@@ -71,15 +86,22 @@ def test_nothing_is_told_where_standard_error_is_closed(tmp_path, monkeypatch):
 
 def test_loading_needs_no_search():
     unneeded = {"optuna", "sqlalchemy", "matplotlib"}
-    done = process("-c", f"import hw2, sys; print(hw2.load().widths, {unneeded} & sys.modules.keys())")
+    done = process(
+        "-c", f"import hw2, sys; print(hw2.load().widths, {unneeded} & sys.modules.keys())"
+    )
     assert done.stdout == "(11, 11, 22, 45) set()\n", done.stderr
 
 
 @pytest.mark.parametrize(
     ("error", "status", "told"),
-    [(InputError("a\n  b"), 2, "hw2: a b\n"), (OSError(28, "No space left"), 2, "hw2: [Errno 28] No space left\n"),
-     (KeyboardInterrupt(), 130, ""), (BrokenPipeError(), 141, ""), (Ended("plain: ended"), 143, "hw2: plain: ended\n")],
-)  # fmt: skip
+    [
+        (InputError("a\n  b"), 2, "hw2: a b\n"),
+        (OSError(28, "No space left"), 2, "hw2: [Errno 28] No space left\n"),
+        (KeyboardInterrupt(), 130, ""),
+        (BrokenPipeError(), 141, ""),
+        (Ended("plain: ended"), 143, "hw2: plain: ended\n"),
+    ],
+)
 def test_what_cannot_be_done_is_told_in_one_line(monkeypatch, capsys, error, status, told):
     def app():
         raise error
@@ -93,14 +115,19 @@ def test_what_cannot_be_done_is_told_in_one_line(monkeypatch, capsys, error, sta
 
 @pytest.mark.parametrize(
     ("words", "told"),
-    [(("train", "teacher", "--profile", "huge"), "profile 'huge': expected one of smoke, full"),
-     (("train", "everything"), "experiment 'everything': expected one of all, chain"),
-     (("train", "teacher", "--weights", "nowhere.pth", "--yes"), r"nowhere\.pth: no such file"),
-     (("train", "plain", "--device", "gpu"), "device 'gpu'"),
-     (("tune", "--profile", "smoke", "--storage", "study.db"), "--storage: .*; expected such as"),
-     (("grade", "--weights", PROJECT / "README.md"), r"README\.md: no readable weights"),
-     (("figure", "nonsense"), "figure 'nonsense'")],
-)  # fmt: skip
+    [
+        (("train", "teacher", "--profile", "huge"), "profile 'huge': expected one of smoke, full"),
+        (("train", "everything"), "experiment 'everything': expected one of all, chain"),
+        (("train", "teacher", "--weights", "nowhere.pth", "--yes"), r"nowhere\.pth: no such file"),
+        (("train", "plain", "--device", "gpu"), "device 'gpu'"),
+        (
+            ("tune", "--profile", "smoke", "--storage", "study.db"),
+            "--storage: .*; expected such as",
+        ),
+        (("grade", "--weights", PROJECT / "README.md"), r"README\.md: no readable weights"),
+        (("figure", "nonsense"), "figure 'nonsense'"),
+    ],
+)
 def test_bad_input_gets_one_line(monkeypatch, words, told):
     monkeypatch.delenv("HW2_OUT")  # the report that is graded is the project's
     with pytest.raises(InputError, match=told) as error:
@@ -120,16 +147,24 @@ def test_another_teacher_is_asked_for_first(walk_done):
 
 
 def test_data_prints_place_and_digests(data):
-    assert called("data") == (0, [str(data.folder), *(f"{digest}  {name}" for name, (digest, _) in FILES.items())])
+    assert called("data") == (
+        0,
+        [str(data.folder), *(f"{digest}  {name}" for name, (digest, _) in FILES.items())],
+    )
 
 
 def test_tune_tells_the_best_setting_and_deliver_the_run(walk_done, no_training):
     temperature, alpha = Store("smoke").setting("best")
-    assert called("tune") == (0, [f"T = {temperature:g}, alpha = {alpha:g} has the highest mean validation accuracy"])
+    assert called("tune") == (
+        0,
+        [f"T = {temperature:g}, alpha = {alpha:g} has the highest mean validation accuracy"],
+    )
     assert called("deliver") == (0, [str(Store("smoke").delivered)])
 
 
-@pytest.mark.parametrize(("profile", "ok", "status"), [("full", False, 1), ("full", True, 0), ("smoke", False, 0)])
+@pytest.mark.parametrize(
+    ("profile", "ok", "status"), [("full", False, 1), ("full", True, 0), ("smoke", False, 0)]
+)
 def test_grading_exits_with_1_when_something_fails(walk_done, monkeypatch, profile, ok, status):
     line = grading.Line("part", "5%", "checked", ok, "evidence")
     monkeypatch.setattr(grading, "grade", lambda *_: [line])
@@ -169,12 +204,17 @@ def test_an_option_that_a_call_cannot_honour_is_refused(walk_done, no_training, 
 
 
 def test_an_estimate_is_of_what_is_named(walk_done, no_training):
-    assert called("train", "--estimate") == (0, plan.estimate(plan.tasks("smoke"), "smoke").splitlines())
+    assert called("train", "--estimate") == (
+        0,
+        plan.estimate(plan.tasks("smoke"), "smoke").splitlines(),
+    )
     status, lines = called("train", "plain", "--seed", 3, "--estimate")
     assert status == 0 and lines[-1].startswith("in all        1 runs: 0.0 hours")
 
 
-def test_of_several_runs_those_that_can_be_trained_are_and_status_1_names_the_others(walk_done, monkeypatch):
+def test_of_several_runs_those_that_can_be_trained_are_and_status_1_names_the_others(
+    walk_done, monkeypatch
+):
     def obtained(name, seed, **more):
         if name == "distilled":
             raise InputError("its loss is not finite")
@@ -185,9 +225,11 @@ def test_of_several_runs_those_that_can_be_trained_are_and_status_1_names_the_ot
     told = [f"{name}, 0" for name in ("teacher", "plain", "narrow", "scratch", "narrow_plain")]
     assert result.exit_code == 1 and result.stdout.splitlines() == told
     assert result.stderr.splitlines()[-2:] == [
-        "distilled, seed 0 failed: its loss is not finite", "2 that need them were not trained"
-    ]  # fmt: skip
-    with pytest.raises(InputError, match="its loss is not finite"):  # alone, it is told as any other
+        "distilled, seed 0 failed: its loss is not finite",
+        "2 that need them were not trained",
+    ]
+    # alone, it is told as any other
+    with pytest.raises(InputError, match="its loss is not finite"):
         called("train", "distilled", "--seed", 0)
 
 
@@ -198,9 +240,12 @@ def test_whoever_only_reads_leaves_every_byte_of_the_runs(walk_done, monkeypatch
     weights = Store().require("vanilla", 2).weights
     Image.linear_gradient("L").save(tmp_path / "a.png")
     for words in (
-        ("train", "--list"), ("train", "--estimate"), ("predict", tmp_path / "a.png"),
-        ("submit", "--out", tmp_path / "s.csv"), ("submit", "--weights", weights, "--out", tmp_path / "t.csv"),
-    ):  # fmt: skip
+        ("train", "--list"),
+        ("train", "--estimate"),
+        ("predict", tmp_path / "a.png"),
+        ("submit", "--out", tmp_path / "s.csv"),
+        ("submit", "--weights", weights, "--out", tmp_path / "t.csv"),
+    ):
         assert called(*words)[0] == 0, words
     assert contents(root("smoke")) == before
     assert called("submit") == (0, ["out/submission.csv"])

@@ -1,4 +1,6 @@
-"""The data set is found, checked, fetched and split; what is damaged is told, and nothing partial stays."""
+"""The data set is found, checked, fetched and split; what is damaged is told, and nothing partial
+stays.
+"""
 
 import gzip
 import hashlib
@@ -24,7 +26,8 @@ LABELS = "t10k-labels-idx1-ubyte"
 
 
 def test_random_bits_and_permutations_never_change():
-    # Every split, view and order of training hangs on these: another value here makes all committed runs wrong.
+    # Every split, view and order of training hangs on these: another value here makes all committed
+    # runs wrong.
     golden = [16371717870867395435, 10096965466001964375, 11708305019944051786]
     for kind in (int, np.int64, np.uint8, torch.tensor):
         assert source.random_bits(3, "golden", kind(1)).tolist() == golden
@@ -42,7 +45,10 @@ def test_the_split_holds_out_500_of_each_class_and_is_the_recorded_one(data):
     rows = train.numpy().astype("<i8").tobytes() + validation.numpy().astype("<i8").tobytes()
     assert data.train_images.dtype == data.test_images.dtype == torch.uint8
     assert (data.train_images.shape, data.test_images.shape) == ((60000, 28, 28), (10000, 28, 28))
-    assert hashlib.sha256(rows).hexdigest() == "0fcf478558ee5ec68bde7c00d70361c15f409330521b4b7b839c84274a43ee4d"
+    assert (
+        hashlib.sha256(rows).hexdigest()
+        == "0fcf478558ee5ec68bde7c00d70361c15f409330521b4b7b839c84274a43ee4d"
+    )
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +69,10 @@ DAMAGE = {
     "packed, altered": (lambda whole: gzip.compress(flipped(whole, 5000)), "SHA-256"),
     "packed, not gzip": (lambda whole: b"<html>not found</html>", "no readable part"),
     "packed, cut off": (lambda whole: gzip.compress(whole)[:-20], "no readable part"),
-    "packed, broken inside": (lambda whole: gzip.compress(whole)[:40] + b"\xff" * 40, "no readable part"),
+    "packed, broken inside": (
+        lambda whole: gzip.compress(whole)[:40] + b"\xff" * 40,
+        "no readable part",
+    ),
 }
 
 
@@ -91,7 +100,9 @@ def mirror(tmp_path, monkeypatch):
     files = {}
     for name, (_, shape) in source.FILES.items():
         shape = (20 if name.startswith("train") else 10, *shape[1:])
-        content = bytes(4 + 4 * len(shape)) + (np.arange(np.prod(shape)) % 10).astype(np.uint8).tobytes()
+        content = (
+            bytes(4 + 4 * len(shape)) + (np.arange(np.prod(shape)) % 10).astype(np.uint8).tobytes()
+        )
         files[name] = hashlib.sha256(content).hexdigest(), shape
         (folder / f"{name}.gz").write_bytes(gzip.compress(content))
     monkeypatch.setattr(source, "FILES", files)
@@ -100,7 +111,9 @@ def mirror(tmp_path, monkeypatch):
     monkeypatch.delenv("HW2_DATA", raising=False)
     monkeypatch.setenv("PATH", str(tmp_path / "bin"))
     monkeypatch.setenv("no_proxy", "*")
-    monkeypatch.setattr(torchvision.datasets.FashionMNIST, "mirrors", [(tmp_path / "none").as_uri() + "/"])
+    monkeypatch.setattr(
+        torchvision.datasets.FashionMNIST, "mirrors", [(tmp_path / "none").as_uri() + "/"]
+    )
     return folder
 
 
@@ -108,7 +121,9 @@ def mirror(tmp_path, monkeypatch):
 def serve(tmp_path, monkeypatch):
     """Makes folders of `tmp_path`, there or not, torchvision's mirrors."""
     return lambda *folders: monkeypatch.setattr(
-        torchvision.datasets.FashionMNIST, "mirrors", [f"{(tmp_path / folder).as_uri()}/" for folder in folders]
+        torchvision.datasets.FashionMNIST,
+        "mirrors",
+        [f"{(tmp_path / folder).as_uri()}/" for folder in folders],
     )
 
 
@@ -123,9 +138,15 @@ def test_places_are_read_in_their_order(mirror, tmp_path, monkeypatch, capsys):
     )
     project = shutil.copytree(mirror, source.PROJECT / "data")
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("HW2_DATA", "environment")  # a relative name is one of where the command is called
+    # a relative name is one of where the command is called
+    monkeypatch.setenv("HW2_DATA", "environment")
     assert source.load(given).folder == given
-    assert source.load(shutil.copytree(mirror, tmp_path / "home/FashionMNIST/raw").parents[1]).folder.name == "raw"
+    assert (
+        source.load(
+            shutil.copytree(mirror, tmp_path / "home/FashionMNIST/raw").parents[1]
+        ).folder.name
+        == "raw"
+    )
     assert source.load().folder == environment
     monkeypatch.delenv("HW2_DATA")
     assert source.load().folder == project
@@ -177,7 +198,9 @@ def test_a_named_folder_that_lacks_a_file_is_filled_and_told_so_whatever_else_is
     home = tmp_path / "home" if named else source.PROJECT / "data"
     if named:
         shutil.copytree(mirror, source.PROJECT / "data")
-        monkeypatch.setattr(source, "DEBIAN_FOLDER", shutil.copytree(mirror, tmp_path / "debian").relative_to("/"))
+        monkeypatch.setattr(
+            source, "DEBIAN_FOLDER", shutil.copytree(mirror, tmp_path / "debian").relative_to("/")
+        )
     if named == "environment":
         monkeypatch.setenv("HW2_DATA", str(home))
     (shutil.copytree(mirror, home, dirs_exist_ok=True) / f"{LABELS}.gz").unlink()
@@ -193,12 +216,16 @@ def test_a_named_folder_that_lacks_a_file_is_filled_and_told_so_whatever_else_is
 def test_debians_package_is_taken_where_no_mirror_answers(mirror, tmp_path):
     # apt-get knows the package once its lists are updated.
     tools = {
-        "apt-get": 'case "$*" in *" update") : > updated;; *) [ -e updated ] && : > dataset.deb;; esac\n',
-        "dpkg-deb": f'mkdir -p "$3/{source.DEBIAN_FOLDER}" && cp {mirror}/* "$3/{source.DEBIAN_FOLDER}"\n',
+        "apt-get": 'case "$*" in *" update") : > updated;; '
+        "*) [ -e updated ] && : > dataset.deb;; esac\n",
+        "dpkg-deb": f'mkdir -p "$3/{source.DEBIAN_FOLDER}" '
+        f'&& cp {mirror}/* "$3/{source.DEBIAN_FOLDER}"\n',
     }
     (tmp_path / "bin").mkdir()
     for name, script in tools.items():
-        (tmp_path / "bin" / name).write_text(f"#!/bin/sh\nPATH={os.defpath}:/usr/bin:/bin\n{script}")
+        (tmp_path / "bin" / name).write_text(
+            f"#!/bin/sh\nPATH={os.defpath}:/usr/bin:/bin\n{script}"
+        )
         (tmp_path / "bin" / name).chmod(0o755)
     assert len(source.load(tmp_path / "home").train_images) == 20
     assert names(tmp_path / "home") == names(mirror)
@@ -211,7 +238,9 @@ def test_debians_package_is_taken_where_no_mirror_answers(mirror, tmp_path):
     assert names(tmp_path / "other") == []
 
 
-def test_where_nothing_works_one_error_says_what_was_tried_and_where_to_put_the_files(mirror, tmp_path):
+def test_where_nothing_works_one_error_says_what_was_tried_and_where_to_put_the_files(
+    mirror, tmp_path
+):
     home = tmp_path / "home"
     with pytest.raises(InputError) as error:
         source.load(home)
@@ -221,7 +250,10 @@ def test_where_nothing_works_one_error_says_what_was_tried_and_where_to_put_the_
     assert "\n" not in text and names(home) == []
     with pytest.raises(InputError) as error:
         source.load()
-    assert all(str(place) in str(error.value) for place in (source.PROJECT / "data", "/no-such-folder/fashion-mnist"))
+    assert all(
+        str(place) in str(error.value)
+        for place in (source.PROJECT / "data", "/no-such-folder/fashion-mnist")
+    )
 
 
 def test_a_fetch_that_breaks_off_or_brings_wrong_files_leaves_nothing(mirror, tmp_path, serve):
@@ -236,8 +268,12 @@ def test_a_fetch_that_breaks_off_or_brings_wrong_files_leaves_nothing(mirror, tm
     assert names(tmp_path / "home") == []
 
 
-@pytest.mark.parametrize("answer", [b"220 mail.example ready\r\n\r\n", b""], ids=["not HTTP", "silence"])
-def test_a_mirror_that_does_not_speak_http_is_one_of_the_places_tried(mirror, tmp_path, monkeypatch, answer):
+@pytest.mark.parametrize(
+    "answer", [b"220 mail.example ready\r\n\r\n", b""], ids=["not HTTP", "silence"]
+)
+def test_a_mirror_that_does_not_speak_http_is_one_of_the_places_tried(
+    mirror, tmp_path, monkeypatch, answer
+):
     monkeypatch.setattr(source, "TIMEOUT", 0.5)
 
     def serve():

@@ -1,7 +1,8 @@
-"""The net: the recipe behind every committed run, built from the code as it is now, is the one that was trained.
+"""The net: the recipe behind every committed run, built from the code as it is now, is the one that
+was trained.
 
-tests/digests.csv names the digests. `expected` is the only part that may change while the code is rearranged.
-A row leaves the table only together with its run.
+tests/digests.csv names the digests. `expected` is the only part that may change while the code is
+rearranged. A row leaves the table only together with its run.
 """
 
 import csv
@@ -21,7 +22,9 @@ with (Path(__file__).parent / "digests.csv").open() as file:
 
 
 def expected(name):
-    """The recipe of a folder under runs/, with the settings that its profile's committed search chose."""
+    """The recipe of a folder under runs/, with the settings that its profile's committed search
+    chose.
+    """
     stage, _, run = name.partition("/")
     if stage == "tuning":
         return Store(run).tuning

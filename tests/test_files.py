@@ -17,7 +17,8 @@ resource = pytest.importorskip("resource")
 
 
 @contextmanager
-def full_disk():  # no fixture: pytest tells a test's result before its fixtures end, and may write a longer file
+# no fixture: pytest tells a test's result before its fixtures end, and may write a longer file
+def full_disk():
     """No file can grow beyond 1,000 bytes."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
@@ -93,9 +94,15 @@ def test_a_full_disk_is_told_in_words_and_leaves_the_old_file(tmp_path, few, nam
 
 def test_floats_and_words_of_a_table_come_back_exactly(tmp_path):
     rows = [{"name": "a,b", "x": 0.1 + 0.2, "n": 1}, {"name": "true", "x": 5e-324, "n": 2}]
-    rows += [{"name": "c", "x": value, "n": 3} for value in np.random.default_rng(0).normal(size=200).tolist()]
+    rows += [
+        {"name": "c", "x": value, "n": 3}
+        for value in np.random.default_rng(0).normal(size=200).tolist()
+    ]
     files.write_csv(tmp_path / "a.csv", ("name", "x", "n"), rows)
-    assert files.read_csv(tmp_path / "a.csv", ("name", "x", "n"), words=("name",)).to_dict("records") == rows
+    assert (
+        files.read_csv(tmp_path / "a.csv", ("name", "x", "n"), words=("name",)).to_dict("records")
+        == rows
+    )
 
 
 TABLES = [b"x,z\n1,2\n", b"x,y\n1,2,3\n", b"x,y\n1,\n", b"x,y\n1,two\n", b"x,y\n1,True\n"]

@@ -23,14 +23,20 @@ PREDICT = training.predict
 
 @pytest.fixture(autouse=True)
 def committed_answers(monkeypatch, classes):
-    """Ten thousand images take seconds: the delivered network gives its committed answers, any other one class 0.
+    """Ten thousand images take seconds: the delivered network gives its committed answers, any
+    other one class 0.
 
-    That the weights give these answers is for `test_the_graded_classes_hang_on...` below, replay and test_independent.
+    That the weights give these answers is for `test_the_graded_classes_hang_on...` below, replay
+    and test_independent.
     """
     delivered = DELIVERED.network().fc.weight
 
     def kept(network, images):
-        return classes if network.fc.weight.equal(delivered) else torch.zeros(len(images), dtype=torch.int64)
+        return (
+            classes
+            if network.fc.weight.equal(delivered)
+            else torch.zeros(len(images), dtype=torch.int64)
+        )
 
     monkeypatch.setattr(training, "predict", kept)
 
@@ -40,21 +46,29 @@ def classes():
     return ledger.answers(DELIVERED, data.fashion_mnist())
 
 
-def graded(weights=DELIVERED.weights, submission=PROJECT / "submission.csv", text=PROJECT / "report.md"):
+def graded(
+    weights=DELIVERED.weights, submission=PROJECT / "submission.csv", text=PROJECT / "report.md"
+):
     lines = grading.grade(weights, submission, text, data.fashion_mnist())
     return {line.checked: line for line in lines}, lines
 
 
 def test_the_delivered_network_fails_nothing_that_its_recorded_count_does_not():
     found, lines = graded()
-    assert found.pop("test accuracy at least 92.4%").ok is (DELIVERED.metrics["test_correct"] >= 9240)
+    assert found.pop("test accuracy at least 92.4%").ok is (
+        DELIVERED.metrics["test_correct"] >= 9240
+    )
     assert sorted(str(line.ok) for line in found.values()) == ["None", *["True"] * 7]
     assert sum(int(line.share.removesuffix("%")) for line in lines if line.share) == 100
     assert max(map(len, grading.text(lines).splitlines())) <= 100  # columns of a terminal
 
 
 def test_table_and_text_tell_every_line_and_only_a_failure_fails():
-    words = ("one", "5%", "a", True, "long evidence"), ("one", "", "bb", False, "e"), ("x", "30%", "c", None, "d")
+    words = (
+        ("one", "5%", "a", True, "long evidence"),
+        ("one", "", "bb", False, "e"),
+        ("x", "30%", "c", None, "d"),
+    )
     lines = [grading.Line(*line) for line in words]
     *_, last, _, count = grading.text(lines).splitlines()
     assert (last, count) == ("not checkable  c: d", "1 pass, 1 fail, 1 not checkable")
@@ -67,7 +81,10 @@ def test_a_layer_that_torchsummary_does_not_see_is_an_error():
     count = networks.count_parameters(network)
     assert grading.summary_table(network).endswith(f"\nNumber of remaining parameters: {count}")
     network.unseen = torch.nn.Parameter(torch.zeros(3))
-    with pytest.raises(InputError, match=f"^torchsummary's total is not the network's {count + 3:,} parameters; check"):
+    with pytest.raises(
+        InputError,
+        match=f"^torchsummary's total is not the network's {count + 3:,} parameters; check",
+    ):
         grading.summary_table(network)
 
 
@@ -110,22 +127,32 @@ def test_notebook_and_command_grade_the_files_that_are_there(handed_in):
     (handed_in / "report.md").write_text("nothing here")
     failed = verdicts()
     assert failed[failed == "fail"].index.to_list() == [
-        "submission.csv", "table and number of remaining parameters", "name and student ID",
-        "methods, at most 200 words", "references",
-    ]  # fmt: skip
+        "submission.csv",
+        "table and number of remaining parameters",
+        "name and student ID",
+        "methods, at most 200 words",
+        "references",
+    ]
     given = PROJECT / "submission.csv"
     assert verdicts("--submission", str(given), submission=given)["submission.csv"] == "pass"
 
 
-UNREADABLE = [("submission.csv", b""), ("submission.csv", b"\xe9"), ("submission.csv", None), ("report.md", b"\xe9"),
-              ("report.md", None)]  # fmt: skip
+UNREADABLE = [
+    ("submission.csv", b""),
+    ("submission.csv", b"\xe9"),
+    ("submission.csv", None),
+    ("report.md", b"\xe9"),
+    ("report.md", None),
+]
 
 
 @pytest.mark.parametrize(("name", "content"), UNREADABLE)
 def test_a_file_that_cannot_be_graded_is_told_in_a_line(handed_in, name, content):
     (handed_in / name).write_bytes(content) if content is not None else (handed_in / name).unlink()
     command = {"submission.csv": "hw2 submit", "report.md": "hw2 report"}[name]
-    with pytest.raises(InputError, match=rf"{name}: no readable \w+ \(.+\); `{command}` writes one$"):
+    with pytest.raises(
+        InputError, match=rf"{name}: no readable \w+ \(.+\); `{command}` writes one$"
+    ):
         hw2.grade()
 
 
@@ -167,10 +194,16 @@ def test_one_parameter_image_picture_or_word_decides(tmp_path, monkeypatch, more
     monkeypatch.setattr(ledger, "of_weights", lambda *_: [])
     text = (PROJECT / "report.md").read_text("utf-8")
     words = "word " * (WORDS + more - len(grading.methods_section(text).split()))
-    (tmp_path / "report.md").write_text(text.replace("### Methods\n", "### Methods\n" + words), "utf-8")
+    (tmp_path / "report.md").write_text(
+        text.replace("### Methods\n", "### Methods\n" + words), "utf-8"
+    )
     found, _ = graded(text=tmp_path / "report.md")
-    for checked in ("at most 100,000 parameters", "test accuracy at least 92.4%", "methods, at most 200 words",
-                    "a picture of each class, at least 8 right"):  # fmt: skip
+    for checked in (
+        "at most 100,000 parameters",
+        "test accuracy at least 92.4%",
+        "methods, at most 200 words",
+        "a picture of each class, at least 8 right",
+    ):
         assert found[checked].ok is not bool(more)
 
 
@@ -200,11 +233,15 @@ def test_what_is_no_submission_is_refused(tmp_path, classes, content):
 
 @pytest.mark.parametrize(
     ("old", "new", "checked"),
-    [("311581010", "311581011", "name and student ID"), ("陳彥儒", "", "name and student ID"),
-     ("VainF/Torch-Pruning", "Torch-Pruning", "references"), ("DefangChen/SimKD", "SimKD", "references"),
-     ("istillation", "eaching", "methods, at most 200 words"),
-     ("BasicBlock-49", "BasicBlock-50", "table and number of remaining parameters")],
-)  # fmt: skip
+    [
+        ("311581010", "311581011", "name and student ID"),
+        ("陳彥儒", "", "name and student ID"),
+        ("VainF/Torch-Pruning", "Torch-Pruning", "references"),
+        ("DefangChen/SimKD", "SimKD", "references"),
+        ("istillation", "eaching", "methods, at most 200 words"),
+        ("BasicBlock-49", "BasicBlock-50", "table and number of remaining parameters"),
+    ],
+)
 def test_a_report_that_lacks_a_part_fails_that_part(tmp_path, old, new, checked):
     text = (PROJECT / "report.md").read_text("utf-8")
     assert old in text
@@ -216,15 +253,21 @@ def test_a_report_that_lacks_a_part_fails_that_part(tmp_path, old, new, checked)
 
 @pytest.fixture(scope="module")
 def least_sure():
-    """Where rounding would decide, if it did: of 2,000 test images the 100 whose two largest logits are closest."""
+    """Where rounding would decide, if it did: of 2,000 test images the 100 whose two largest logits
+    are closest.
+    """
     logits = training.logits_of(DELIVERED.network(), data.fashion_mnist().test_images[:2000])
     return training.margins(logits).argsort()[:100]
 
 
 @pytest.mark.parametrize(("threads", "batch"), [(1, 1), (1, 100), (2, 7)])
-def test_the_graded_classes_hang_on_neither_threads_nor_batch_size(monkeypatch, classes, least_sure, threads, batch):
+def test_the_graded_classes_hang_on_neither_threads_nor_batch_size(
+    monkeypatch, classes, least_sure, threads, batch
+):
     logits_of = training.logits_of
-    monkeypatch.setattr(training, "logits_of", lambda network, part: logits_of(network, part, batch))
+    monkeypatch.setattr(
+        training, "logits_of", lambda network, part: logits_of(network, part, batch)
+    )
     with environment.threads(threads):
         found = PREDICT(DELIVERED.network(), data.fashion_mnist().test_images[least_sure])
     assert found.equal(classes[least_sure])

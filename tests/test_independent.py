@@ -1,4 +1,6 @@
-"""The delivered network evaluated without any of our code: idx files, safetensors and torch's functions alone."""
+"""The delivered network evaluated without any of our code: idx files, safetensors and torch's
+functions alone.
+"""
 
 import gzip
 import json
@@ -14,7 +16,11 @@ from hw2.data import PROJECT, fashion_mnist
 
 def idx(folder, name, header):
     path = folder / name
-    raw = path.read_bytes() if path.is_file() else gzip.decompress((folder / f"{name}.gz").read_bytes())
+    raw = (
+        path.read_bytes()
+        if path.is_file()
+        else gzip.decompress((folder / f"{name}.gz").read_bytes())
+    )
     return torch.from_numpy(np.frombuffer(raw, np.uint8, offset=header).copy())
 
 
@@ -22,8 +28,9 @@ def forward(state, x):
     """He et al. (2016): stem, three stages of two basic blocks, mean over the pixels, linear."""
 
     def norm(name, x):
-        mean, variance, weight, bias = (state[f"{name}.{part}"] for part in
-                                        ("running_mean", "running_var", "weight", "bias"))  # fmt: skip
+        mean, variance, weight, bias = (
+            state[f"{name}.{part}"] for part in ("running_mean", "running_var", "weight", "bias")
+        )
         return functional.batch_norm(x, mean, variance, weight, bias)
 
     def conv(name, x, stride=1):
@@ -50,9 +57,18 @@ def test_plain_torch_counts_as_many_test_images_right_as_the_run_and_the_report(
     images = (idx(folder, "t10k-images-idx3-ubyte", 16).view(-1, 1, 28, 28) / 255 - 0.2860) / 0.3530
     labels = idx(folder, "t10k-labels-idx1-ubyte", 8).long()
     state = load_file(run / "model.safetensors")
-    assert sum(tensor.numel() for name, tensor in state.items() if "running" not in name and "num" not in name) == 85956
+    assert (
+        sum(
+            tensor.numel()
+            for name, tensor in state.items()
+            if "running" not in name and "num" not in name
+        )
+        == 85956
+    )
     with torch.no_grad():
-        logits = torch.cat([forward(state, part.expand(-1, 3, -1, -1)) for part in images.split(500)])
+        logits = torch.cat(
+            [forward(state, part.expand(-1, 3, -1, -1)) for part in images.split(500)]
+        )
         first, second = logits.topk(2).values.unbind(1)
         near = first - second < 1e-3  # rounding must not decide
         double = {name: tensor.double() for name, tensor in state.items()}
@@ -61,4 +77,6 @@ def test_plain_torch_counts_as_many_test_images_right_as_the_run_and_the_report(
     classes[near] = exact.argmax(1)
     correct = int((classes == labels).sum())
     assert correct == json.loads((run / "metrics.json").read_text())["test_correct"]
-    assert re.search(rf"{correct:,} of\s+10,000 test images", (PROJECT / "report.md").read_text("utf-8"))
+    assert re.search(
+        rf"{correct:,} of\s+10,000 test images", (PROJECT / "report.md").read_text("utf-8")
+    )

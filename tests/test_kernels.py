@@ -48,7 +48,12 @@ def test_batch_norm_is_pytorchs_forward_backward_and_in_its_statistics(channels,
 
 def test_elsewhere_batch_norm_is_pytorchs_own():
     full, layer, x = TiledBatchNorm2d(16), TiledBatchNorm2d(11), batch(11, 8)
-    whole = [full(batch(16, 8)), layer(x.contiguous()), layer.eval()(x), layer.train().double()(x.double())]
+    whole = [
+        full(batch(16, 8)),
+        layer(x.contiguous()),
+        layer.eval()(x),
+        layer.train().double()(x.double()),
+    ]
     assert not any("Tiled" in type(y.grad_fn).__name__ for y in whole)
 
 
@@ -60,7 +65,9 @@ def test_a_network_has_the_tiled_layers_only_while_the_block_runs():
     assert type(network.bn1) is type(network.layer3[1].bn2) is nn.BatchNorm2d
 
 
-@pytest.mark.parametrize("make", [lambda: ResNet14(NARROW), networks.teacher], ids=["student", "teacher"])
+@pytest.mark.parametrize(
+    "make", [lambda: ResNet14(NARROW), networks.teacher], ids=["student", "teacher"]
+)
 def test_folding_keeps_the_function_and_leaves_no_batch_norm(data, make):
     torch.manual_seed(0)
     network = moved(make(), data)

@@ -1,4 +1,6 @@
-"""What the notebooks' figures and tables conclude from: pairing, signs, images, groups and sizes are right."""
+"""What the notebooks' figures and tables conclude from: pairing, signs, images, groups and sizes
+are right.
+"""
 
 from types import SimpleNamespace
 
@@ -28,7 +30,12 @@ def committed():
 
 
 def run(seed, validation, test=None):
-    kept = {"val_accuracy": validation, "test_accuracy": test, "metrics": {"phases": {}}, "parameters": 1}
+    kept = {
+        "val_accuracy": validation,
+        "test_accuracy": test,
+        "metrics": {"phases": {}},
+        "parameters": 1,
+    }
     return SimpleNamespace(name=f"run-{seed}", recipe=SimpleNamespace(seed=seed), **kept)
 
 
@@ -42,21 +49,26 @@ def faked(profile="full", answers=(), true=(), **runs):
         run=lambda name: found[name][0],
         group=lambda group: {name: found[name] for name in catalogue.names(profile, group)},
         delivered=found["compressed"][0],
-        answers=lambda run: torch.tensor(answers[run.name] if isinstance(answers, dict) else answers),
+        answers=lambda run: torch.tensor(
+            answers[run.name] if isinstance(answers, dict) else answers
+        ),
         fashion=SimpleNamespace(test_labels=torch.tensor(true)),
     )
 
 
 @pytest.fixture
 def studies():
-    """Vanilla KD gets 80 and 84 of 100 right, the labels alone 79 and 81 and a third seed, every other arm 85, 87."""
+    """Vanilla KD gets 80 and 84 of 100 right, the labels alone 79 and 81 and a third seed, every
+    other arm 85, 87.
+    """
     labels, others = [run(3, 0.79), run(4, 0.81), run(5, 0.99)], [run(3, 0.85), run(4, 0.87)]
     return faked(vanilla=[run(3, 0.80), run(4, 0.84)], labels=labels, kl_mean=others)
 
 
 def test_an_arm_that_is_worse_than_the_first_has_a_negative_difference(studies):
     table = TABLES["arms"].in_words(studies).set_index("arm")
-    # -1 and -3, by the seeds that both have: mean -2, and 12.706 standard errors of 1 on either side.
+    # -1 and -3, by the seeds that both have: mean -2, and 12.706 standard errors of 1 on either
+    # side.
     assert table["minus the first"]["labels"] == "-2.00"
     assert table["95 % interval"]["labels"] == "-14.71 to +10.71"
     assert (table["minus the first"]["vanilla"], table["95 % interval"]["vanilla"]) == ("", "")
@@ -74,7 +86,9 @@ def test_every_profile_trains_what_is_compared(profile):
 
 
 def test_the_deviation_between_seeds_is_pooled_over_settings(committed):
-    trials = committed.trials.iloc[:4].assign(T=[1.0, 1.0, 2.0, 2.0], alpha=0.5, val_correct=[10, 14, 30, 30])
+    trials = committed.trials.iloc[:4].assign(
+        T=[1.0, 1.0, 2.0, 2.0], alpha=0.5, val_correct=[10, 14, 30, 30]
+    )
     assert nb02_distillation.seed_deviation(trials) == pytest.approx(2.0)  # variances 8 and 0
 
 
@@ -88,7 +102,9 @@ def test_agreement_is_with_the_teachers_answer_also_where_it_is_wrong(studies):
     for name in ("vanilla", "labels"):
         for one in studies.runs(name):
             one.validation_logits = hot[copied if name == "vanilla" else labels]
-            one.recipe = SimpleNamespace(fit=SimpleNamespace(epochs=1), images=1, temperature=1.0, alpha=0.5)
+            one.recipe = SimpleNamespace(
+                fit=SimpleNamespace(epochs=1), images=1, temperature=1.0, alpha=0.5
+            )
     studies.teacher_logits, studies.held_out = hot[answers], (None, labels)
     (series,) = FIGURES["agreement"].data(studies)["series"]
     assert [set(each) for each in series["each"]] == [{0.5}, {0}]
@@ -96,14 +112,21 @@ def test_agreement_is_with_the_teachers_answer_also_where_it_is_wrong(studies):
 
 @pytest.fixture
 def chain():
-    """Plain has seeds 0 and 1, the others 0, 1 and 2; of four test images plain gets one right and the others three."""
+    """Plain has seeds 0 and 1, the others 0, 1 and 2; of four test images plain gets one right and
+    the others three.
+    """
     runs = {
         "plain": [run(0, 0.90, 0.80), run(1, 0.92, 0.82)],
         "distilled": [run(seed, 0.91, 0.82) for seed in range(3)],
         "compressed": [run(seed, 0.95 + seed / 100, 0.945) for seed in range(3)],
         "scratch": [run(0, 0.94, 0.94)],
     }
-    answers = {"plain": [0, 9, 9, 9], "distilled": [9, 1, 2, 3], "compressed": [9, 1, 2, 3], "scratch": [0, 1, 2, 3]}
+    answers = {
+        "plain": [0, 9, 9, 9],
+        "distilled": [9, 1, 2, 3],
+        "compressed": [9, 1, 2, 3],
+        "scratch": [0, 1, 2, 3],
+    }
     for name, group in runs.items():
         group[0].name = name
     return faked(answers=answers, true=[0, 1, 2, 3], **runs)
@@ -132,7 +155,9 @@ def test_each_class_says_what_its_mistakes_were_taken_for(chain):
     chain.answers = lambda run: torch.tensor([*range(10), *range(9), 7])
     chain.fashion.test_labels = torch.arange(10).repeat(2)
     *right, last = TABLES["classes"].in_words(chain).to_dict("records")
-    assert {row["right"] for row in right} == {"2 of 2"} and {row["most often taken for"] for row in right} == {""}
+    assert {row["right"] for row in right} == {"2 of 2"} and {
+        row["most often taken for"] for row in right
+    } == {""}
     assert (last["right"], last["most often taken for"]) == ("1 of 2", "Sneaker (1)")
 
 
@@ -140,7 +165,9 @@ def test_phases_are_summed_up_over_the_seeds():
     runs = [run(0, 0.5), run(2, 0.5)]
     for each in runs:
         more = each.recipe.seed / 100
-        each.at_phase = lambda name, more=more: more + (0.1 if name.endswith("without_sparse_learning") else 0.5)
+        each.at_phase = lambda name, more=more: (
+            more + (0.1 if name.endswith("without_sparse_learning") else 0.5)
+        )
     table = TABLES["phases"].in_words(faked(compressed=runs)).set_index("phase")
     assert table["with sparse learning"]["right after pruning"] == "51.00 ± 1.41%"
     assert table["without"]["right after pruning"] == "11.00 ± 1.41%"
@@ -149,24 +176,51 @@ def test_phases_are_summed_up_over_the_seeds():
 
 def test_norms_are_sorted_and_as_many_are_marked_as_leave(committed):
     groups = FIGURES["norms"].data(committed)["groups"]
-    assert [len(one["after"]) - one["removed"] for one in groups] == [45, 22, 11, 11, 11, 22, 22, 45, 45]
+    assert [len(one["after"]) - one["removed"] for one in groups] == [
+        45,
+        22,
+        11,
+        11,
+        11,
+        22,
+        22,
+        45,
+        45,
+    ]
     assert all(one[when] == sorted(one[when]) for one in groups for when in ("before", "after"))
-    sizes = dict(zip(pruning.group_names(), map(len, pruning.group_norms(networks.ResNet14())), strict=True))
+    sizes = dict(
+        zip(pruning.group_names(), map(len, pruning.group_norms(networks.ResNet14())), strict=True)
+    )
     assert {one["name"]: len(one["before"]) for one in groups} == sizes
 
 
 def test_the_frontier_gives_each_ratios_network(committed):
     rows = {row["ratio"]: row for row in nb03_pruning.frontier_rows(committed)}
-    assert list(rows) == ["not pruned", *(runs[0].recipe.ratio for runs in committed.group("frontier").values())]
+    assert list(rows) == [
+        "not pruned",
+        *(runs[0].recipe.ratio for runs in committed.group("frontier").values()),
+    ]
     assert (rows["not pruned"]["parameters"], rows[0.29]["parameters"]) == (175_258, 85_956)
     shown = FIGURES["frontier"].data(committed)
     assert dict(zip(shown["ratio"], shown["parameters"], strict=True))[0.29] == 85_956
-    best = max(row["test accuracy"] for row in nb03_pruning.other_rows(committed) if row["parameters"] <= 100_000)
+    best = max(
+        row["test accuracy"]
+        for row in nb03_pruning.other_rows(committed)
+        if row["parameters"] <= 100_000
+    )
     assert best == 0.9448
 
 
 def test_a_case_that_takes_half_the_time_is_twice_as_fast():
-    row = {"name": "a", "unit": "ms", "median": 1.0, "ratio": 0.5, "ratio_low": 0.4, "ratio_high": 0.8, "ratio_to": "b"}
+    row = {
+        "name": "a",
+        "unit": "ms",
+        "median": 1.0,
+        "ratio": 0.5,
+        "ratio_low": 0.4,
+        "ratio_high": 0.8,
+        "ratio_to": "b",
+    }
     source = Source()
     source.bench = {"rows": [row, row | {"unit": "images/s"}, row | {"ratio_to": None}]}
     (series,) = FIGURES["speed"].data(source)["series"]
@@ -177,11 +231,17 @@ def test_what_is_compared_exactly_does_not_hang_on_float32(walk_done, monkeypatc
     run, (images, labels) = Source().run("compressed"), Source().held_out
     expected = Source().confidences(run)
     rounding = torch.rand(32, 10, generator=torch.Generator().manual_seed(0)) * 2e-5 - 1e-5
-    monkeypatch.setattr("hw2.report.source.logits_of", lambda *words: training.logits_of(*words) + rounding)
+    monkeypatch.setattr(
+        "hw2.report.source.logits_of", lambda *words: training.logits_of(*words) + rounding
+    )
     other = Source().confidences(run)
-    assert statistics.calibration(*expected) == statistics.calibration(*other) and expected[1].equal(other[1])
+    assert statistics.calibration(*expected) == statistics.calibration(*other) and expected[
+        1
+    ].equal(other[1])
     exact = training.exact_logits(run.network(), images).softmax(1).max(1)
-    assert (expected[0] - exact.values).abs().max() <= 1e-5 and expected[1].equal(exact.indices == labels)
+    assert (expected[0] - exact.values).abs().max() <= 1e-5 and expected[1].equal(
+        exact.indices == labels
+    )
 
 
 def test_a_ninth_curve_is_an_error_and_eight_differ():
@@ -200,8 +260,12 @@ def test_the_next_call_sees_what_was_trained_meanwhile(walk_done):
     assert all(before[kind] != after[kind] for kind in before)
 
 
-def test_the_calibration_error_is_that_of_unrounded_confidences_and_hangs_on_no_machine(committed, monkeypatch):
-    """Against Guo et al.'s formula in NumPy, and with the logits of a machine that rounds otherwise."""
+def test_the_calibration_error_is_that_of_unrounded_confidences_and_hangs_on_no_machine(
+    committed, monkeypatch
+):
+    """Against Guo et al.'s formula in NumPy, and with the logits of a machine that rounds
+    otherwise.
+    """
     run, (images, labels) = committed.run("compressed"), committed.held_out
     logits = training.logits_of(run.network(), images)
     rounding = torch.rand(logits.shape, generator=torch.Generator().manual_seed(0)) * 2e-5 - 1e-5
@@ -212,5 +276,7 @@ def test_the_calibration_error_is_that_of_unrounded_confidences_and_hangs_on_no_
     assert results[0] == results[1]
     sure, classes = (values.numpy() for values in logits.double().softmax(1).max(1))
     right, places = classes == labels.numpy(), np.digitize(sure, np.arange(1, 15) / 15)
-    error = sum(abs(right[places == one].sum() - sure[places == one].sum()) for one in range(15)) / len(sure)
+    error = sum(
+        abs(right[places == one].sum() - sure[places == one].sum()) for one in range(15)
+    ) / len(sure)
     assert results[0]["error"] == pytest.approx(error, abs=5e-6)

@@ -1,4 +1,6 @@
-"""The networks are the report's, weights survive keeping bit for bit, and unusable files are told from usable ones."""
+"""The networks are the report's, weights survive keeping bit for bit, and unusable files are told
+from usable ones.
+"""
 
 import os
 import pickle
@@ -31,7 +33,10 @@ def test_torchsummary_prints_the_rows_and_totals_of_the_report(capsys):
     assert len(expected_rows) == 51
     assert rows == expected_rows
     assert totals == expected_totals
-    assert remaining == f"Number of remaining parameters: {networks.count_parameters(ResNet14(NARROW))}"
+    assert (
+        remaining
+        == f"Number of remaining parameters: {networks.count_parameters(ResNet14(NARROW))}"
+    )
 
 
 @pytest.mark.parametrize(("stem", "side"), [("imagenet", 7), ("stride1", 14)])
@@ -48,7 +53,8 @@ def test_a_teachers_stem_says_how_many_pixels_enter_the_blocks(stem, side):
 
 def test_weights_survive_saving_and_loading_bit_for_bit(tmp_path, data):
     network, path = ResNet14((3, 5, 7, 9)), tmp_path / "model.safetensors"
-    network(views.normalise(data.train_images[:20]))  # moves BatchNorm's statistics off their defaults
+    # moves BatchNorm's statistics off their defaults
+    network(views.normalise(data.train_images[:20]))
     networks.save(network, path)
     loaded = networks.load(path)
     assert loaded.widths == (3, 5, 7, 9)
@@ -82,7 +88,9 @@ def test_loading_neither_uses_nor_changes_torchs_global_state(tmp_path, odd_defa
 
 def written(path, state=None, **metadata):
     """A safetensors file of a tiny network's tensors, changed by `state`."""
-    tensors = {name: tensor.clone() for name, tensor in tiny_network().state_dict().items()} | (state or {})
+    tensors = {name: tensor.clone() for name, tensor in tiny_network().state_dict().items()} | (
+        state or {}
+    )
     path.write_bytes(safetensors.torch.save(tensors, metadata))
     return path
 
@@ -92,7 +100,10 @@ NAN = torch.full((10,), torch.nan)
 
 
 def tensors(**changed):
-    """Makes a file of a tiny network with the bias of its last layer, or another tensor, changed."""
+    """Makes a file of a tiny network with the bias of its last layer, or another tensor.
+
+    Changed.
+    """
     state = {name.replace("_", "."): value for name, value in changed.items()}
     return lambda path: written(path, state, widths=TINY_TEXT)
 
@@ -106,7 +117,10 @@ UNUSABLE = {
     "missing": (lambda path: path, "no readable weights"),
     "folder": (lambda path: path.mkdir() or path, "no readable weights"),
     "garbage": (content(b"\xff" * 500), "no readable weights"),
-    "cut off": (lambda path: content(tensors()(path).read_bytes()[:-9])(path), "no readable weights"),
+    "cut off": (
+        lambda path: content(tensors()(path).read_bytes()[:-9])(path),
+        "no readable weights",
+    ),
     "no widths": (written, "KeyError"),
     **{
         f"widths {text}": (lambda path, text=text: written(path, widths=text), "another network")
@@ -116,13 +130,18 @@ UNUSABLE = {
     "an odd shape": (tensors(fc_bias=torch.zeros(3)), "size mismatch for fc.bias"),
     "one too many": (tensors(extra=torch.zeros(3)), "Unexpected key"),
     "NaN": (tensors(fc_bias=NAN), "not finite"),
-    "beyond float32": (tensors(fc_bias=torch.full((10,), 1e300, dtype=torch.float64)), "not finite"),
+    "beyond float32": (
+        tensors(fc_bias=torch.full((10,), 1e300, dtype=torch.float64)),
+        "not finite",
+    ),
 }
 
 
 def course_file(path, network=None, prefix="resnet50.", change=None):
     """What the course hands out: a dict with the weights under `model_state_dict`."""
-    state = {prefix + name: tensor for name, tensor in (network or tiny_network()).state_dict().items()}
+    state = {
+        prefix + name: tensor for name, tensor in (network or tiny_network()).state_dict().items()
+    }
     state |= change or {}
     torch.save({"epoch": 3, "model_state_dict": state}, path)
     return path
@@ -141,10 +160,14 @@ def test_a_teachers_weights_survive_too_also_as_the_course_hands_them_out(tmp_pa
 
 BESIDE = {"epoch": 3, "best": np.float64(92.4), "least": np.float32(0.2), "correct": np.int64(9240)}
 USEFUL = {
-    "wrapped": lambda state: {"model_state_dict": {f"module.resnet50.{name}": value for name, value in state.items()}},
+    "wrapped": lambda state: {
+        "model_state_dict": {f"module.resnet50.{name}": value for name, value in state.items()}
+    },
     "state_dict": lambda state: {"state_dict": state},
     "bare": lambda state: state,
-    "no counts of batches": lambda state: {name: state[name] for name in state if "num_batches" not in name},
+    "no counts of batches": lambda state: {
+        name: state[name] for name in state if "num_batches" not in name
+    },
     "numpy beside it": lambda state: {"model_state_dict": state} | BESIDE,
     "float64": lambda state: {name: value.double() for name, value in state.items()},
 }
@@ -165,14 +188,18 @@ class Bomb(str):
         return os.mkdir, (str(self),)
 
 
-@pytest.mark.parametrize("write", [lambda bomb, path: path.write_bytes(pickle.dumps(bomb, protocol=2)), torch.save])
+@pytest.mark.parametrize(
+    "write", [lambda bomb, path: path.write_bytes(pickle.dumps(bomb, protocol=2)), torch.save]
+)
 def test_a_pickle_that_runs_code_is_refused_before_it_does(tmp_path, write):
     sentinel, path = tmp_path / "code ran", tmp_path / "resnet-50.pth"
     write({"model_state_dict": Bomb(sentinel)}, path)
     with pytest.raises(InputError, match="not loaded"):
         networks.load_course_teacher(path)
     assert not sentinel.exists()
-    torch.load(path, weights_only=False) if zipfile.is_zipfile(path) else pickle.loads(path.read_bytes())
+    torch.load(path, weights_only=False) if zipfile.is_zipfile(path) else pickle.loads(
+        path.read_bytes()
+    )
     assert sentinel.exists()  # the bomb does go off where it is let
 
 
@@ -184,7 +211,10 @@ def torch_file(content):
 COURSE = {
     "missing": (lambda path: path, "not loaded"),
     "garbage": (content(b"garbage"), "not loaded"),
-    "a whole network": (torch_file(tiny_network()), "it holds hw2.networks.ResNet14, save the `state_dict()` alone"),
+    "a whole network": (
+        torch_file(tiny_network()),
+        "it holds hw2.networks.ResNet14, save the `state_dict()` alone",
+    ),
     "a bare tensor": (torch_file(torch.zeros(3)), "no weights; expected a dict of tensors"),
     "no dict": (torch_file({"model_state_dict": [1]}), "no weights; expected a dict of tensors"),
     "numbered": (torch_file({0: torch.zeros(3)}), "no weights; expected a dict of tensors"),
@@ -199,8 +229,12 @@ CASES = [(networks.load, *row) for row in UNUSABLE.values()]
 CASES += [(networks.load_course_teacher, *row) for row in COURSE.values()]
 
 
-@pytest.mark.parametrize(("load", "spoil", "reason"), CASES, ids=[*UNUSABLE, *(f"course's, {name}" for name in COURSE)])
-def test_an_unusable_file_of_weights_is_named_with_the_reason_in_one_line(tmp_path, monkeypatch, load, spoil, reason):
+@pytest.mark.parametrize(
+    ("load", "spoil", "reason"), CASES, ids=[*UNUSABLE, *(f"course's, {name}" for name in COURSE)]
+)
+def test_an_unusable_file_of_weights_is_named_with_the_reason_in_one_line(
+    tmp_path, monkeypatch, load, spoil, reason
+):
     monkeypatch.setattr(networks, "teacher", tiny_network)  # the same checks, on a small network
     path = spoil(tmp_path / "weights")
     with pytest.raises(InputError, match=re.escape(reason)) as error:

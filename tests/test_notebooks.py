@@ -1,4 +1,6 @@
-"""What nbval passes in silence: cells not run, pictures, standard error, disagreeing pairs, lax mode, markers."""
+"""What nbval passes in silence: cells not run, pictures, standard error, disagreeing pairs, lax
+mode, markers.
+"""
 
 import ast
 import base64
@@ -41,12 +43,17 @@ def pictures(cell):
     kinds = {"image/png": base64.b64decode} | ({"text/markdown": str} if names else {})
     data = [output.data for output in cell.outputs if "data" in output]
     shown = [read(one[kind]) for one in data for kind, read in kinds.items() if kind in one]
-    captioned = [((PROJECT / f"figures/{name}.png").read_bytes(), f"*{report.FIGURES[name].alt}*") for name in names]
+    captioned = [
+        ((PROJECT / f"figures/{name}.png").read_bytes(), f"*{report.FIGURES[name].alt}*")
+        for name in names
+    ]
     return shown, [part for both in captioned for part in both]
 
 
 def problems(path, notebook) -> list[str]:
-    """A line for each way in which a notebook is not one that was run from top to bottom without a complaint."""
+    """A line for each way in which a notebook is not one that was run from top to bottom without a
+    complaint.
+    """
     found = []
     try:
         nbformat.validate(notebook)
@@ -56,13 +63,24 @@ def problems(path, notebook) -> list[str]:
     for count, cell in enumerate(code(notebook), start=1):
         if cell.execution_count != count:
             found.append(f"{cell.id}: execution count {cell.execution_count}, expected {count}")
-        if cell.metadata or dict(find_comment_markers(cell.source)) or "nbval" in cell.source.lower():
+        if (
+            cell.metadata
+            or dict(find_comment_markers(cell.source))
+            or "nbval" in cell.source.lower()
+        ):
             found.append(f"{cell.id}: a marker or metadata that may skip the comparison")
         for output in cell.outputs:
             if output.output_type == "error" or output.get("name") == "stderr":
                 found.append(f"{cell.id}: {output.output_type} {output.get('ename', 'stderr')}")
-            if other := set(output.get("data", {})) - {"text/plain", "text/html", "text/markdown", "image/png"}:
-                found.append(f"{cell.id}: an output that may not be compared, {', '.join(sorted(other))}")
+            if other := set(output.get("data", {})) - {
+                "text/plain",
+                "text/html",
+                "text/markdown",
+                "image/png",
+            }:
+                found.append(
+                    f"{cell.id}: an output that may not be compared, {', '.join(sorted(other))}"
+                )
         if str(PROJECT) in str(cell.outputs):
             found.append(f"{cell.id}: an output names a folder of this machine")
         shown, expected = pictures(cell)
@@ -85,7 +103,9 @@ def test_a_number_that_prose_tells_stands_in_an_output(path):
     outputs = " ".join(str(cell.outputs) for cell in code(notebook))
     prose = "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "markdown")
     told = set(re.findall(r"\d+\.\d+(?=\s(?:%|points))|\d[\d,]* of [\d,]*\d", prose)) - KNOWN
-    assert [one for one in sorted(told) if not re.search(rf"(?<![\d.]){re.escape(one)}(?!\d)", outputs)] == []
+    assert [
+        one for one in sorted(told) if not re.search(rf"(?<![\d.]){re.escape(one)}(?!\d)", outputs)
+    ] == []
 
 
 def made(path, *cells):
@@ -118,7 +138,11 @@ def test_a_kernel_gets_what_it_can_use_of_the_users_environment(first, tmp_path,
     assert copy.read_bytes() == before
 
 
-COMPLAINTS = {"OMP_NUM_THREADS": "abc", "OMP_WAIT_POLICY": "idle", "ATEN_CPU_CAPABILITY": "nonsense"}
+COMPLAINTS = {
+    "OMP_NUM_THREADS": "abc",
+    "OMP_WAIT_POLICY": "idle",
+    "ATEN_CPU_CAPABILITY": "nonsense",
+}
 WARNS = """
 import pathlib, sys, warnings
 pathlib.Path("runs").open("a").write("x")
@@ -127,18 +151,26 @@ warnings.warn("The NVIDIA driver on your system is too old")
 """
 
 
-def test_a_machines_warnings_are_told_stay_out_of_the_notebook_and_fail_nothing(first, tmp_path, monkeypatch, capfd):
+def test_a_machines_warnings_are_told_stay_out_of_the_notebook_and_fail_nothing(
+    first, tmp_path, monkeypatch, capfd
+):
     path = first(WARNS, "import torch; (torch.ones(99, 99) @ torch.ones(99, 99)).sum()")
     for name, value in COMPLAINTS.items():
         monkeypatch.setenv(name, value)
     notebooks.main()
     told = capfd.readouterr().err
-    for expected in ("01_first.ipynb: hw2: trains plain", "UserWarning: The NVIDIA driver", *COMPLAINTS):
+    for expected in (
+        "01_first.ipynb: hw2: trains plain",
+        "UserWarning: The NVIDIA driver",
+        *COMPLAINTS,
+    ):
         assert expected in told
     assert problems(path, read(path)) == [] and (tmp_path / "runs").read_text() == "x"
 
 
-def test_the_name_of_a_socket_fits_also_where_that_of_the_temporary_folder_is_long(first, tmp_path, monkeypatch):
+def test_the_name_of_a_socket_fits_also_where_that_of_the_temporary_folder_is_long(
+    first, tmp_path, monkeypatch
+):
     folder = tmp_path / ("x" * 90)
     folder.mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(folder))
@@ -176,7 +208,10 @@ UNREADABLE = {
 def test_a_notebook_that_cannot_be_read_is_told_with_its_remedy(first, text):
     path = first()
     path.write_text(text)
-    with pytest.raises(InputError, match=rf"^{path}: no readable notebook \(.+\); restore it with `git checkout HEAD"):
+    with pytest.raises(
+        InputError,
+        match=rf"^{path}: no readable notebook \(.+\); restore it with `git checkout HEAD",
+    ):
         notebooks.main()
     assert path.read_text() == text
 
@@ -213,16 +248,23 @@ def test_a_request_to_end_ends_the_kernels_and_leaves_no_folder(tmp_path, number
     for name in notebooks.NAMES:
         made(tmp_path / f"{name}.ipynb", ENDLESS.format(name))
     process = subprocess.Popen(
-        [sys.executable, "-c", MAIN.format(str(tmp_path))], cwd=PROJECT, start_new_session=True,
-        env=os.environ | {"TMPDIR": str(temporary)}, stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
+        [sys.executable, "-c", MAIN.format(str(tmp_path))],
+        cwd=PROJECT,
+        start_new_session=True,
+        env=os.environ | {"TMPDIR": str(temporary)},
+        stderr=subprocess.PIPE,
+        text=True,
+    )
     while not all((tmp_path / name).exists() for name in notebooks.NAMES[:2]):
         time.sleep(0.1)
         assert process.poll() is None
     asked = time.monotonic()
     os.killpg(process.pid, number)  # the kernels are in groups of their own, as under a terminal
     told = process.communicate(timeout=60)[1]
-    assert (process.returncode, [*temporary.iterdir()]) == (status, []) and time.monotonic() - asked < 20
+    assert (process.returncode, [*temporary.iterdir()]) == (
+        status,
+        [],
+    ) and time.monotonic() - asked < 20
     assert "Traceback" not in told
     assert not any((tmp_path / name).exists() for name in notebooks.NAMES[2:])
 
@@ -241,17 +283,25 @@ with Bar(total=1, desc="runs") as runs, Bar([1, 2], desc="plain, seed 0") as ste
 )
 
 
-def test_in_a_kernel_modules_are_found_bars_leave_nothing_an_error_is_a_line_and_commands_run(monkeypatch):
+def test_in_a_kernel_modules_are_found_bars_leave_nothing_an_error_is_a_line_and_commands_run(
+    monkeypatch,
+):
     monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
     book = nbformat.v4.new_notebook(cells=[*map(nbformat.v4.new_code_cell, CELLS)])
-    names, bars, wrong, trains, command = notebooks.normal(nbclient.execute(book, allow_errors=True)).cells
+    names, bars, wrong, trains, command = notebooks.normal(
+        nbclient.execute(book, allow_errors=True)
+    ).cells
     assert names.outputs[0].text == "passive\n"
     assert names.outputs[1].evalue == "module 'hw2' has no attribute 'nothing'"
     assert [output.get("text") for output in bars.outputs] == ["2\n"]
     (error,) = wrong.outputs
-    assert len(error.traceback) == 1 and error.traceback[0].startswith("hw2: figure 'nope': expected one of ")
+    assert len(error.traceback) == 1 and error.traceback[0].startswith(
+        "hw2: figure 'nope': expected one of "
+    )
     assert trains.outputs[0].evalue == "a notebook trained something under test"
-    assert [output.name for output in command.outputs] == ["stdout"] and "teacher" in command.outputs[0].text
+    assert [output.name for output in command.outputs] == [
+        "stdout"
+    ] and "teacher" in command.outputs[0].text
 
 
 @pytest.mark.parametrize("path", PATHS, ids=lambda path: path.stem)
@@ -265,22 +315,40 @@ def test_a_python_without_the_package_is_told_what_to_do(path, monkeypatch):
 
 @pytest.mark.weekly
 def test_a_script_of_a_notebook_is_python(tmp_path):
-    words = [sys.executable, "-m", "jupyter", "nbconvert", "--to=script", f"--output-dir={tmp_path}", PATHS[0]]
+    words = [
+        sys.executable,
+        "-m",
+        "jupyter",
+        "nbconvert",
+        "--to=script",
+        f"--output-dir={tmp_path}",
+        PATHS[0],
+    ]
     subprocess.run(words, capture_output=True, check=True)
     compile((tmp_path / "01_teacher.py").read_text("utf-8"), "01_teacher.py", "exec")
 
 
 @pytest.mark.parametrize("path", PATHS, ids=lambda path: path.stem)
 def test_the_solutions_of_its_tasks_hold(path, request):
-    """Under smoke, so that they train in seconds; the last notebook's are of the delivered network."""
+    """Under smoke, so that they train in seconds.
+
+    The last notebook's are of the delivered network.
+    """
     if path != PATHS[-1]:
         request.getfixturevalue("walk_done")
     notebook, names = read(path), {}
     (imports,) = [cell.source for cell in code(notebook) if "from hw2 import" in cell.source]
     exec("import hw2\n" + imports, names)
     if "obtain" in names:
-        names |= {"fashion": names["data"].fashion_mnist(), "distilled": names["obtain"]("distilled")}
-    solutions = notebook.cells[-1].source.split("<summary>Solutions</summary>\n\n```python\n")[1].split("```")[0]
+        names |= {
+            "fashion": names["data"].fashion_mnist(),
+            "distilled": names["obtain"]("distilled"),
+        }
+    solutions = (
+        notebook.cells[-1]
+        .source.split("<summary>Solutions</summary>\n\n```python\n")[1]
+        .split("```")[0]
+    )
     exec(solutions, names)
 
 
@@ -289,7 +357,9 @@ def test_every_cell_was_run_in_order_and_shows_what_it_and_the_script_should(pat
     assert problems(path, read(path)) == []
     assert max(len(cell.source.splitlines()) for cell in code(read(path))) <= 12
     nodes = [*ast.walk(ast.parse("\n".join(cell.source for cell in code(read(path)))))]
-    set_again = {node.id for node in nodes if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)}
+    set_again = {
+        node.id for node in nodes if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)
+    }
     imported = {node.asname or node.name for node in nodes if isinstance(node, ast.alias)}
     assert set_again.isdisjoint(imported)  # the tasks use these modules
     assert sorted(notebooks.FOLDER.glob("*.ipynb")) == PATHS  # nbval runs whatever lies there
@@ -317,7 +387,10 @@ CHANGES = (
     (lambda book: book.cells.remove(code(book)[1]), "execution count 3, expected 2"),
     (output("error", ename="ValueError", evalue="", traceback=[]), "error ValueError"),
     (output("stream", name="stderr", text="warning"), "stream stderr"),
-    (output("display_data", data={WIDGET: {}}), "may not be compared, application/vnd.jupyter.widget"),
+    (
+        output("display_data", data={WIDGET: {}}),
+        "may not be compared, application/vnd.jupyter.widget",
+    ),
     (output("stream", name="stdout", text=f"{PROJECT}/runs"), "a folder of this machine"),
     (lambda book: shown(book, 0).update(shown(read(PATHS[0]), 0)), "its pictures"),
     (lambda book: shown(book, 0).pop("image/png"), "its pictures"),
@@ -343,28 +416,46 @@ def test_the_gate_sees(change, told):
 
 
 def test_the_gate_accepts_what_a_front_end_rewrites():
-    """As JupyterLab 4.6 saves: the kernel's words for itself, cells' ids and states; an output of a closed bar."""
+    """As JupyterLab 4.6 saves: the kernel's words for itself, cells' ids and states; an output of a
+    closed bar.
+    """
     rewritten = read(PATHS[3])
     rewritten.metadata.kernelspec.update(display_name="Python 3 (ipykernel)")
-    rewritten.metadata.language_info.update(version="3.12.1", mimetype="text/x-python", pygments_lexer="ipython3")
+    rewritten.metadata.language_info.update(
+        version="3.12.1", mimetype="text/x-python", pygments_lexer="ipython3"
+    )
     rewritten.metadata["widgets"] = {}
     for number, cell in enumerate(rewritten.cells):
         cell.id = f"{number:08x}"
-        cell.metadata.update(scrolled=True, execution={"iopub.status.idle": "2026-01-01T00:00:00Z"}, trusted=True)
+        cell.metadata.update(
+            scrolled=True, execution={"iopub.status.idle": "2026-01-01T00:00:00Z"}, trusted=True
+        )
     code(rewritten)[1].outputs.insert(0, nbformat.v4.new_output("display_data"))
     assert problems(PATHS[3], rewritten) == []
     assert notebooks.normal(rewritten) == read(PATHS[3])
 
 
 def test_nbval_names_the_cell_whose_output_is_another(tmp_path):
-    """With the settings of the project's conftest.py, which let pictures and standard error pass."""
+    """With the settings of the project's conftest.py.
+
+    Which let pictures and standard error pass.
+    """
     cells = []
     for count, kept in enumerate(("93.25%\n", "94.51%\n"), start=1):
         cells.append(nbformat.v4.new_code_cell("print('93.25%')", execution_count=count))
         cells[-1].outputs = [nbformat.v4.new_output("stream", text=kept)]
     nbformat.write(nbformat.v4.new_notebook(cells=cells), tmp_path / "changed.ipynb")
     shutil.copy(PROJECT / "conftest.py", tmp_path)
-    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "--nbval", "--nbval-current-env", tmp_path]
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-p",
+        "no:cacheprovider",
+        "--nbval",
+        "--nbval-current-env",
+        tmp_path,
+    ]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
     assert "1 failed, 1 passed" in done.stdout
     assert re.findall(r"^FAILED .*::(Cell \d+)", done.stdout, re.MULTILINE) == ["Cell 1"]

@@ -1,4 +1,6 @@
-"""What installs and what is read: pins agree, imports are declared, README's commands exist, sentences are short."""
+"""What installs and what is read: pins agree, imports are declared, README's commands exist,
+sentences are short.
+"""
 
 import os
 import re
@@ -18,7 +20,11 @@ from hw2 import cli
 from hw2.data import PROJECT
 from tools import notebooks
 
-LINES = [line for line in (PROJECT / "requirements.txt").read_text().splitlines() if line and line[0] != "#"]
+LINES = [
+    line
+    for line in (PROJECT / "requirements.txt").read_text().splitlines()
+    if line and line[0] != "#"
+]
 PINS = {name_of(requirement.name): requirement for requirement in map(Requirement, LINES)}
 META = tomllib.loads((PROJECT / "pyproject.toml").read_text())["project"]
 EXTRAS = META["optional-dependencies"]
@@ -45,8 +51,13 @@ def test_environment_yml_has_the_same_pins_and_the_citation_this_version():
     *conda, pip = yaml.safe_load((PROJECT / "environment.yml").read_text())["dependencies"]
     python, *torch, last = conda
     assert [python, last, pip["pip"].pop()] == ["python=3.11", "pip", "-e ."]
-    builds = {name.removeprefix("py"): (number, build) for name, number, build in (one.split("=") for one in torch)}
-    assert builds.keys() == {"torch", "torchvision"} and {build for _, build in builds.values()} == {"cpu*"}
+    builds = {
+        name.removeprefix("py"): (number, build)
+        for name, number, build in (one.split("=") for one in torch)
+    }
+    assert builds.keys() == {"torch", "torchvision"} and {
+        build for _, build in builds.values()
+    } == {"cpu*"}
     found = {name: number for name, (number, _) in builds.items()}
     found |= {name_of(pin.name): version(pin) for pin in map(Requirement, pip["pip"])}
     assert found == {name_of(one.name): version(PINS[name_of(one.name)]) for one in DIRECT}
@@ -55,13 +66,17 @@ def test_environment_yml_has_the_same_pins_and_the_citation_this_version():
 
 def imported(*folders):
     """Names of the packages that code in these folders imports."""
-    source = "".join(path.read_text("utf-8") for top in folders for path in (PROJECT / top).rglob("*.py"))
+    source = "".join(
+        path.read_text("utf-8") for top in folders for path in (PROJECT / top).rglob("*.py")
+    )
     return set(re.findall(r"^ *(?:import|from) (\w+)", source, re.MULTILINE))
 
 
 def test_what_is_imported_is_declared():
     owners, found = packages_distributions(), imported("hw2", "tools", "tests")
-    needed = {name_of(owners[name][0]) for name in found - sys.stdlib_module_names if name in owners}
+    needed = {
+        name_of(owners[name][0]) for name in found - sys.stdlib_module_names if name in owners
+    }
     declared = [*DIRECT, *map(Requirement, EXTRAS["weekly"] + EXTRAS["pdf"])]
     assert needed - {name_of(one.name) for one in declared} <= {"hw2-compression"}
 
@@ -71,9 +86,16 @@ def test_the_package_imports_nothing_that_is_not_installed_with_it():
 
 
 def test_the_readmes_commands_exist():
-    readme, makefile = (PROJECT / "README.md").read_text("utf-8"), (PROJECT / "Makefile").read_text()
-    assert set(re.findall(r"\bmake ([a-z]+)[`\n]", readme)) <= set(re.findall(r"^([a-z]+):", makefile, re.MULTILINE))
-    commands = {command.name or command.callback.__name__ for command in cli.app.registered_commands}
+    readme, makefile = (
+        (PROJECT / "README.md").read_text("utf-8"),
+        (PROJECT / "Makefile").read_text(),
+    )
+    assert set(re.findall(r"\bmake ([a-z]+)[`\n]", readme)) <= set(
+        re.findall(r"^([a-z]+):", makefile, re.MULTILINE)
+    )
+    commands = {
+        command.name or command.callback.__name__ for command in cli.app.registered_commands
+    }
     assert set(re.findall(r"`hw2 ([a-z]+)", readme)) <= commands
 
 
@@ -87,7 +109,9 @@ def test_a_folder_named_hw2_does_not_hide_the_package(tmp_path):
 
 @pytest.fixture
 def installed(tmp_path):
-    """A project in which make has nothing to install: its .venv holds a path to it, as an editable install does."""
+    """A project in which make has nothing to install: its .venv holds a path to it, as an editable
+    install does.
+    """
     project = tmp_path / "project"
     (project / "hw2").mkdir(parents=True)
     (project / "hw2/__init__.py").touch()
@@ -105,7 +129,9 @@ def remade(project):
     """Whether `make setup` would make .venv from nothing."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("MAKE")}
     words = ["make", "--dry-run", "setup"]
-    done = subprocess.run(words, cwd=project, env=environment, capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        words, cwd=project, env=environment, capture_output=True, text=True, check=True
+    )
     removed, made = "rm -rf .venv\n" in done.stdout, "-m venv .venv\n" in done.stdout
     assert removed == made
     return removed
@@ -137,22 +163,40 @@ LONGEST = 25  # words of a sentence
 
 
 def prose(path):
-    """The text of a page or notebook, less code, tables, headings, formulas and addresses of links."""
+    """The text of a page or notebook, less code, tables, headings.
+
+    Formulas and addresses of links.
+    """
     text = path.read_text("utf-8")
     if path.suffix == ".ipynb":
         cells = nbformat.reads(text, as_version=4).cells
         text = "\n\n".join(cell.source for cell in cells if cell.cell_type == "markdown")
-    text = re.sub(r"```.*?```|<!--.*?-->|\$\$.*?\$\$|<[^>]+>|^[#|].*$", "", text, flags=re.DOTALL | re.MULTILINE)
+    text = re.sub(
+        r"```.*?```|<!--.*?-->|\$\$.*?\$\$|<[^>]+>|^[#|].*$",
+        "",
+        text,
+        flags=re.DOTALL | re.MULTILINE,
+    )
     return re.sub(r"`[^`]*`|\$[^$]*\$", "X", re.sub(r"!?\[([^\]]*)\]\([^)]*\)", r"\1", text))
 
 
 def sentences(text):
     blocks = re.split(r"\n\s*\n|\n\s*(?:[-*]|\d+\.)\s", text)
-    return [one for block in blocks for one in re.split(r"(?<=[.!?])\s+(?=[A-Z\"(])", " ".join(block.split()))]
+    return [
+        one
+        for block in blocks
+        for one in re.split(r"(?<=[.!?])\s+(?=[A-Z\"(])", " ".join(block.split()))
+    ]
 
 
 def test_sentences_are_short():
-    assert [len(one.split()) for one in sentences("One two. " + "Word " * 31 + "end.\n\n- A B `c d` e.")] == [2, 32, 6]
+    assert [
+        len(one.split()) for one in sentences("One two. " + "Word " * 31 + "end.\n\n- A B `c d` e.")
+    ] == [2, 32, 6]
     for path in (*PROJECT.glob("*.md"), *PROJECT.glob("docs/*.md"), *notebooks.paths()):
-        long = [one for one in sentences(prose(path)) if len(re.findall(r"[\w%'’.,+-]*\w", one)) > LONGEST]
+        long = [
+            one
+            for one in sentences(prose(path))
+            if len(re.findall(r"[\w%'’.,+-]*\w", one)) > LONGEST
+        ]
         assert long == [], path.name

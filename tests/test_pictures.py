@@ -1,4 +1,6 @@
-"""Pictures as people have them get the class of the plain one, and what shows nothing gets one line."""
+"""Pictures as people have them get the class of the plain one, and what shows nothing gets one
+line.
+"""
 
 import io
 
@@ -22,7 +24,9 @@ def grey(data):
     """The first test image of a class, 140 x 140."""
 
     def enlarged(label):
-        image = Image.fromarray(data.test_images[int((data.test_labels == label).nonzero()[0])].numpy())
+        image = Image.fromarray(
+            data.test_images[int((data.test_labels == label).nonzero()[0])].numpy()
+        )
         return np.asarray(image.resize((140, 140)))
 
     return enlarged
@@ -154,14 +158,19 @@ GRADIENT = np.linspace(0, 250, 57).astype(np.uint8)
 
 @pytest.mark.parametrize(
     ("picture", "told"),
-    [("nowhere.png", "nowhere.png: no readable picture"), (GRADIENT[None], "57 x 1 pixels are too narrow"),
-     (np.resize(GRADIENT, (3000, 1)), "1 x 3000 pixels are too narrow"),
-     (Image.new("RGB", (280, 280), "navy"), "all of one brightness"),
-     (np.zeros((30, 30, 4), np.uint8), "all of one brightness"),
-     (np.full((30, 30), np.nan), "not all of its samples are finite"),
-     (np.zeros((5, 30, 30)), "this ndarray: no readable picture"), (np.zeros((0, 30)), "no readable picture"),
-     (torch.zeros(30, 30, dtype=torch.complex64), "this Tensor: no readable picture"), (None, "no readable picture")],
-)  # fmt: skip
+    [
+        ("nowhere.png", "nowhere.png: no readable picture"),
+        (GRADIENT[None], "57 x 1 pixels are too narrow"),
+        (np.resize(GRADIENT, (3000, 1)), "1 x 3000 pixels are too narrow"),
+        (Image.new("RGB", (280, 280), "navy"), "all of one brightness"),
+        (np.zeros((30, 30, 4), np.uint8), "all of one brightness"),
+        (np.full((30, 30), np.nan), "not all of its samples are finite"),
+        (np.zeros((5, 30, 30)), "this ndarray: no readable picture"),
+        (np.zeros((0, 30)), "no readable picture"),
+        (torch.zeros(30, 30, dtype=torch.complex64), "this Tensor: no readable picture"),
+        (None, "no readable picture"),
+    ],
+)
 def test_what_shows_no_garment_gets_one_line(picture, told):
     with pytest.raises(InputError, match=told) as error:
         pictures.read(picture)

@@ -1,4 +1,6 @@
-"""Pruning removes the weakest channels and nothing else; sparse learning makes them weak; BatchNorm is measured."""
+"""Pruning removes the weakest channels and nothing else; sparse learning makes them weak; BatchNorm
+is measured.
+"""
 
 import copy
 
@@ -15,10 +17,16 @@ from hw2.networks import ResNet14, count_parameters
 
 @pytest.mark.parametrize(
     ("ratio", "widths", "parameters"),
-    [(0.0, (16, 16, 32, 64), 175258), (0.25, (12, 12, 24, 48), 98998), (0.28, (11, 11, 23, 46), 90448),
-     # The report's widths come of 0.28125 (without) to 0.296875 (with).
-     (0.29, (11, 11, 22, 45), 85956), (0.296875, (11, 11, 22, 45), 85956), (0.30, (11, 11, 22, 44), 83313)],
-)  # fmt: skip
+    [
+        (0.0, (16, 16, 32, 64), 175258),
+        (0.25, (12, 12, 24, 48), 98998),
+        (0.28, (11, 11, 23, 46), 90448),
+        # The report's widths come of 0.28125 (without) to 0.296875 (with).
+        (0.29, (11, 11, 22, 45), 85956),
+        (0.296875, (11, 11, 22, 45), 85956),
+        (0.30, (11, 11, 22, 44), 83313),
+    ],
+)
 def test_a_ratio_gives_its_widths(ratio, widths, parameters):
     network = pruning.prune(ResNet14(), ratio)
     assert network.widths == widths
@@ -34,20 +42,36 @@ def test_a_ratio_out_of_range_is_an_error(ratio):
 
 #: layers that make a group's channels, and layers that take them
 GROUPS = [
-    ("conv1 layer1.0.conv2 layer1.1.conv2", "layer1.0.conv1 layer1.1.conv1 layer2.0.conv1 layer2.0.shortcut.0"),
-    ("layer2.0.conv2 layer2.0.shortcut.0 layer2.1.conv2", "layer2.1.conv1 layer3.0.conv1 layer3.0.shortcut.0"),
+    (
+        "conv1 layer1.0.conv2 layer1.1.conv2",
+        "layer1.0.conv1 layer1.1.conv1 layer2.0.conv1 layer2.0.shortcut.0",
+    ),
+    (
+        "layer2.0.conv2 layer2.0.shortcut.0 layer2.1.conv2",
+        "layer2.1.conv1 layer3.0.conv1 layer3.0.shortcut.0",
+    ),
     ("layer3.0.conv2 layer3.0.shortcut.0 layer3.1.conv2", "layer3.1.conv1 fc"),
-    *((f"layer{stage}.{block}.conv1", f"layer{stage}.{block}.conv2") for stage in (1, 2, 3) for block in (0, 1)),
+    *(
+        (f"layer{stage}.{block}.conv1", f"layer{stage}.{block}.conv2")
+        for stage in (1, 2, 3)
+        for block in (0, 1)
+    ),
 ]
 
 
 def norm_of(name):
     """The BatchNorm after a convolution."""
-    return name.replace("shortcut.0", "shortcut.1") if "shortcut" in name else name.replace("conv", "bn")
+    return (
+        name.replace("shortcut.0", "shortcut.1")
+        if "shortcut" in name
+        else name.replace("conv", "bn")
+    )
 
 
 def scaled(network, share, factor):
-    """Multiply that share of every group's channels, chosen at random; returns the others' numbers, a group each."""
+    """Multiply that share of every group's channels, chosen at random; returns the others' numbers,
+    a group each.
+    """
     generator, kept = torch.Generator().manual_seed(0), []
     for makers, takers in GROUPS:
         width = network.get_submodule(makers.split()[0]).out_channels
@@ -76,7 +100,9 @@ def network(data):
     return network.eval()
 
 
-def test_the_strongest_channels_stay_and_the_output_with_them_and_the_original_as_it_was(network, data):
+def test_the_strongest_channels_stay_and_the_output_with_them_and_the_original_as_it_was(
+    network, data
+):
     kept = scaled(network, 0.29, 0.0)
     before = copy.deepcopy(network)
     with torch.no_grad():  # also where the caller has switched gradients off
@@ -99,10 +125,17 @@ def test_the_strongest_channels_stay_and_the_output_with_them_and_the_original_a
 def test_every_group_has_its_norms_and_name(network):
     kept = scaled(network, 0.29, 0.0)
     found = dict(zip(pruning.group_names(), pruning.group_norms(network), strict=True))
-    blocks = [f"layer{stage}.{block}, between convolutions" for stage in (1, 2, 3) for block in (0, 1)]
-    expected = dict(zip([f"layer{stage}, added by shortcuts" for stage in (1, 2, 3)] + blocks, kept, strict=True))
+    blocks = [
+        f"layer{stage}.{block}, between convolutions" for stage in (1, 2, 3) for block in (0, 1)
+    ]
+    expected = dict(
+        zip(
+            [f"layer{stage}, added by shortcuts" for stage in (1, 2, 3)] + blocks, kept, strict=True
+        )
+    )
     assert found.keys() == expected.keys()
-    for name, norms in found.items():  # where channels were silenced, their norm is zero and no other's
+    # where channels were silenced, their norm is zero and no other's
+    for name, norms in found.items():
         assert torch.tensor(norms).nonzero().flatten().equal(expected[name])
 
 
@@ -110,7 +143,9 @@ def test_a_groups_norms_are_those_of_all_weights_that_make_or_take_a_channel(net
     found = dict(zip(pruning.group_names(), pruning.group_norms(network), strict=True))
     norms, block = torch.tensor(found["layer1.0, between convolutions"]), network.layer1[0]
     with torch.no_grad():
-        squares = block.conv1.weight.square().sum((1, 2, 3)) + block.conv2.weight.square().sum((0, 2, 3))
+        squares = block.conv1.weight.square().sum((1, 2, 3)) + block.conv2.weight.square().sum(
+            (0, 2, 3)
+        )
         ratios = norms / (squares + block.bn1.weight.square()).sqrt()
     torch.testing.assert_close(ratios, ratios[:1].expand(16), rtol=1e-4, atol=0)
 
@@ -129,7 +164,9 @@ def regularised(network, steps, rate=0.05):
 
 
 def test_no_group_of_a_network_has_channels_that_are_all_equal():
-    """Torch-Pruning's regulariser would divide 0 by 0: random weights are enough to tell channels apart."""
+    """Torch-Pruning's regulariser would divide 0 by 0: random weights are enough to tell channels
+    apart.
+    """
     for seed in range(5):
         torch.manual_seed(seed)
         for norms in pruning.group_norms(ResNet14(NARROW)):
@@ -153,10 +190,17 @@ def test_recalibration_measures_batchnorm_alone_whatever_it_was(data):
         norm.running_mean.fill_(9)
     before = copy.deepcopy(network)
     pruning.recalibrate(network, images)
-    assert all(one.equal(other) for one, other in zip(network.parameters(), before.parameters(), strict=True))
-    # The first BatchNorm, by the definition: the mean over batches of 500 of their means and unbiased variances.
+    assert all(
+        one.equal(other)
+        for one, other in zip(network.parameters(), before.parameters(), strict=True)
+    )
+    # The first BatchNorm, by the definition: the mean over batches of 500 of their means and
+    # unbiased variances.
     with torch.no_grad():
-        made = [before.conv1(views.normalise(part)).double().transpose(0, 1).flatten(1) for part in images.split(500)]
+        made = [
+            before.conv1(views.normalise(part)).double().transpose(0, 1).flatten(1)
+            for part in images.split(500)
+        ]
     # PyTorch's sums over 392,000 float32 numbers are exact to about 1e-3.
     means, variances = (sum(of(part, 1) for part in made) / 3 for of in (torch.mean, torch.var))
     torch.testing.assert_close(network.bn1.running_mean.double(), means, rtol=2e-3, atol=1e-3)

@@ -1,4 +1,6 @@
-"""Recipes, profiles and catalogue: every number counts for the digest, and a row is all that an experiment needs."""
+"""Recipes, profiles and catalogue: every number counts for the digest, and a row is all that an
+experiment needs.
+"""
 
 import json
 import math
@@ -32,10 +34,19 @@ def made(name, profile, seed=None):
 
 def test_the_digest_changes_with_every_field():
     words = {
-        "loss": "kl_mean", "targets": "mean", "stage": "x", "teacher": OTHER, "parent": OTHER, "widths": NARROW,
-        "images": 7, "validation": 7, "ratio": 0.3, "precision": "bfloat16", "momentum": 0.5,
+        "loss": "kl_mean",
+        "targets": "mean",
+        "stage": "x",
+        "teacher": OTHER,
+        "parent": OTHER,
+        "widths": NARROW,
+        "images": 7,
+        "validation": 7,
+        "ratio": 0.3,
+        "precision": "bfloat16",
+        "momentum": 0.5,
         "importance": "random",
-    }  # fmt: skip
+    }
 
     def other(name, value):
         if isinstance(value, Fit):
@@ -46,8 +57,10 @@ def test_the_digest_changes_with_every_field():
         replace(COMPRESSED, **{f.name: other(f.name, getattr(COMPRESSED, f.name))})
         for f in fields(COMPRESSED)
     ]
-    changed += [replace(COMPRESSED, fit=replace(FIT, **{f.name: other(f.name, getattr(FIT, f.name))}))
-                for f in fields(FIT)]  # fmt: skip
+    changed += [
+        replace(COMPRESSED, fit=replace(FIT, **{f.name: other(f.name, getattr(FIT, f.name))}))
+        for f in fields(FIT)
+    ]
     digests = {recipe.digest for recipe in [COMPRESSED, *changed]}
     assert len(digests) == 1 + len(fields(COMPRESSED)) + len(fields(FIT))
     assert replace(COMPRESSED).digest == COMPRESSED.digest
@@ -123,10 +136,13 @@ def test_every_field_is_held_against_its_range_and_the_bounds_are_taken():
 
 @pytest.mark.parametrize(
     ("change", "told"),
-    [({"teacher": None, "alpha": 0.5}, "alpha 0.5: expected 0 without a teacher"),
-     ({"views": 0, "targets": "same view"}, "views 0: expected the teacher's"),
-     ({"stage": "distilled"}, "takes no stage"), ({"seed": 3}, "takes no seed")],
-)  # fmt: skip
+    [
+        ({"teacher": None, "alpha": 0.5}, "alpha 0.5: expected 0 without a teacher"),
+        ({"views": 0, "targets": "same view"}, "views 0: expected the teacher's"),
+        ({"stage": "distilled"}, "takes no stage"),
+        ({"seed": 3}, "takes no seed"),
+    ],
+)
 def test_fields_that_do_not_go_together_are_told(change, told):
     with pytest.raises(InputError, match=told):
         compose.changed(COMPRESSED, change)
@@ -170,12 +186,21 @@ def nested(depth):
 
 
 RECORDED = recipes.written(COMPRESSED)
-NO_RECIPE = [(RECORDED | {name: value}, r"^no recipe \(.+\)$") for name, value in (
-    ("stage", nested(50_000)), ("sparse", None), ("lr", 1), ("images", "64"), ("fit", {"epochs": 1, "lr": 0.1}),
-    ("reg", math.nan),
-)]  # fmt: skip
-NO_RECIPE += [({key: value for key, value in RECORDED.items() if key != name}, rf"^no recipe \(.*{name}")
-              for name in ("images", "temperature", "fit")]  # fmt: skip
+NO_RECIPE = [
+    (RECORDED | {name: value}, r"^no recipe \(.+\)$")
+    for name, value in (
+        ("stage", nested(50_000)),
+        ("sparse", None),
+        ("lr", 1),
+        ("images", "64"),
+        ("fit", {"epochs": 1, "lr": 0.1}),
+        ("reg", math.nan),
+    )
+]
+NO_RECIPE += [
+    ({key: value for key, value in RECORDED.items() if key != name}, rf"^no recipe \(.*{name}")
+    for name in ("images", "temperature", "fit")
+]
 NO_RECIPE += [
     (RECORDED | wrong, "its digest is not that of its numbers")
     for wrong in ({"digest": "x"}, {"images": 1})
@@ -283,12 +308,20 @@ def test_each_control_of_the_long_chain_differs_from_it_in_one_thing():
 
 @pytest.mark.parametrize(
     ("call", "told"),
-    [(lambda: made("unplain", "full"), "experiment 'unplain': expected"),
-     (lambda: made("plain", "huge"), "profile 'huge': expected one of smoke, full"),
-     (lambda: compose.changed(made("plain", "full"), {"fit.rate": 1}), r"plain takes no fit\.rate"),
-     (lambda: compose.changed(made("plain", "full"), {"images": 2.5}), r"images 2\.5: expected a valid integer"),
-     (lambda: compose.read({}), "experiment None")],
-)  # fmt: skip
+    [
+        (lambda: made("unplain", "full"), "experiment 'unplain': expected"),
+        (lambda: made("plain", "huge"), "profile 'huge': expected one of smoke, full"),
+        (
+            lambda: compose.changed(made("plain", "full"), {"fit.rate": 1}),
+            r"plain takes no fit\.rate",
+        ),
+        (
+            lambda: compose.changed(made("plain", "full"), {"images": 2.5}),
+            r"images 2\.5: expected a valid integer",
+        ),
+        (lambda: compose.read({}), "experiment None"),
+    ],
+)
 def test_unknown_names_are_told(call, told):
     with pytest.raises(InputError, match=told):
         call()

@@ -33,7 +33,9 @@ def project(walk_done, no_training):
     return walk_done
 
 
-def test_all_is_written_and_what_is_changed_is_named_and_made_right_again(project, tmp_path, monkeypatch):
+def test_all_is_written_and_what_is_changed_is_named_and_made_right_again(
+    project, tmp_path, monkeypatch
+):
     before, source = contents(root("smoke")), Source("smoke")
     monkeypatch.setattr(style, "files", partial(style.files, kinds=("png",)))
     made = write.made(source)  # once: drawing takes long
@@ -42,14 +44,22 @@ def test_all_is_written_and_what_is_changed_is_named_and_made_right_again(projec
     assert write.stale("smoke", out) == []
     text = (out / "report.md").read_text("utf-8")
     shown = re.findall(r"!\[(.*)\]\(figures/(\w+)\.png\)\n\n\*Figure (\d+)\. (.*)\*\n", text)
-    assert [int(number) for _, _, number, _ in shown] == [*range(1, len(shown) + 1)] and 8 <= len(shown) <= 10
+    assert [int(number) for _, _, number, _ in shown] == [*range(1, len(shown) + 1)] and 8 <= len(
+        shown
+    ) <= 10
     assert all(alt == caption == report.FIGURES[name].alt for alt, name, _, caption in shown)
     shown = []
-    monkeypatch.setattr("IPython.display.display", lambda *parts: shown.extend(part.data for part in parts))
+    monkeypatch.setattr(
+        "IPython.display.display", lambda *parts: shown.extend(part.data for part in parts)
+    )
     report.show("demo", "smoke")
     assert shown == [(out / "figures/demo.png").read_bytes(), f"*{report.FIGURES['demo'].alt}*"]
     reliability = json.loads((out / "figures/reliability.json").read_text())["arms"]
-    (error,) = [one["error"] for one in reliability if one["name"] == catalogue.EXPERIMENTS["compressed"].words]
+    (error,) = [
+        one["error"]
+        for one in reliability
+        if one["name"] == catalogue.EXPERIMENTS["compressed"].words
+    ]
     assert f"expected calibration error {error:.2%}" in (out / "model_card.md").read_text("utf-8")
     submission = grading.submission_text(source.answers(source.delivered))
     assert (out / "submission.csv").read_bytes() == submission.encode()
@@ -72,7 +82,9 @@ def test_a_new_arm_is_in_list_walk_table_and_figure_by_its_row_alone(project, mo
     new = catalogue.Experiment("an arm of the test's", "is it shown?", **catalogue.ARM)
     monkeypatch.setitem(catalogue.EXPERIMENTS, "tested", new)
     runs = Store.runs
-    monkeypatch.setattr(Store, "runs", lambda self, name: runs(self, name.replace("tested", "labels")))
+    monkeypatch.setattr(
+        Store, "runs", lambda self, name: runs(self, name.replace("tested", "labels"))
+    )
     assert new.words in catalogue.listing("smoke") and ("tested", 2) in plan.tasks("smoke")
     assert new.words in report.table("arms")["what it is"].to_list()
     assert new.words in report.FIGURES["arm_differences"].data(Source())["rows"]
@@ -80,11 +92,19 @@ def test_a_new_arm_is_in_list_walk_table_and_figure_by_its_row_alone(project, mo
 
 @pytest.mark.parametrize(
     ("interval", "told"),
-    [((1.2, 0.2, 2.2), "+1.20 points on validation (95 % interval +0.20 to +2.20, 3 seeds). It helps."),
-     ((-1.2, -2.2, -0.2), "-1.20 points on validation (95 % interval -2.20 to -0.20, 3 seeds). It hurts."),
-     ((0.2, -0.8, 1.2), "(95 % interval -0.80 to +1.20, 3 seeds). No difference was detected."),
-     ((0.2, None, None), "+0.20 points on validation with one seed, so without an interval.")],
-)  # fmt: skip
+    [
+        (
+            (1.2, 0.2, 2.2),
+            "+1.20 points on validation (95 % interval +0.20 to +2.20, 3 seeds). It helps.",
+        ),
+        (
+            (-1.2, -2.2, -0.2),
+            "-1.20 points on validation (95 % interval -2.20 to -0.20, 3 seeds). It hurts.",
+        ),
+        ((0.2, -0.8, 1.2), "(95 % interval -0.80 to +1.20, 3 seeds). No difference was detected."),
+        ((0.2, None, None), "+0.20 points on validation with one seed, so without an interval."),
+    ],
+)
 def test_a_conclusion_says_what_its_interval_allows(project, monkeypatch, interval, told):
     monkeypatch.setattr(write.nb02_distillation, "difference", lambda *runs: ([0] * 3, interval))
     answers = write.conclusions("smoke").splitlines()
@@ -161,23 +181,41 @@ def test_a_readme_without_its_marks_is_told_in_a_line(tmp_path, monkeypatch, con
 
 def test_one_figure_alone_is_written(project, tmp_path):
     paths = write.write_figure("teacher_curves", "smoke", tmp_path / "one")
-    assert sorted(path.name for path in paths) == [f"teacher_curves.{kind}" for kind in ("json", "png", "svg")]
+    assert sorted(path.name for path in paths) == [
+        f"teacher_curves.{kind}" for kind in ("json", "png", "svg")
+    ]
     assert paths == [path for path in paths if path.read_bytes()]
     with pytest.raises(InputError, match="samples"):
         write.write_figure("stranger", "smoke", tmp_path)
 
 
 def test_a_figure_follows_no_setting_of_the_users(tmp_path):
-    settings = "savefig.dpi: 300\nsavefig.bbox: tight\nfont.size: 30\ntext.latex.unicode: True\nno setting\n"
+    settings = (
+        "savefig.dpi: 300\nsavefig.bbox: tight\nfont.size: 30\ntext.latex.unicode: "
+        "True\nno setting\n"
+    )
     (tmp_path / "matplotlibrc").write_text(settings)
-    told = {"MPLBACKEND": "nosuch", "MATPLOTLIBRC": str(tmp_path), "MPLCONFIGDIR": "/proc/nowhere", "HOME": "/proc/no"}
+    told = {
+        "MPLBACKEND": "nosuch",
+        "MATPLOTLIBRC": str(tmp_path),
+        "MPLCONFIGDIR": "/proc/nowhere",
+        "HOME": "/proc/no",
+    }
     words = [sys.executable, "-m", "hw2", "figure", "networks", "--out", tmp_path]
-    done = subprocess.run(words, env=os.environ | told, cwd=PROJECT, capture_output=True, text=True, check=False)
-    assert done.returncode == 2 and re.fullmatch(r"hw2: matplotlib: .*nosuch.*\n", done.stderr.splitlines(True)[-1])
+    done = subprocess.run(
+        words, env=os.environ | told, cwd=PROJECT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 2 and re.fullmatch(
+        r"hw2: matplotlib: .*nosuch.*\n", done.stderr.splitlines(True)[-1]
+    )
     told.pop("MPLBACKEND")
-    done = subprocess.run(words, env=os.environ | told, cwd=PROJECT, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        words, env=os.environ | told, cwd=PROJECT, capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0
-    assert (PROJECT / "figures/networks.png").read_bytes() == (tmp_path / "networks.png").read_bytes()
+    assert (PROJECT / "figures/networks.png").read_bytes() == (
+        tmp_path / "networks.png"
+    ).read_bytes()
 
 
 @pytest.mark.weekly

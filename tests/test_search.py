@@ -1,4 +1,7 @@
-"""The search tries every setting, counts each once whatever interrupts it, and picks by the mean."""
+"""The search tries every setting, counts each once whatever interrupts it.
+
+And picks by the mean.
+"""
 
 import os
 import subprocess
@@ -23,9 +26,18 @@ from hw2.training import Fit
 
 CPU = torch.device("cpu")
 RECIPE = TuningRecipe(
-    stage="tuning", seed=0, images=64, validation=32, views=2, fit=Fit(epochs=1, lr=0.1, batch=32),
-    temperatures=(2.0, 4.0), alphas=(0.5, 0.9), seeds=(0, 1), teacher="1" * 64, targets="mean",
-)  # fmt: skip
+    stage="tuning",
+    seed=0,
+    images=64,
+    validation=32,
+    views=2,
+    fit=Fit(epochs=1, lr=0.1, batch=32),
+    temperatures=(2.0, 4.0),
+    alphas=(0.5, 0.9),
+    seeds=(0, 1),
+    teacher="1" * 64,
+    targets="mean",
+)
 GRID = search.settings(RECIPE)
 TARGETS = torch.zeros(2, 60000, 10, dtype=torch.float16)
 

@@ -1,4 +1,6 @@
-"""The store: a run is there whole or not at all, numbers survive, nothing is written by who only reads."""
+"""The store: a run is there whole or not at all, numbers survive, nothing is written by who only
+reads.
+"""
 
 import hashlib
 import os
@@ -28,7 +30,14 @@ CPU = torch.device("cpu")
 RECIPE = StudentRecipe(stage="plain", seed=3, fit=Fit(epochs=1, lr=0.1))
 LATER = StudentRecipe(stage="plain", seed=3, fit=Fit(epochs=2, lr=0.1))
 OTHER = StudentRecipe(stage="plain", seed=4, fit=Fit(epochs=1, lr=0.1))
-METRICS = {"val_correct": 40, "val_total": 50, "test_correct": None, "test_total": None, "parameters": 9, "wall_s": 1.5}
+METRICS = {
+    "val_correct": 40,
+    "val_total": 50,
+    "test_correct": None,
+    "test_total": None,
+    "parameters": 9,
+    "wall_s": 1.5,
+}
 METRICS |= {"peak_memory_bytes": None}
 
 
@@ -44,10 +53,14 @@ def make(recipe=RECIPE, profile="full", network=None):
 def test_a_run_is_found_by_its_recipe_and_by_nothing_else(project):
     assert Store("full").find(RECIPE) is None
     run = make()
-    assert run.folder == project / "runs/plain/full-s3" and (run.name, run.profile) == ("plain/full-s3", "full")
+    assert run.folder == project / "runs/plain/full-s3" and (run.name, run.profile) == (
+        "plain/full-s3",
+        "full",
+    )
     assert (run.recipe, run.val_accuracy, run.test_accuracy) == (RECIPE, 0.8, None)
-    assert (
-        str(run) == f"plain/full-s3: {count_parameters(run.network()):,} parameters, validation 80.00%, test not read"
+    assert str(run) == (
+        f"plain/full-s3: {count_parameters(run.network()):,} parameters, validation "
+        f"80.00%, test not read"
     )
     for recipe, profile in ((LATER, "full"), (OTHER, "full"), (RECIPE, "smoke")):
         assert Store(profile).find(recipe) is None
@@ -77,14 +90,18 @@ def test_a_new_recipe_takes_the_place_of_an_older_one_when_asked(project):
         (folder / "recipe.json").unlink(missing_ok=True)
     with store.new_folder(LATER, "full") as folder:
         (folder / "only").write_text("")
-    assert sorted(path.name for path in Store("full").find(LATER).folder.iterdir()) == ["only", "recipe.json"]
+    assert sorted(path.name for path in Store("full").find(LATER).folder.iterdir()) == [
+        "only",
+        "recipe.json",
+    ]
 
 
 def test_the_test_set_is_read_once_for_each_recipe(project, few):
     run, other = make(), make(OTHER)
     with pytest.raises(InputError, match="its test set was not read; `hw2 deliver` reads it"):
         ledger.answers(run, few)
-    write_json(path := run.folder / "metrics.json", read_json(path) | {"new": 1})  # a field of a later version
+    # a field of a later version
+    write_json(path := run.folder / "metrics.json", read_json(path) | {"new": 1})
     for one in (run, other):
         ledger.read_test_set(one, few)
     assert read_json(path)["new"] == 1
@@ -96,15 +113,22 @@ def test_the_test_set_is_read_once_for_each_recipe(project, few):
     ]
     for when in table.when:
         assert abs(datetime.now(UTC) - datetime.fromisoformat(when)) < timedelta(minutes=5)
-    assert (run.metrics["test_correct"], run.test_accuracy, run.metrics["val_correct"]) == (correct, correct / 100, 40)
+    assert (run.metrics["test_correct"], run.test_accuracy, run.metrics["val_correct"]) == (
+        correct,
+        correct / 100,
+        40,
+    )
     before = contents(project)
     ledger.read_test_set(run, few)
     assert ledger.answers(run, few).equal(classes) and contents(project) == before
     again = make()  # trained again: its metrics have no reading yet
     ledger.read_test_set(again, few)
     assert len(ledger.ledger("full")) == 2 and again.metrics["test_total"] == 100
-    again, before = make(network=tiny_network(1)), contents(project)  # other weights of the same recipe
-    with pytest.raises(InputError, match=f"test images correct, the ledger's reading says {correct}"):
+    # other weights of the same recipe
+    again, before = make(network=tiny_network(1)), contents(project)
+    with pytest.raises(
+        InputError, match=f"test images correct, the ledger's reading says {correct}"
+    ):
         ledger.read_test_set(again, few)
     assert contents(project) == before
 
@@ -159,7 +183,9 @@ def test_the_default_profile_is_the_environments_or_the_delivered_networks(proje
 OUTSIDE = ("../compressed/full-s0", "/compressed", "compressed/../../x-s0", "compressed/huge-s0")
 
 
-@pytest.mark.parametrize("content", [{}, NAMED | {"sha256": "x"}, *(NAMED | {"run": run} for run in (3, *OUTSIDE))])
+@pytest.mark.parametrize(
+    "content", [{}, NAMED | {"sha256": "x"}, *(NAMED | {"run": run} for run in (3, *OUTSIDE))]
+)
 def test_a_delivered_network_of_no_profile_is_told(project, content):
     write_json(project / "runs/delivered.json", content)
     with pytest.raises(InputError, match=r"delivered\.json: no readable JSON|profile 'huge'"):
@@ -264,7 +290,9 @@ def test_a_repository_above_the_project_is_not_its_own(project, monkeypatch):
     assert environment.commit() is None
 
 
-FOLDERS = sorted(path.parent for path in PROJECT.glob("runs/*/*/recipe.json") if path.parent.name[0] != ".")
+FOLDERS = sorted(
+    path.parent for path in PROJECT.glob("runs/*/*/recipe.json") if path.parent.name[0] != "."
+)
 IDS = [f"{folder.parent.name}/{folder.name}" for folder in FOLDERS]
 
 
@@ -274,7 +302,9 @@ def test_every_committed_run_tells_its_parents_and_the_code_of_its_commit(folder
     parents = {content[name] for name in ("teacher", "parent") if content.get(name)}
     assert parents <= {read_json(path / "recipe.json")["digest"] for path in FOLDERS}
     for one in told.get("environments", [told]):
-        assert one["packages"].keys() == set(environment.PACKAGES) and re.fullmatch("[0-9a-f]{64}", one["code"])
+        assert one["packages"].keys() == set(environment.PACKAGES) and re.fullmatch(
+            "[0-9a-f]{64}", one["code"]
+        )
         if (commit := one.get("commit")) is None:
             assert "instruction_set" not in one  # recorded before commits were
             continue

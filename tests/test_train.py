@@ -1,4 +1,6 @@
-"""`obtain` trains what is missing and loads what is there; the walk does so for all; one command reads the test set."""
+"""`obtain` trains what is missing and loads what is there; the walk does so for all; one command
+reads the test set.
+"""
 
 import os
 import shutil
@@ -139,7 +141,9 @@ def untested(folder):
 
 
 def interrupted(monkeypatch, recipe, **told):
-    """Training that is interrupted after its first epoch of fine-tuning; `told` is recorded of the machine."""
+    """Training that is interrupted after its first epoch of fine-tuning; `told` is recorded of the
+    machine.
+    """
     fit, recorded = training.fit, environment.environment
     shutil.rmtree(Store().require("compressed").folder)
 
@@ -172,7 +176,8 @@ def test_an_interrupted_run_goes_on_to_the_same_bits_and_records_where_it_began(
     after = untested(again.folder)
     different = {path.name for path in before if before[path] != after[path]}
     assert different <= {"environment.json", "metrics.json"} and before.keys() == after.keys()
-    # The phases of sparse learning and the first epoch were told as trained by another machine than the rest.
+    # The phases of sparse learning and the first epoch were told as trained by another machine than
+    # the rest.
     assert again.environment["cores"] == 77
     (later,) = again.environment["resumed"]
     assert (later["epochs_done"], later["environment"]["cores"]) == (
@@ -263,19 +268,21 @@ def test_own_settings_leave_the_committed_runs_alone(walk_done):
 
 @pytest.mark.parametrize(
     ("name", "change", "told"),
-    [("distilled", {"temperature": 0.0}, "temperature 0.0: expected"),
-     ("distilled", {"temperature": "4"}, "temperature '4': expected"),
-     ("compressed", {"ratio": 1.0}, "ratio 1.0: expected"),
-     ("compressed", {"ratio": 0.95}, "ratio 0.95: leaves no channel"),
-     ("distilled", {"colour": 1}, "distilled takes no colour"),
-     ("plain", {"device": "gpu"}, "device 'gpu': expected"),
-     ("plain", {"device": "cuda"}, "device 'cuda': torch finds none"),
-     ("plain", {"seed": -1}, "seed -1: expected"),
-     ("plain", {"profile": "huge"}, "profile 'huge': expected"),
-     ("unplain", {}, "experiment 'unplain': expected"),
-     ("teacher", {"weights": "nowhere.pth"}, r"nowhere\.pth: no such file"),
-     ("teacher", {"weights": PROJECT / "README.md"}, r"README\.md: not loaded")],
-)  # fmt: skip
+    [
+        ("distilled", {"temperature": 0.0}, "temperature 0.0: expected"),
+        ("distilled", {"temperature": "4"}, "temperature '4': expected"),
+        ("compressed", {"ratio": 1.0}, "ratio 1.0: expected"),
+        ("compressed", {"ratio": 0.95}, "ratio 0.95: leaves no channel"),
+        ("distilled", {"colour": 1}, "distilled takes no colour"),
+        ("plain", {"device": "gpu"}, "device 'gpu': expected"),
+        ("plain", {"device": "cuda"}, "device 'cuda': torch finds none"),
+        ("plain", {"seed": -1}, "seed -1: expected"),
+        ("plain", {"profile": "huge"}, "profile 'huge': expected"),
+        ("unplain", {}, "experiment 'unplain': expected"),
+        ("teacher", {"weights": "nowhere.pth"}, r"nowhere\.pth: no such file"),
+        ("teacher", {"weights": PROJECT / "README.md"}, r"README\.md: not loaded"),
+    ],
+)
 def test_wrong_values_are_told_before_anything_is_trained(
     project, no_training, monkeypatch, name, change, told
 ):

@@ -23,17 +23,32 @@ PLAIN = Fit(epochs=2, lr=0.1, batch=40)  # three steps an epoch
 
 
 def fit(
-    few, numbers=PLAIN, network=None, task=None, *, seed=0, objective=training.cross_entropy, checkpoint=None, **options
+    few,
+    numbers=PLAIN,
+    network=None,
+    task=None,
+    *,
+    seed=0,
+    objective=training.cross_entropy,
+    checkpoint=None,
+    **options,
 ):
     """`training.fit` of a tiny network on 100 images, with further arguments as options."""
-    network, task, options = network or tiny_network(), task or Task(few, TRAIN, VALIDATION), Options(**options)
+    network, task, options = (
+        network or tiny_network(),
+        task or Task(few, TRAIN, VALIDATION),
+        Options(**options),
+    )
     how = {"seed": seed, "objective": objective, "checkpoint": checkpoint, "options": options}
     return training.fit(network, numbers, task, **how)
 
 
 def test_the_learning_rate_rises_on_a_line_to_its_peak_and_falls_to_nearly_0():
     for warmup, steps in itertools.product((0.0, 1.0, 0.2), (1, 3, 7, 100)):
-        rates = [training.learning_rate(Fit(epochs=1, lr=0.4, warmup=warmup), step, steps) for step in range(steps)]
+        rates = [
+            training.learning_rate(Fit(epochs=1, lr=0.4, warmup=warmup), step, steps)
+            for step in range(steps)
+        ]
         assert all(0 < rate <= 0.4 for rate in rates)
     assert rates[:20] == pytest.approx([0.02 * (step + 1) for step in range(20)])
     assert all(earlier > later for earlier, later in itertools.pairwise(rates[19:]))
@@ -63,12 +78,14 @@ def test_interrupted_training_resumes_to_the_same_bits_and_history(few, tmp_path
     assert same_bits(whole, resumed)
     assert (continued.epochs, continued.steps) == (history.epochs, history.steps)
     assert continued.machines == [
-        {"epochs_done": 0, "environment": first}, {"epochs_done": 1, "environment": second}
-    ]  # fmt: skip
+        {"epochs_done": 0, "environment": first},
+        {"epochs_done": 1, "environment": second},
+    ]
     assert continued.earlier > 0 and continued.earlier_processor > 0 == history.earlier
     assert [path.name for path in checkpoint.parent.iterdir()] == ["training.pt"]
 
-    loaded, kept = run(network=tiny_network(5), checkpoint=checkpoint, objective=stop)  # trains no more
+    # trains no more
+    loaded, kept = run(network=tiny_network(5), checkpoint=checkpoint, objective=stop)
     assert same_bits(whole, loaded) and kept.epochs == history.epochs
 
 
@@ -84,21 +101,29 @@ def test_sigterm_ends_training_after_the_epoch_that_it_is_in(few, tmp_path):
     with pytest.raises(Ended, match="training"), ending_at_an_epoch():
         fit(few, checkpoint=checkpoint, before_epoch=asked)
     with ending_at_an_epoch():  # it comes in the last epoch, and ends nothing
-        resumed, continued = fit(few, network=tiny_network(5), checkpoint=checkpoint, before_epoch=asked)
+        resumed, continued = fit(
+            few, network=tiny_network(5), checkpoint=checkpoint, before_epoch=asked
+        )
     assert epochs == [0, 1] and signal.getsignal(signal.SIGTERM) == before
     assert same_bits(whole, resumed) and continued.epochs == history.epochs
 
 
 @pytest.mark.parametrize(
     ("damage", "more", "told"),
-    [(0, {"seed": 1}, "it is of training, seed 0"), (0, {"label": "plain"}, "it is of training"),
-     (0, {"network": ResNet14((8, 8, 8, 8))}, "size mismatch"), (1000, {}, "")],
-)  # fmt: skip
+    [
+        (0, {"seed": 1}, "it is of training, seed 0"),
+        (0, {"label": "plain"}, "it is of training"),
+        (0, {"network": ResNet14((8, 8, 8, 8))}, "size mismatch"),
+        (1000, {}, ""),
+    ],
+)
 def test_a_checkpoint_of_another_training_or_cut_off_is_told(few, tmp_path, damage, more, told):
     fit(few, checkpoint=(path := tmp_path / "training.pt"))
     content = path.read_bytes()
     path.write_bytes(content[: len(content) - damage])
-    with pytest.raises(InputError, match=rf"no readable checkpoint of .*{told}.*delete it to begin again"):
+    with pytest.raises(
+        InputError, match=rf"no readable checkpoint of .*{told}.*delete it to begin again"
+    ):
         fit(few, checkpoint=path, **more)
 
 
@@ -109,7 +134,9 @@ def test_another_seed_gives_other_weights_and_the_same_number_of_threads_the_sam
 
 
 @pytest.mark.parametrize("channels_last", [True, False])
-def test_each_epoch_sees_every_row_once_in_the_order_of_seed_and_epoch_and_the_next_view(few, channels_last):
+def test_each_epoch_sees_every_row_once_in_the_order_of_seed_and_epoch_and_the_next_view(
+    few, channels_last
+):
     batches, told = [], []
 
     class Recorder(ResNet14):
@@ -126,58 +153,98 @@ def test_each_epoch_sees_every_row_once_in_the_order_of_seed_and_epoch_and_the_n
     rows = torch.arange(300, 400)  # places in the file, not places among the training rows
     task = Task(few, rows, VALIDATION, pad=3, view_seed=5, views=2)
     numbers = Fit(epochs=3, lr=1e-6, batch=50)
-    fit(few, numbers, Recorder((4, 4, 4, 4)), task, seed=4, objective=objective, channels_last=channels_last)
+    fit(
+        few,
+        numbers,
+        Recorder((4, 4, 4, 4)),
+        task,
+        seed=4,
+        objective=objective,
+        channels_last=channels_last,
+    )
     for epoch, view in enumerate([0, 1, 0]):
         seen, batch = told[2 * epoch : 2 * epoch + 2], torch.cat(batches[2 * epoch : 2 * epoch + 2])
         order = rows[permutation(100, "shuffle", 4, epoch)]
-        assert [number for number, _ in seen] == [view] * 2 and torch.cat([part for _, part in seen]).equal(order)
+        assert [number for number, _ in seen] == [view] * 2 and torch.cat(
+            [part for _, part in seen]
+        ).equal(order)
         assert batch.equal(views.normalise(views.cut(few.train_images, view, pad=3, seed=5)[order]))
-    assert {one.is_contiguous(memory_format=torch.channels_last) for one in batches} == {channels_last}
+    assert {one.is_contiguous(memory_format=torch.channels_last) for one in batches} == {
+        channels_last
+    }
 
 
 def test_the_history_tells_rates_losses_and_accuracies(few):
     told, task = [], Task(few, TRAIN, VALIDATION)
     network, history = fit(few, after_epoch=lambda *args: told.append(args))
-    assert [list(row) for row in history.epochs] == [["epoch", "lr", "train_loss", "val_loss", "val_accuracy"]] * 2
+    assert [list(row) for row in history.epochs] == [
+        ["epoch", "lr", "train_loss", "val_loss", "val_accuracy"]
+    ] * 2
     assert [row["epoch"] for row in history.epochs] == [1, 2]
     assert told == [(row["epoch"], row["val_accuracy"]) for row in history.epochs]
-    assert [row["lr"] for row in history.epochs] == [training.learning_rate(PLAIN, step, 6) for step in (2, 5)]
+    assert [row["lr"] for row in history.epochs] == [
+        training.learning_rate(PLAIN, step, 6) for step in (2, 5)
+    ]
     val_loss, correct = training.validate(network, *task.held_out)
-    assert (history.epochs[-1]["val_loss"], history.epochs[-1]["val_accuracy"]) == (val_loss, correct / 64)
+    assert (history.epochs[-1]["val_loss"], history.epochs[-1]["val_accuracy"]) == (
+        val_loss,
+        correct / 64,
+    )
     assert [row["step"] for row in history.steps] == list(range(6))
-    first = sum(row["loss"] * size for row, size in zip(history.steps, (40, 40, 20), strict=False)) / 100
+    first = (
+        sum(row["loss"] * size for row, size in zip(history.steps, (40, 40, 20), strict=False))
+        / 100
+    )
     assert history.epochs[0]["train_loss"] == pytest.approx(first, rel=1e-6)
     assert not network.training
-    _, history = fit(few, Fit(epochs=3, lr=0.1, batch=16), task=Task(few, torch.arange(256), VALIDATION))
+    _, history = fit(
+        few, Fit(epochs=3, lr=0.1, batch=16), task=Task(few, torch.arange(256), VALIDATION)
+    )
     assert history.epochs[-1]["train_loss"] < 2.0  # 2.3 for a guess
     assert [row["step"] for row in history.steps] == list(range(20))
 
 
 def test_the_recipes_precision_reaches_the_loss(few):
     kinds = ("float32", "bfloat16")
-    plain, other = (fit(few, Fit(1, 0.1, precision=one), first_steps=1)[1].steps[0]["loss"] for one in kinds)
+    plain, other = (
+        fit(few, Fit(1, 0.1, precision=one), first_steps=1)[1].steps[0]["loss"] for one in kinds
+    )
     assert other == pytest.approx(plain, rel=0.02) and other != plain
 
 
 def test_a_loss_that_is_not_finite_is_an_error_that_names_the_rate(few, tmp_path):
     network = tiny_network()
     with pytest.raises(InputError, match=r"student: .* epoch 1.*lr \(0.1\)"):
-        fit(few, objective=lambda logits, *_: logits.sum() * torch.inf, label="student", checkpoint=tmp_path / "a.pt")
+        fit(
+            few,
+            objective=lambda logits, *_: logits.sum() * torch.inf,
+            label="student",
+            checkpoint=tmp_path / "a.pt",
+        )
     assert not (tmp_path / "a.pt").exists()
     # One step: its loss is still finite, the network after it is not.
     with pytest.raises(InputError, match="not finite"):
-        fit(few, Fit(1, 0.1, batch=100), network, after_backward=lambda: network.fc.weight.grad.fill_(torch.nan))
+        fit(
+            few,
+            Fit(1, 0.1, batch=100),
+            network,
+            after_backward=lambda: network.fc.weight.grad.fill_(torch.nan),
+        )
 
 
 @pytest.fixture(scope="module")
 def undecided(few):
-    """An untrained network whose ten logits are nearly equal, images, and their classes in float64."""
+    """An untrained network whose ten logits are nearly equal, images.
+
+    And their classes in float64.
+    """
     network, images = tiny_network().eval(), few.train_images[:100]
     with torch.no_grad():
         network.fc.weight.mul_(1e-5)
         network.fc.bias.fill_(10.0)  # so large that float32 cannot tell most of the logits apart
         exact = copy.deepcopy(network).double()(views.normalise(images).double()).argmax(1)
-    assert (training.logits_of(network, images).argmax(1) != exact).any()  # float32 alone would be wrong
+    # float32 alone would be wrong
+    assert (training.logits_of(network, images).argmax(1) != exact).any()
     return network, images, exact
 
 
@@ -186,7 +253,9 @@ def test_predictions_are_those_of_float64_for_any_batch_and_number_of_threads(un
     network, images, exact = undecided
     with environment.threads(number):
         for batch in (1, 5, 100):
-            classes = torch.cat([training.predict(network, part) for part in images.split(batch)[:12]])
+            classes = torch.cat(
+                [training.predict(network, part) for part in images.split(batch)[:12]]
+            )
             assert classes.equal(exact[: len(classes)])
     assert network.fc.weight.dtype == torch.float32
 
@@ -210,4 +279,6 @@ def test_float64_decides_where_the_two_largest_logits_lie_within_a_thousandth(fe
             logits[:, 3 if x.dtype == torch.float64 else 7] = gap
             return logits
 
-    assert training.predict(Wavering(1, 1), few.test_images[:5]).tolist() == [3 if settled else 7] * 5
+    assert (
+        training.predict(Wavering(1, 1), few.test_images[:5]).tolist() == [3 if settled else 7] * 5
+    )

@@ -1,1 +1,4 @@
-"""What make runs and nothing imports: executing the notebooks, setting the PDF, measuring speeds."""
+"""What make runs and nothing imports: executing the notebooks, setting the PDF.
+
+Measuring speeds.
+"""

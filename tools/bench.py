@@ -1,4 +1,5 @@
-"""Measured speeds, side by side in one process: interleaved rounds, medians, and ratios taken within a round.
+"""Measured speeds, side by side in one process: interleaved rounds, medians, and ratios taken
+within a round.
 
 `python tools/bench.py [--keep]`, on an otherwise idle machine: about ten minutes.
 """
@@ -37,29 +38,59 @@ class Case(NamedTuple):
     ratio_to: str | None = None
 
 
-def train(widths: tuple[int, ...], data: FashionMNIST, objective: training.Objective = training.cross_entropy) -> float:
-    """Images a second of `training.fit`: a ResNet-14's second epoch, in which a view is cut, of `IMAGES` images."""
+def train(
+    widths: tuple[int, ...],
+    data: FashionMNIST,
+    objective: training.Objective = training.cross_entropy,
+) -> float:
+    """Images a second of `training.fit`: a ResNet-14's second epoch, in which a view is cut, of
+    `IMAGES` images.
+    """
     times, task = [], training.Task(data, torch.arange(IMAGES), torch.arange(10), views=2)
     options = training.Options(after_epoch=lambda *_: times.append(time.perf_counter()))
-    training.fit(networks.ResNet14(widths), training.Fit(2, 0.01), task, seed=0, objective=objective, options=options)
+    training.fit(
+        networks.ResNet14(widths),
+        training.Fit(2, 0.01),
+        task,
+        seed=0,
+        objective=objective,
+        options=options,
+    )
     return IMAGES / (times[1] - times[0])
 
 
-def classmates_loop(teacher: torch.nn.Module, data: FashionMNIST, count: int = 512, batch: int = 128) -> float:
-    """Images a second, after a first batch, of public answers: pictures one by one, the teacher in every step."""
-    steps = (transforms.ToPILImage(), transforms.Grayscale(3), transforms.RandomHorizontalFlip(), transforms.ToTensor())
-    transform = transforms.Compose([*steps, transforms.Normalize([views.MEAN] * 3, [views.STD] * 3)])
+def classmates_loop(
+    teacher: torch.nn.Module, data: FashionMNIST, count: int = 512, batch: int = 128
+) -> float:
+    """Images a second, after a first batch, of public answers: pictures one by one, the teacher in
+    every step.
+    """
+    steps = (
+        transforms.ToPILImage(),
+        transforms.Grayscale(3),
+        transforms.RandomHorizontalFlip(),
+        transforms.ToTensor(),
+    )
+    transform = transforms.Compose(
+        [*steps, transforms.Normalize([views.MEAN] * 3, [views.STD] * 3)]
+    )
 
     def collate(rows: list[int]) -> tuple[torch.Tensor, torch.Tensor]:
-        return torch.stack([transform(data.train_images[row]) for row in rows]), data.train_labels[rows]
+        return torch.stack([transform(data.train_images[row]) for row in rows]), data.train_labels[
+            rows
+        ]
 
     student, ends = networks.ResNet14().train(), []
     optimizer = torch.optim.Adam(student.parameters())
-    for images, labels in DataLoader(range(count), batch_size=batch, shuffle=True, collate_fn=collate):
+    for images, labels in DataLoader(
+        range(count), batch_size=batch, shuffle=True, collate_fn=collate
+    ):
         with torch.no_grad():
             soft = functional.softmax(teacher(images) / 4, dim=1)
         logits = student(images)
-        soft_loss = functional.kl_div(functional.log_softmax(logits / 4, dim=1), soft, reduction="batchmean")
+        soft_loss = functional.kl_div(
+            functional.log_softmax(logits / 4, dim=1), soft, reduction="batchmean"
+        )
         optimizer.zero_grad()
         (functional.cross_entropy(logits, labels) + soft_loss).backward()
         optimizer.step()
@@ -69,7 +100,9 @@ def classmates_loop(teacher: torch.nn.Module, data: FashionMNIST, count: int = 5
 
 @torch.no_grad()
 def latency(network: torch.nn.Module, image: torch.Tensor, calls: int = 50) -> float:
-    """Milliseconds a call of a network that is ready for evaluation, for one normalised image (1, 3, 28, 28)."""
+    """Milliseconds a call of a network that is ready for evaluation, for one normalised image (1,
+    3, 28, 28).
+    """
     network(image)
     return 1000 * timeit(lambda: network(image), number=calls) / calls
 
@@ -84,7 +117,11 @@ def cases() -> list[Case]:
     return [
         Case(loop, lambda: classmates_loop(teacher, data)),
         Case(plain, lambda: train(WIDTHS, data), ratio_to=loop),
-        Case("ResNet-14, distilled from the cache", lambda: train(WIDTHS, data, cached), ratio_to=loop),
+        Case(
+            "ResNet-14, distilled from the cache",
+            lambda: train(WIDTHS, data, cached),
+            ratio_to=loop,
+        ),
         Case("compressed, plain training", lambda: train(NARROW, data), ratio_to=plain),
         Case(single, lambda: latency(whole, image), "ms"),
         Case("compressed, one image", lambda: latency(small, image), "ms", single),
@@ -94,8 +131,9 @@ def cases() -> list[Case]:
 def measure(cases: list[Case], rounds: int) -> list[dict]:
     """Every case once a round, after a round that is not counted; a row a case.
 
-    `median` is over the rounds. `ratio` is the median of this row's value divided by that of the row `ratio_to` in the
-    same round, `ratio_low` and `ratio_high` are the smallest and the largest of the rounds.
+    `median` is over the rounds. `ratio` is the median of this row's value divided by that of the
+    row `ratio_to` in the same round, `ratio_low` and `ratio_high` are the smallest and the largest
+    of the rounds.
     """
     values = {case.name: [] for case in cases}
     for case in cases * (rounds + 1):
@@ -105,9 +143,21 @@ def measure(cases: list[Case], rounds: int) -> list[dict]:
     for case in cases:
         measured, ratio = values[case.name][1:], dict.fromkeys(("ratio", "ratio_low", "ratio_high"))
         if case.ratio_to:
-            ratios = [value / reference for value, reference in zip(measured, values[case.ratio_to][1:], strict=True)]
-            ratio = {"ratio": statistics.median(ratios), "ratio_low": min(ratios), "ratio_high": max(ratios)}
-        row = {"name": case.name, "unit": case.unit, "median": statistics.median(measured), "repeats": rounds}
+            ratios = [
+                value / reference
+                for value, reference in zip(measured, values[case.ratio_to][1:], strict=True)
+            ]
+            ratio = {
+                "ratio": statistics.median(ratios),
+                "ratio_low": min(ratios),
+                "ratio_high": max(ratios),
+            }
+        row = {
+            "name": case.name,
+            "unit": case.unit,
+            "median": statistics.median(measured),
+            "repeats": rounds,
+        }
         rows.append(row | {"ratio_to": case.ratio_to} | ratio)
     return rows
 
@@ -117,8 +167,10 @@ def bench(rounds: int = 5) -> dict:
     machine = environment.environment(torch.device("cpu"))
     return {
         "when": time.strftime("%Y-%m-%dT%H:%M+00:00", time.gmtime()),
-        "hardware": f"{machine['hardware']}, {machine['cores']} cores, {machine['threads']} threads",
-        "packages": {name: machine["packages"][name] for name in ("torch", "torchvision", "torch-pruning")},
+        "hardware": "{hardware}, {cores} cores, {threads} threads".format_map(machine),
+        "packages": {
+            name: machine["packages"][name] for name in ("torch", "torchvision", "torch-pruning")
+        },
         "rows": measure(cases(), rounds),
     }
 
@@ -126,7 +178,11 @@ def bench(rounds: int = 5) -> dict:
 def table(result: dict) -> str:
     """The rows as an aligned text table, under the machine's name."""
     rows = pd.DataFrame(result["rows"]).drop(columns="repeats")
-    return result["hardware"] + "\n" + rows.to_string(index=False, na_rep="", float_format="{:,.2f}".format)
+    return (
+        result["hardware"]
+        + "\n"
+        + rows.to_string(index=False, na_rep="", float_format="{:,.2f}".format)
+    )
 
 
 def keep(result: dict) -> None:

@@ -1,7 +1,8 @@
-"""Execute the four notebooks so that the same input gives the same bytes, and keep each with its readable .py.
+"""Execute the four notebooks so that the same input gives the same bytes, and keep each with its
+readable .py.
 
-`python tools/notebooks.py` does it in place, or, where HW2_PROFILE is smoke, into build/smoke/notebooks. Copies and
-other notebooks beside the four are left alone.
+`python tools/notebooks.py` does it in place, or, where HW2_PROFILE is smoke, into
+build/smoke/notebooks. Copies and other notebooks beside the four are left alone.
 """
 
 import asyncio
@@ -31,15 +32,29 @@ AT_ONCE = 2  # notebooks; most of a kernel's time is imports and drawing, which 
 LONGEST = 80  # bytes of TMPDIR: a socket's whole name has at most 103 on macOS, 107 on Linux
 #: variables that a kernel gets from the user
 PASSED = (
-    "PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "SYSTEMROOT", "VIRTUAL_ENV", "LD_LIBRARY_PATH", "CUDA_VISIBLE_DEVICES",
-    "OMP_NUM_THREADS", "OMP_WAIT_POLICY", "ATEN_CPU_CAPABILITY", "ONEDNN_MAX_CPU_ISA", "HW2_DATA", "HW2_OUT",
+    "PATH",
+    "HOME",
+    "LANG",
+    "LC_ALL",
+    "TMPDIR",
+    "SYSTEMROOT",
+    "VIRTUAL_ENV",
+    "LD_LIBRARY_PATH",
+    "CUDA_VISIBLE_DEVICES",
+    "OMP_NUM_THREADS",
+    "OMP_WAIT_POLICY",
+    "ATEN_CPU_CAPABILITY",
+    "ONEDNN_MAX_CPU_ISA",
+    "HW2_DATA",
+    "HW2_OUT",
     "HW2_PROFILE",
-)  # fmt: skip
+)
 KERNEL = {"display_name": "Python 3", "language": "python", "name": "python3"}
 #: the last two make `nbconvert --to script` write a .py
 LANGUAGE = {"name": "python", "file_extension": ".py", "nbconvert_exporter": "python"}
 METADATA = {"kernelspec": KERNEL, "language_info": LANGUAGE}
-FIELDS = (("kernelspec", "name"), ("kernelspec", "language"), ("language_info", "name"))  # the rest is for readers
+# the rest is for readers
+FIELDS = (("kernelspec", "name"), ("kernelspec", "language"), ("language_info", "name"))
 
 
 def paths() -> list[Path]:
@@ -58,15 +73,19 @@ def read(path: Path) -> nbformat.NotebookNode:
 
 
 async def execute(path: Path) -> nbformat.NotebookNode:
-    """Run every cell in this interpreter's environment, and leave out times, versions and machine names.
+    """Run every cell in this interpreter's environment, and leave out times, versions and machine
+    names.
 
-    What the cells write to standard error is told and left out: it is the machine's warnings, or says that something
-    is trained. Raises `InputError` for a notebook that cannot be read, a cell that fails and a kernel that dies.
+    What the cells write to standard error is told and left out: it is the machine's warnings, or
+    says that something is trained. Raises `InputError` for a notebook that cannot be read, a cell
+    that fails and a kernel that dies.
     """
     notebook = read(path)
     await run(notebook, path)
     for cell in notebook.cells:
-        for output in [output for output in cell.get("outputs", []) if output.get("name") == "stderr"]:
+        for output in [
+            output for output in cell.get("outputs", []) if output.get("name") == "stderr"
+        ]:
             tqdm.write(f"{path.name}: {output.text.strip()}", file=sys.stderr)
             cell.outputs.remove(output)
     notebook.metadata = nbformat.from_dict(METADATA)
@@ -74,7 +93,8 @@ async def execute(path: Path) -> nbformat.NotebookNode:
 
 
 def normal(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
-    """A copy without what JupyterLab and other front ends rewrite: only sources, outputs, kernel, language and tags.
+    """A copy without what JupyterLab and other front ends rewrite: only sources, outputs, kernel,
+    language and tags.
 
     An output without data, which a progress bar leaves and no reader sees, is left out.
     """
@@ -82,7 +102,10 @@ def normal(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
     copy.nbformat_minor = 5  # the first whose cells have ids
     for number, cell in enumerate(copy.cells, start=1):
         tags = cell.metadata.get("tags")
-        cell.id, cell.metadata = f"cell-{number:02d}", nbformat.from_dict({"tags": tags} if tags else {})
+        cell.id, cell.metadata = (
+            f"cell-{number:02d}",
+            nbformat.from_dict({"tags": tags} if tags else {}),
+        )
         if cell.cell_type == "code":
             cell.outputs = [output for output in cell.outputs if output.get("data") != {}]
     fields = [copy.metadata.get(part, {}).get(name) for part, name in FIELDS]
@@ -92,29 +115,46 @@ def normal(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
 
 
 async def run(notebook: nbformat.NotebookNode, path: Path) -> None:
-    """Run in a kernel of this interpreter, with nothing of the user's but the variables in `PASSED`."""
-    client = NotebookClient(notebook, timeout=None, kernel_name="python3", record_timing=False, coalesce_streams=True)
+    """Run in a kernel of this interpreter, with nothing of the user's but the variables in
+    `PASSED`.
+    """
+    client = NotebookClient(
+        notebook, timeout=None, kernel_name="python3", record_timing=False, coalesce_streams=True
+    )
     manager = client.create_kernel_manager()
-    manager.kernel_spec.argv = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"]
+    manager.kernel_spec.argv = [
+        sys.executable,
+        "-m",
+        "ipykernel_launcher",
+        "-f",
+        "{connection_file}",
+    ]
     passed = {name: os.environ[name] for name in PASSED if name in os.environ}
-    for name in {"HW2_DATA", "HW2_OUT"} & passed.keys():  # a kernel's folder is that of its notebook
+    # a kernel's folder is that of its notebook
+    for name in {"HW2_DATA", "HW2_OUT"} & passed.keys():
         passed[name] = passed[name] and os.path.abspath(os.path.expanduser(passed[name]))
     short = len(os.fsencode(tempfile.gettempdir())) <= LONGEST
     with tempfile.TemporaryDirectory(prefix="hw2-", dir=None if short else "/tmp") as private:
-        if hasattr(socket, "AF_UNIX"):  # sockets in a private folder; TCP's are open to the machine's other users
+        # sockets in a private folder; TCP's are open to the machine's other users
+        if hasattr(socket, "AF_UNIX"):
             manager.transport, manager.ip = "ipc", f"{private}/kernel"
         # Not by client.execute, whose handlers of signals end one of several kernels.
         try:
-            await client.async_start_new_kernel(cwd=str(path.parent), env=passed | {"IPYTHONDIR": private})
+            await client.async_start_new_kernel(
+                cwd=str(path.parent), env=passed | {"IPYTHONDIR": private}
+            )
             await client.async_start_new_kernel_client()
             for index, cell in enumerate(notebook.cells):
                 await client.async_execute_cell(cell, index, client.code_cells_executed + 1)
         except CellExecutionError as error:
             raise InputError(f"{path}: {error.ename}: {error.evalue}") from error
         except RuntimeError as error:
-            if asyncio.current_task().cancelling():  # a request to end, which nbclient takes for the kernel's death
+            # a request to end, which nbclient takes for the kernel's death
+            if asyncio.current_task().cancelling():
                 raise asyncio.CancelledError from None
-            raise InputError(f"{path}: {error}: was it killed, or out of memory? Run it again") from error
+            raise InputError(
+                f"{path}: {error}: was it killed, or out of memory? Run it again"
+            ) from error
         finally:
             if manager.has_kernel:
                 await manager.shutdown_kernel(now=True)
@@ -123,14 +163,19 @@ async def run(notebook: nbformat.NotebookNode, path: Path) -> None:
 
 
 def script(notebook: nbformat.NotebookNode) -> str:
-    """The notebook as a .py file in jupytext's percent format, without a header that would go stale."""
+    """The notebook as a .py file in jupytext's percent format, without a header that would go
+    stale.
+    """
     copy = nbformat.from_dict(notebook)
     copy.metadata = nbformat.from_dict({"jupytext": {"notebook_metadata_filter": "-all"}})
     return jupytext.writes(copy, fmt="py:percent")
 
 
 async def execute_all(target: Path) -> None:
-    """Execute the notebooks, each written into `target` once it is whole. Where one fails, the others are ended."""
+    """Execute the notebooks, each written into `target` once it is whole.
+
+    Where one fails, the others are ended.
+    """
     slots = asyncio.Semaphore(AT_ONCE)
     with suppress(NotImplementedError):  # Windows
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, asyncio.current_task().cancel)

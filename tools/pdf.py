@@ -1,4 +1,7 @@
-"""report.md as report.pdf: `python tools/pdf.py [FILE]`. Pandoc makes Typst's markup, Typst sets the pages."""
+"""report.md as report.pdf: `python tools/pdf.py [FILE]`.
+
+Pandoc makes Typst's markup, Typst sets the pages.
+"""
 
 import re
 import sys
@@ -14,27 +17,42 @@ STYLE = Path(__file__).with_name("report.typ")
 
 
 def pdf(folder: Path) -> bytes:
-    """The report in `folder`, with its figures as vector graphics. The same input gives the same bytes.
+    """The report in `folder`, with its figures as vector graphics.
 
-    Raises `InputError` where the report or a figure is missing, or the extra `pdf` is not installed.
+    The same input gives the same bytes.
+
+    Raises `InputError` where the report or a figure is missing, or the extra `pdf` is not
+    installed.
     """
     try:
         import pypandoc
         import typst
     except ImportError as error:
-        raise InputError(f"{error.name} is not installed; `make pdf` or `pip install '.[pdf]'` brings it") from None
+        raise InputError(
+            f"{error.name} is not installed; `make pdf` or `pip install '.[pdf]'` brings it"
+        ) from None
     try:
         text = (folder / "report.md").read_text("utf-8")
-        with TemporaryDirectory(dir=folder, prefix=".pdf-") as workspace:  # Typst reads what lies under its root alone
-            # Typst sets the captions, from the alternative texts, and keeps them with their figures.
-            text = re.sub(r"\]\(figures/(\w+)\.png\)(\n\n\*Figure .*\*)?", r"](../figures/\1.svg)", text)
-            body = pypandoc.convert_text(text, "typst", format="gfm+implicit_figures", extra_args=["--wrap=none"])
+        # Typst reads what lies under its root alone
+        with TemporaryDirectory(dir=folder, prefix=".pdf-") as workspace:
+            # Typst sets the captions, from the alternative texts, and keeps them with their
+            # figures.
+            text = re.sub(
+                r"\]\(figures/(\w+)\.png\)(\n\n\*Figure .*\*)?", r"](../figures/\1.svg)", text
+            )
+            body = pypandoc.convert_text(
+                text, "typst", format="gfm+implicit_figures", extra_args=["--wrap=none"]
+            )
             page = Path(workspace, "report.typ")
             page.write_text(STYLE.read_text("utf-8") + body, "utf-8")
             fonts = [STYLE.parent / "fonts"]
-            return typst.compile(page, root=folder, font_paths=fonts, ignore_system_fonts=True, timestamp=0)
+            return typst.compile(
+                page, root=folder, font_paths=fonts, ignore_system_fonts=True, timestamp=0
+            )
     except (OSError, ValueError, typst.TypstError) as error:
-        raise InputError(f"{folder}/report.md: cannot be set ({error}); `hw2 report` writes it") from None
+        raise InputError(
+            f"{folder}/report.md: cannot be set ({error}); `hw2 report` writes it"
+        ) from None
 
 
 def main() -> None:

@@ -29,7 +29,8 @@ LOWERING = {
         "AVX512_CORE_VNNI",
     ),
 }
-#: instruction set that a run recorded -> variables with which a process computes so, where its processor knows more
+#: instruction set that a run recorded -> variables with which a process computes so, where its
+#: processor knows more
 SETS = {
     "AVX2": {"ATEN_CPU_CAPABILITY": "avx2", "ONEDNN_MAX_CPU_ISA": "AVX2"},
     "DEFAULT": {"ATEN_CPU_CAPABILITY": "default", "ONEDNN_MAX_CPU_ISA": "SSE41"},
@@ -72,7 +73,10 @@ def threads(count: int):
 
 
 def pick_device(name: str = "auto") -> torch.device:
-    """`auto` is the accelerator where there is one. Raises `InputError` for an unknown or unavailable device."""
+    """`auto` is the accelerator where there is one.
+
+    Raises `InputError` for an unknown or unavailable device.
+    """
     if name not in ("auto", "cpu", "cuda"):
         raise InputError(f"device {name!r}: expected auto, cpu or cuda")
     if name == "cuda" and not torch.cuda.is_available():
@@ -116,7 +120,9 @@ def _processor() -> tuple[str, list[str]]:
 
 
 def lacks_bfloat16(device: torch.device) -> bool:
-    """Whether bfloat16 is emulated: on a processor without instructions for it, or where they are turned off."""
+    """Whether bfloat16 is emulated: on a processor without instructions for it, or where they are
+    turned off.
+    """
     lowered = any(os.environ.get(name, "").upper() in LOWERING[name] for name in LOWERING)
     return device.type == "cpu" and (
         lowered or not {"avx512_bf16", "amx_bf16", "bf16"} & set(_processor()[1])
@@ -178,7 +184,8 @@ def uncommitted() -> list[str]:
 def check_code(profile: str) -> None:
     """`InputError` where hw2/ is not that of a commit, which a run must name; smoke runs need none.
 
-    In an unpacked archive there is no repository to ask: then the digest of the code alone names it.
+    In an unpacked archive there is no repository to ask: then the digest of the code alone names
+    it.
     """
     if profile == "smoke" or not (data.PROJECT / ".git").exists():
         return
@@ -189,7 +196,8 @@ def check_code(profile: str) -> None:
     if changed or code_digest() != code():
         change = changed[0] if changed else "a file changed while this process ran"
         raise InputError(
-            f"hw2/ is not what HEAD has ({change}): commit it before training, or try it in profile smoke"
+            f"hw2/ is not what HEAD has ({change}): commit it before training, or try it in "
+            f"profile smoke"
         )
 
 

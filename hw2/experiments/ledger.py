@@ -40,14 +40,19 @@ def ledger(profile: str) -> pd.DataFrame:
 
 
 def reading(run: Run) -> tuple[int, int] | None:
-    """The ledger's count of correct test images for the run's recipe, and of all; None where there is no reading."""
+    """The ledger's count of correct test images for the run's recipe, and of all; None where there
+    is no reading.
+    """
     rows = ledger(run.profile)
     readings = rows[rows.recipe == run.recipe.digest]
     return (int(readings.correct.iloc[0]), int(readings.total.iloc[0])) if len(readings) else None
 
 
 def checked(run: Run, classes: Tensor, fashion: data.FashionMNIST) -> int:
-    """How many of these classes (n,) of the test images are right. `InputError` where the ledger says another count."""
+    """How many of these classes (n,) of the test images are right.
+
+    `InputError` where the ledger says another count.
+    """
     correct = int((classes == fashion.test_labels).sum())
     if (recorded := reading(run)) not in (None, (correct, len(classes))):
         path = root(run.profile) / "test_ledger.csv"
@@ -74,7 +79,10 @@ def answers(run: Run, fashion: data.FashionMNIST) -> Tensor:
 
 
 def read_test_set(run: Run, fashion: data.FashionMNIST) -> None:
-    """The one place that reads the test set for the ledger. Where the recipe has a reading, it must give the same."""
+    """The one place that reads the test set for the ledger.
+
+    Where the recipe has a reading, it must give the same.
+    """
     if run.test_accuracy is not None:
         if (
             reading(run) is None
@@ -108,7 +116,9 @@ def of_weights(path: Path) -> list[Run]:
     def same(other: Path) -> bool:
         return other.is_file() and other.stat().st_size == size and sha256(other) == digest
 
-    cached = [other for other in (data.PROJECT / "cache").glob("*/model.safetensors") if same(other)]
+    cached = [
+        other for other in (data.PROJECT / "cache").glob("*/model.safetensors") if same(other)
+    ]
 
     def left(run: Run) -> bool:
         inside = run.folder / "model.safetensors"

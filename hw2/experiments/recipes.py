@@ -1,7 +1,8 @@
 """What a run is made of: frozen dataclasses with every number that matters, and their digest.
 
-A recipe names no path, device or time. Its digest names the run: a run is loaded where a finished folder with the
-same recipe exists. Every field has a type and a range, which are checked when the recipe is made.
+A recipe names no path, device or time. Its digest names the run: a run is loaded where a finished
+folder with the same recipe exists. Every field has a type and a range, which are checked when the
+recipe is made.
 """
 
 import hashlib
@@ -90,8 +91,9 @@ class TeacherRecipe(Recipe):
 class StudentRecipe(Recipe):
     """A ResNet-14 of any `widths` (None: its own). Without a `teacher` it learns from labels alone.
 
-    `teacher` is the digest of any recipe whose run has weights, or soft targets. A teacher's logits are known for its
-    own `views`, so a student that takes a new view every epoch learns from their mean or from the image as it is.
+    `teacher` is the digest of any recipe whose run has weights, or soft targets. A teacher's logits
+    are known for its own `views`, so a student that takes a new view every epoch learns from their
+    mean or from the image as it is.
     """
 
     fit: Fit
@@ -160,20 +162,41 @@ class TuningRecipe(Recipe):
                 raise InputError(f"{name} {values}: expected each once")
 
 
-# Until the new runs take their place, the runs of profile `full` keep the digests that they were trained under.
+# Until the new runs take their place, the runs of profile `full` keep the digests that they were
+# trained under.
 
-#: fields with a default that always entered the digest; others only where they differed from their default
-FIRST = frozenset({
-    "images", "validation", "pad", "views", "view_seed", "stem", "weights", "temperature", "alpha", "teacher",
-    "recalibration", "batch", "warmup", "momentum", "weight_decay", "precision",
-})  # fmt: skip
-#: fields that recipes and their `Fit` had and gave up, at the one value that every run had; another is refused
+#: fields with a default that always entered the digest; others only where they differed from their
+#: default
+FIRST = frozenset(
+    {
+        "images",
+        "validation",
+        "pad",
+        "views",
+        "view_seed",
+        "stem",
+        "weights",
+        "temperature",
+        "alpha",
+        "teacher",
+        "recalibration",
+        "batch",
+        "warmup",
+        "momentum",
+        "weight_decay",
+        "precision",
+    }
+)
+#: fields that recipes and their `Fit` had and gave up, at the one value that every run had; another
+#: is refused
 RETIRED = {"iterations": 1, "growing": False}
 RETIRED_FIT = {"ema": 0.0, "erasing": 0, "label_smoothing": 0.0}
 
 
 def _counted(content: object) -> dict[str, object]:
-    """The fields of a dataclass that an older digest counts, those of dataclasses inside it likewise."""
+    """The fields of a dataclass that an older digest counts, those of dataclasses inside it
+    likewise.
+    """
     values = {field: getattr(content, field.name) for field in fields(content)}
     counted = {
         field.name: value
@@ -219,7 +242,10 @@ def _sha256(content: dict) -> str:
 
 
 def read(kind: type[Recipe], content: dict) -> Recipe:
-    """A recipe.json's recipe. `InputError` where it is none of this kind, or its digest is not that of its fields."""
+    """A recipe.json's recipe.
+
+    `InputError` where it is none of this kind, or its digest is not that of its fields.
+    """
     retired = (RETIRED | {"digest": content.get("digest")}).items()
     try:
         values = {name: value for name, value in content.items() if (name, value) not in retired}

@@ -40,7 +40,9 @@ def root(profile: str) -> Path:
 
 
 def output(profile: str) -> Path:
-    """Where report, figures and submission go: the profile's home, unless HW2_OUT names another folder."""
+    """Where report, figures and submission go: the profile's home, unless HW2_OUT names another
+    folder.
+    """
     return Path(os.path.expanduser(os.environ.get("HW2_OUT") or home(profile)))
 
 
@@ -93,7 +95,9 @@ class Run:
 
     @cached_property
     def metrics(self) -> schemas.Metrics:
-        """`InputError` where a count is larger than its total, or phases are not those of the recipe."""
+        """`InputError` where a count is larger than its total, or phases are not those of the
+        recipe.
+        """
         path = self.folder / "metrics.json"
         metrics = read_json(path, schemas.Metrics)
         phases, test = metrics.get("phases", {}), (metrics["test_correct"], metrics["test_total"])
@@ -131,7 +135,9 @@ class Run:
 
     @cached_property
     def parameters(self) -> int:
-        """Counted: of the weights where they are committed, else of the network that the recipe makes."""
+        """Counted: of the weights where they are committed, else of the network that the recipe
+        makes.
+        """
         if (self.folder / "model.safetensors").is_file():
             return networks.count_parameters(self.network())
         with torch.device("meta"):
@@ -143,7 +149,9 @@ class Run:
 
     @cached_property
     def group_norms(self) -> schemas.GroupNorms:
-        """Where the row keeps them: of as many channels as there are, `after` where sparse learning came in between."""
+        """Where the row keeps them: of as many channels as there are, `after` where sparse learning
+        came in between.
+        """
         path = self.folder / "group_norms.json"
         norms, sizes = (
             read_json(path, schemas.GroupNorms),
@@ -175,7 +183,9 @@ class Run:
 
     @property
     def weights(self) -> Path:
-        """The weights' file; the teacher's is too large to commit and stays in the cache of where it was trained."""
+        """The weights' file; the teacher's is too large to commit and stays in the cache of where
+        it was trained.
+        """
         inside = self.folder / "model.safetensors"
         cached = data.PROJECT / "cache" / self.digest[:16] / "model.safetensors"
         return inside if inside.is_file() else cached
@@ -186,13 +196,16 @@ class Run:
             return networks.load(self.weights)
         if not self.weights.is_file():
             raise InputError(
-                f"{self.name}: its weights (94 MB) are not committed; train it here: `hw2 train teacher`"
+                f"{self.name}: its weights (94 MB) are not committed; train it here: `hw2 "
+                f"train teacher`"
             )
         return networks.load_teacher(self.weights, self.recipe.stem)
 
     @cached_property
     def soft_targets(self) -> Tensor:
-        """Teacher runs only: float16 logits (views, 60000, 10), checked to be this teacher's, of its views."""
+        """Teacher runs only: float16 logits (views, 60000, 10), checked to be this teacher's, of
+        its views.
+        """
         path, described = self.folder / "soft_targets.npy", self.folder / "soft_targets.json"
         expected = {"teacher": self.recipe.digest}
         expected |= {name: getattr(self.recipe, name) for name in ("pad", "view_seed", "views")}
@@ -233,7 +246,8 @@ class Run:
         )
 
     def __repr__(self) -> str:
-        return f"Run({self.name})"  # notebooks keep it: no path of a machine, no file that may be damaged
+        # notebooks keep it: no path of a machine, no file that may be damaged
+        return f"Run({self.name})"
 
     def _repr_html_(self) -> str:
         return pd.DataFrame(self._summary(), index=[self.name]).to_html()
@@ -255,14 +269,18 @@ class Run:
 
     @property
     def core_hours(self) -> float:
-        """Of the processor that training took, or of the clock for each thread where only that was recorded."""
+        """Of the processor that training took, or of the clock for each thread where only that was
+        recorded.
+        """
         metrics = self.metrics
         return (
             metrics.get("processor_s") or metrics["wall_s"] * self.environment["threads"]
         ) / 3600
 
     def at_phase(self, phase: str) -> float | None:
-        """Validation accuracy of a pruned network after a phase of its compression; None where there was none."""
+        """Validation accuracy of a pruned network after a phase of its compression; None where
+        there was none.
+        """
         metrics = self.metrics
         return (
             metrics["phases"][phase] / metrics["val_total"] if phase in metrics["phases"] else None

@@ -1,4 +1,6 @@
-"""What the JSON files under runs/ must hold: a class for the file of its name, checked by pydantic when it is read."""
+"""What the JSON files under runs/ must hold: a class for the file of its name, checked by pydantic
+when it is read.
+"""
 
 from typing import Annotated, Literal, NotRequired
 
@@ -50,7 +52,9 @@ class Resumed(TypedDict):
 
 
 class TrialsEnvironment(TypedDict):
-    """environment.json of a search: the environments that its trials had, and for each trial the number of its own."""
+    """environment.json of a search: the environments that its trials had, and for each trial the
+    number of its own.
+    """
 
     environments: list[Environment]
     of_trials: Annotated[list[NonNegativeInt], Field(min_length=1)]
@@ -71,7 +75,10 @@ class GroupNorms(TypedDict):
 
 
 class Sensitivity(TypedDict):
-    """sensitivity.json: validation images right with one group pruned by one ratio, [group][ratio]."""
+    """sensitivity.json: validation images right with one group pruned by one ratio.
+
+    [group][ratio].
+    """
 
     weights: Sha256
     ratios: Annotated[list[Amount], Field(min_length=1)]

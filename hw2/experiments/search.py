@@ -1,4 +1,5 @@
-"""The search over temperature and alpha: a complete grid, on Optuna, judged on the validation split.
+"""The search over temperature and alpha: a complete grid, on Optuna, judged on the validation
+split.
 
 Several processes, on one machine or on many, may share a study through its storage. Optuna is
 imported where it is used: loading a network needs none of it.

@@ -40,11 +40,17 @@ def shown_views(source: Source) -> dict:
 def curve(runs: list[Run], name: str, *columns: str) -> dict:
     """Histories of some seeds as an arm of `draw_curves`; `columns` are of the first."""
     first = {column: runs[0].history[column].tolist() for column in ("epoch", *columns)}
-    histories = {column: [run.history[column].tolist() for run in runs] for column in ("val_loss", "val_accuracy")}
+    histories = {
+        column: [run.history[column].tolist() for run in runs]
+        for column in ("val_loss", "val_accuracy")
+    }
     return {"name": name, "row": runs[0].recipe.stage, **first, **histories}
 
 
-@plot(draw_curves, "The teacher by epoch. The training loss is of moved images, a mean over the epoch.")
+@plot(
+    draw_curves,
+    "The teacher by epoch. The training loss is of moved images, a mean over the epoch.",
+)
 def teacher_curves(source: Source) -> dict:
     return {"arms": [curve(source.runs("teacher"), "validation", "train_loss")]}
 
@@ -53,7 +59,11 @@ def draw_confusion(data: dict) -> Figure:
     matrix = np.array(data["matrix"])
     wrong = np.where(np.eye(len(matrix), dtype=bool), np.nan, matrix / matrix.sum(1, keepdims=True))
     most = np.nanmax(wrong)
-    texts = {place: (str(value), not wrong[place] > most / 2) for place, value in np.ndenumerate(matrix) if value}
+    texts = {
+        place: (str(value), not wrong[place] > most / 2)
+        for place, value in np.ndenumerate(matrix)
+        if value
+    }
     rows, columns = (CLASSES, "true class"), (CLASSES, "predicted class")
     return draw_heat(wrong, texts, rows, columns, "Blues", "share of the true class, errors")
 
@@ -63,7 +73,11 @@ def confused(true: Tensor, predicted: Tensor) -> dict:
     return {"matrix": torch.bincount(10 * true + predicted, minlength=100).view(10, 10).tolist()}
 
 
-@plot(draw_confusion, "The teacher on validation: images by true and predicted class. Colour: share of a row, errors only.")
+@plot(
+    draw_confusion,
+    "The teacher on validation: images by true and predicted class. Colour: share of a row, "
+    "errors only.",
+)
 def teacher_confusion(source: Source) -> dict:
     return confused(source.held_out[1], source.teacher_logits.argmax(1))
 
@@ -84,9 +98,14 @@ def draw_soft_targets(data: dict) -> Figure:
     return figure
 
 
-@plot(draw_soft_targets, "The teacher's probabilities for a clear and three doubtful images, at T = 1 and at the chosen T.")
+@plot(
+    draw_soft_targets,
+    "The teacher's probabilities for a clear and three doubtful images, at T = 1 and at the "
+    "chosen T.",
+)
 def soft_targets(source: Source) -> dict:
-    """The validation image on which the teacher is surest, and three on which it is right and, of a class, least sure.
+    """The validation image on which the teacher is surest, and three on which it is right and, of a
+    class, least sure.
 
     images, titles, temperatures, probabilities (image, temperature, class).
     """
@@ -96,6 +115,11 @@ def soft_targets(source: Source) -> dict:
     firsts = pd.Series(labels[order]).drop_duplicates().index[:3].tolist()
     chosen = order[[len(order) - 1, *firsts]]
     temperatures = (1.0, source.setting("chosen")[0])
-    probabilities = torch.stack([distillation.soft_targets(logits[chosen], value) for value in temperatures], dim=1)
-    shown = {"images": pictures[chosen].tolist(), "titles": [CLASSES[label] for label in labels[chosen]]}
+    probabilities = torch.stack(
+        [distillation.soft_targets(logits[chosen], value) for value in temperatures], dim=1
+    )
+    shown = {
+        "images": pictures[chosen].tolist(),
+        "titles": [CLASSES[label] for label in labels[chosen]],
+    }
     return shown | {"temperatures": temperatures, "probabilities": rounded(probabilities)}

@@ -1,4 +1,6 @@
-"""What results are summed up by: intervals, paired differences, calibration; and how these are written."""
+"""What results are summed up by: intervals, paired differences, calibration; and how these are
+written.
+"""
 
 import numpy as np
 import pandas as pd
@@ -29,9 +31,11 @@ def wilson(correct: int, total: int) -> tuple[float, float]:
 
 
 def paired(values: list[float], references: list[float]) -> Interval:
-    """Mean of `values - references`, pair by pair, and its 95 % interval by Student's t; no interval for a single pair.
+    """Mean of `values - references`, pair by pair, and its 95 % interval by Student's t; no
+    interval for a single pair.
 
-    In the values' own unit. Pairs share seed and images: the interval tells of other seeds, not of other images.
+    In the values' own unit. Pairs share seed and images: the interval tells of other seeds, not of
+    other images.
     """
     differences = np.subtract(values, references)
     mean = float(differences.mean())
@@ -58,19 +62,27 @@ def verdict(difference: Interval) -> str:
 
 
 def mcnemar(first: Tensor, second: Tensor) -> tuple[int, int, float]:
-    """Images that only `first` and that only `second` gets right, and McNemar's exact two-sided p (1947).
+    """Images that only `first` and that only `second` gets right, and McNemar's exact two-sided p
+    (1947).
 
-    Both are truth values (n,), for the same images. The p tells of other images, not of other seeds.
+    Both are truth values (n,), for the same images. The p tells of other images, not of other
+    seeds.
     """
     wins, losses = int((first & ~second).sum()), int((second & ~first).sum())
-    return wins, losses, float(stats.binomtest(wins, wins + losses).pvalue) if wins + losses else 1.0
+    return (
+        wins,
+        losses,
+        float(stats.binomtest(wins, wins + losses).pvalue) if wins + losses else 1.0,
+    )
 
 
 def calibration(confidences: Tensor, right: Tensor, bins: int = BINS) -> dict:
-    """Reliability over equal bins of confidence and the expected calibration error (Guo et al. 2017, section 2).
+    """Reliability over equal bins of confidence and the expected calibration error (Guo et al.
+    2017, section 2).
 
-    `confidences` (n,): probabilities of the predicted classes; `right` (n,): whether these are the true ones.
-    Confidences are rounded to `DIGITS` after they were sorted into bins: all machines then have the same sums.
+    `confidences` (n,): probabilities of the predicted classes; `right` (n,): whether these are the
+    true ones. Confidences are rounded to `DIGITS` after they were sorted into bins: all machines
+    then have the same sums.
     """
     place = (confidences * bins).long().clamp(max=bins - 1).numpy()
     confidences = confidences.double().round(decimals=DIGITS)

@@ -1,4 +1,6 @@
-"""One style for all figures, and what several of them draw alike; tables, in numbers first and in words last."""
+"""One style for all figures, and what several of them draw alike; tables, in numbers first and in
+words last.
+"""
 
 import io
 import json
@@ -18,13 +20,16 @@ from hw2.errors import InputError
 from hw2.report.source import Source
 from hw2.report.statistics import spread
 
-# Okabe and Ito's colours, which colour-blind readers can tell apart; curves differ in their markers as well
+# Okabe and Ito's colours, which colour-blind readers can tell apart; curves differ in their markers
+# as well
 BLUE, ORANGE, GREEN, VERMILION, GREY = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#666666"
 COLOURS = (BLUE, VERMILION, GREEN, ORANGE, "#CC79A7", "#56B4E9", "#000000", GREY)
 MARKERS = "os^DvPX*"
-ROWS = ("distilled", "plain", "compressed", "teacher", "scratch", "unpruned")  # these colours, in every figure
+# these colours, in every figure
+ROWS = ("distilled", "plain", "compressed", "teacher", "scratch", "unpruned")
 STYLE = Path(__file__).with_name("templates") / "hw2.mplstyle"
-METADATA = {"png": {"Software": None}, "svg": {"Date": None, "Creator": None}}  # no date and no version
+# no date and no version
+METADATA = {"png": {"Software": None}, "svg": {"Date": None, "Creator": None}}
 
 
 class Plot(NamedTuple):
@@ -36,13 +41,18 @@ class Plot(NamedTuple):
 
 
 class Table(NamedTuple):
-    """A table: its rows, in numbers, and for some columns how a value is written. Other lists hold accuracies."""
+    """A table: its rows, in numbers, and for some columns how a value is written.
+
+    Other lists hold accuracies.
+    """
 
     rows: Callable[[Source], list[dict]]
     written: dict[str, Callable[[object], str]]
 
     def in_words(self, source: Source) -> pd.DataFrame:
-        return pd.DataFrame([{name: self._word(name, row[name]) for name in row} for row in self.rows(source)])
+        return pd.DataFrame(
+            [{name: self._word(name, row[name]) for name in row} for row in self.rows(source)]
+        )
 
     def _word(self, column: str, value: object) -> str:
         if value is None:
@@ -51,7 +61,13 @@ class Table(NamedTuple):
             return self.written[column](value)
         if isinstance(value, float):
             return f"{value:.2f}"
-        return spread(value) if isinstance(value, list) else f"{value:,}" if isinstance(value, int) else str(value)
+        return (
+            spread(value)
+            if isinstance(value, list)
+            else f"{value:,}"
+            if isinstance(value, int)
+            else str(value)
+        )
 
 
 FIGURES: dict[str, Plot] = {}
@@ -79,14 +95,17 @@ def table(name: str, **written: Callable[[object], str]):
 
 
 def files(plot: Plot, source: Source, kinds: tuple[str, ...] = ("png", "svg")) -> dict[str, bytes]:
-    """The files of a figure by their endings, drawn from its JSON alone; the user's settings do not matter."""
+    """The files of a figure by their endings, drawn from its JSON alone; the user's settings do not
+    matter.
+    """
     text = json.dumps(plot.data(source), separators=(",", ":"), allow_nan=False) + "\n"
     content = {"json": text.encode()}
     with matplotlib.rc_context():
         matplotlib.style.use(["default", STYLE])
         figure = plot.draw(json.loads(text))
         figure.draw_without_rendering()
-        # The layout's solver leaves last digits that differ from process to process, and SVG names hang on them.
+        # The layout's solver leaves last digits that differ from process to process, and SVG names
+        # hang on them.
         figure.set_layout_engine("none")
         for ax in figure.axes:
             ax.set_position(np.round(ax.get_position().bounds, 5))
@@ -98,24 +117,42 @@ def files(plot: Plot, source: Source, kinds: tuple[str, ...] = ("png", "svg")) -
 
 
 def panels(size: tuple[float, float], *grid: int, **options) -> tuple[Figure, Axes | np.ndarray]:
-    """A figure of this size in inches, and its axes: one, or as many as rows and columns of the grid say."""
+    """A figure of this size in inches, and its axes: one, or as many as rows and columns of the
+    grid say.
+    """
     figure = Figure(figsize=size)
     return figure, figure.subplots(*grid, **options)
 
 
 def distinct(items: list) -> list[tuple]:
-    """Each with a colour and a marker: a network's own ones, by its `row`. `InputError` where there are too few."""
+    """Each with a colour and a marker: a network's own ones, by its `row`.
+
+    `InputError` where there are too few.
+    """
     if len(items) > len(COLOURS):
-        raise InputError(f"{len(items)} curves in a figure: readers can tell {len(COLOURS)} apart; draw fewer")
+        raise InputError(
+            f"{len(items)} curves in a figure: readers can tell {len(COLOURS)} apart; draw fewer"
+        )
     rows = [item.get("row") if isinstance(item, dict) else None for item in items]
     places = [ROWS.index(row) if row in ROWS else number for number, row in enumerate(rows)]
-    return [(item, COLOURS[place], MARKERS[place]) for item, place in zip(items, places, strict=True)]
+    return [
+        (item, COLOURS[place], MARKERS[place]) for item, place in zip(items, places, strict=True)
+    ]
 
 
 def beside(ax, text: str, place: tuple, offset: tuple, colour: str = GREY, **options) -> None:
     """A text so many points away from a place in the data."""
     paper = {"fc": "white", "ec": "none", "alpha": 0.8, "pad": 0.5}  # over lines that it may lie on
-    ax.annotate(text, place, xytext=offset, textcoords="offset points", color=colour, fontsize=8, bbox=paper, **options)
+    ax.annotate(
+        text,
+        place,
+        xytext=offset,
+        textcoords="offset points",
+        color=colour,
+        fontsize=8,
+        bbox=paper,
+        **options,
+    )
 
 
 def percent(axis, digits: int = 0) -> None:
@@ -136,20 +173,31 @@ def draw_grid(data: dict) -> Figure:
     """data: images (row, column, 28 x 28); titles, of the columns."""
     rows, titles = data["images"], data["titles"]
     figure, grid = panels((9, 1.02 * len(rows)), len(rows), len(titles))
-    images(grid.flat, [picture for row in rows for picture in row], titles + [""] * (len(rows) - 1) * len(titles))
+    images(
+        grid.flat,
+        [picture for row in rows for picture in row],
+        titles + [""] * (len(rows) - 1) * len(titles),
+    )
     return figure
 
 
 def draw_curves(data: dict) -> Figure:
     """Loss and accuracy by epoch, a line for each seed.
 
-    data: arms, a list of {name, epoch, val_loss, val_accuracy}, these two with a list for each seed; mark, optional
-    [epoch, text]; start, optional: the first epoch that is shown. An arm may have lr and train_loss; a
-    loss with soft targets is no cross-entropy and must not stand beside val_loss.
+    data: arms, a list of {name, epoch, val_loss, val_accuracy}, these two with a list for each
+    seed; mark, optional [epoch, text]; start, optional: the first epoch that is shown. An arm may
+    have lr and train_loss; a loss with soft targets is no cross-entropy and must not stand beside
+    val_loss.
     """
     figure, (left, right) = panels((9, 3.4), 1, 2)
     for arm, colour, marker in distinct(data["arms"]):
-        line = {"color": colour, "marker": marker, "ms": 4, "markevery": max(1, len(arm["epoch"]) // 12), "lw": 1}
+        line = {
+            "color": colour,
+            "marker": marker,
+            "ms": 4,
+            "markevery": max(1, len(arm["epoch"]) // 12),
+            "lw": 1,
+        }
         if "train_loss" in arm:
             left.plot(arm["epoch"], arm["train_loss"], ":", label="training loss", **line)
         if "lr" in arm:
@@ -162,7 +210,9 @@ def draw_curves(data: dict) -> Figure:
                 ax.plot(arm["epoch"], values, label=None if number else arm["name"], **line)
     for ax, column in ((left, "val_loss"), (right, "val_accuracy")):
         if "start" in data:
-            tail = np.concatenate([np.array(arm[column])[:, data["start"] - 1 :].flatten() for arm in data["arms"]])
+            tail = np.concatenate(
+                [np.array(arm[column])[:, data["start"] - 1 :].flatten() for arm in data["arms"]]
+            )
             margin = 0.1 * np.ptp(tail) or 0.01
             ax.set_ylim(tail.min() - margin, tail.max() + margin)
             ax.set_xlim(data["start"] - 0.5, data["arms"][0]["epoch"][-1] + 0.5)
@@ -172,14 +222,18 @@ def draw_curves(data: dict) -> Figure:
             beside(ax, text, (epoch, 0.02), (4, 0), xycoords=("data", "axes fraction"))
         ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     left.set(xlabel="epoch", ylabel="loss", title="Loss")
-    right.set(xlabel="epoch", ylabel="validation accuracy", title="Accuracy on the validation split")
+    right.set(
+        xlabel="epoch", ylabel="validation accuracy", title="Accuracy on the validation split"
+    )
     percent(right.yaxis, int("start" in data))
     left.legend(loc="upper right" if "start" in data else "best")
     return figure
 
 
 def draw_boxes(data: dict) -> Figure:
-    """data: boxes, a list of {text, place [x, y], main (coloured)}; arrows, a list of [from, to, text]."""
+    """data: boxes, a list of {text, place [x, y], main (coloured)}; arrows, a list of [from, to,
+    text].
+    """
     places, drawn = np.array([box["place"] for box in data["boxes"]]), []
     (left, bottom), (right, top) = places.min(0) - 0.5, places.max(0) + 0.5
     figure, ax = panels((9, 1.2 * (top - bottom)))
@@ -187,20 +241,38 @@ def draw_boxes(data: dict) -> Figure:
     ax.axis("off")
     for box in data["boxes"]:
         frame = {"boxstyle": "round,pad=0.5", "fc": "white", "ec": BLUE if box["main"] else GREY}
-        drawn.append(ax.text(*box["place"], box["text"], ha="center", va="center", fontsize=9, bbox=frame))
+        drawn.append(
+            ax.text(*box["place"], box["text"], ha="center", va="center", fontsize=9, bbox=frame)
+        )
     for start, end, text in data["arrows"]:
         ends = {"patchA": drawn[start].get_bbox_patch(), "patchB": drawn[end].get_bbox_patch()}
-        ax.annotate("", places[end], places[start], arrowprops={"arrowstyle": "->", "color": GREY, **ends})
-        ax.text(*places[[start, end]].mean(0), text, ha="center", va="bottom", fontsize=8, color=GREY)
+        ax.annotate(
+            "", places[end], places[start], arrowprops={"arrowstyle": "->", "color": GREY, **ends}
+        )
+        ax.text(
+            *places[[start, end]].mean(0), text, ha="center", va="bottom", fontsize=8, color=GREY
+        )
     return figure
 
 
-def draw_heat(matrix: np.ndarray, texts: dict, rows: tuple, columns: tuple, cmap: str, label: str) -> Figure:
-    """A square a value, coloured; texts: (row, column) -> (text, whether it is dark); rows, columns: labels, title."""
+def draw_heat(
+    matrix: np.ndarray, texts: dict, rows: tuple, columns: tuple, cmap: str, label: str
+) -> Figure:
+    """A square a value, coloured; texts: (row, column) -> (text, whether it is dark); rows,
+    columns: labels, title.
+    """
     figure, ax = panels((6.6, 5.4))
     picture = ax.imshow(matrix, cmap=cmap, aspect="auto")
     for (row, column), (text, dark) in texts.items():
-        ax.text(column, row, text, ha="center", va="center", color="black" if dark else "white", fontsize=8)
+        ax.text(
+            column,
+            row,
+            text,
+            ha="center",
+            va="center",
+            color="black" if dark else "white",
+            fontsize=8,
+        )
     ax.set_xticks(range(len(columns[0])), columns[0], rotation=45, ha="right")
     ax.set_yticks(range(len(rows[0])), rows[0])
     ax.set(xlabel=columns[1], ylabel=rows[1])
@@ -210,20 +282,30 @@ def draw_heat(matrix: np.ndarray, texts: dict, rows: tuple, columns: tuple, cmap
 
 
 def draw_rows(data: dict) -> Figure:
-    """Values over the seeds (hollow), their means, and a bar from the least to the greatest, or between bounds.
+    """Values over the seeds (hollow), their means, and a bar from the least to the greatest, or
+    between bounds.
 
-    data: rows; series, a list of {name, each: for each row its values; bounds, optional: for each row [low, high] or
-    null}; axis; note; line, the value at which a line is drawn; percent, the digits where values are fractions.
+    data: rows; series, a list of {name, each: for each row its values; bounds, optional: for each
+    row [low, high] or null}; axis; note; line, the value at which a line is drawn; percent, the
+    digits where values are fractions.
     """
     count, total = len(data["rows"]), len(data["series"])
     figure, ax = panels((8.5, 0.45 * count + 1.4))
     for number, (series, colour, marker) in enumerate(distinct(data["series"])):
         places = np.arange(count) + (number - (total - 1) / 2) * 0.3
-        bars = series.get("bounds", [[min(values), max(values)] if values else [] for values in series["each"]])
+        bars = series.get(
+            "bounds", [[min(values), max(values)] if values else [] for values in series["each"]]
+        )
         for place, values, bar in zip(places, series["each"], bars, strict=True):
             ax.plot(bar or [], [place] * len(bar or []), color=colour, lw=1.5)
             ax.plot(values, [place] * len(values), "o", mfc="white", color=colour, ms=4)
-            ax.plot([np.mean(values)] if values else [], [place] if values else [], marker, color=colour, ms=7)
+            ax.plot(
+                [np.mean(values)] if values else [],
+                [place] if values else [],
+                marker,
+                color=colour,
+                ms=7,
+            )
         ax.plot([], [], marker, color=colour, ms=7, label=series["name"])
     if data["line"] is not None:
         ax.axvline(data["line"], color=GREY, ls="--", lw=1)

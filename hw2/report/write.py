@@ -1,4 +1,6 @@
-"""figures/, report.md, the model card, README's result and submission.csv from runs/, and which of them are stale."""
+"""figures/, report.md, the model card, README's result and submission.csv from runs/, and which of
+them are stale.
+"""
 
 import platform
 import re
@@ -36,7 +38,9 @@ def _time(source: Source) -> list[dict]:
 
     All hours of a run are booked to the device of its first step.
     """
-    spent = [("search", trial.device, trial.processor_s / 3600) for trial in source.trials.itertuples()]
+    spent = [
+        ("search", trial.device, trial.processor_s / 3600) for trial in source.trials.itertuples()
+    ]
     for name, row in catalogue.rows(source.profile).items():
         group = name if row.group == "chain" else row.group
         for run in source.runs(name):
@@ -81,7 +85,9 @@ def context(source: Source) -> dict:
         "assignment": assignment,
         "sha256": files.sha256,
         "summary": grading.summary_table(delivered.network()),
-        "interval": statistics.wilson(delivered.metrics["test_correct"], delivered.metrics["test_total"]),
+        "interval": statistics.wilson(
+            delivered.metrics["test_correct"], delivered.metrics["test_total"]
+        ),
         "seeds": len(chain["compressed"]),
         "mean": statistics.spread(nb02_distillation.tested(chain["compressed"])),
         "readings": [row | {"current": row["recipe"] in current} for row in readings],
@@ -95,7 +101,9 @@ def context(source: Source) -> dict:
         "difference": lambda *names: nb02_distillation.difference(*map(source.runs, names)),
         "on_test": lambda *names: nb02_distillation.on_test(*map(source.runs, names)),
         "lost": lambda *names: nb02_distillation.lost(*map(source.runs, names)),
-        "p": lambda *names: nb04_summary.p_value(nb04_summary.mcnemar(source, *map(source.run, names))[2]),
+        "p": lambda *names: nb04_summary.p_value(
+            nb04_summary.mcnemar(source, *map(source.run, names))[2]
+        ),
         "statistics": statistics,
         "table": lambda name, *code: markdown(report.TABLES[name], source, *code),
         "alt": lambda name: report.FIGURES[name].alt,
@@ -105,22 +113,33 @@ def context(source: Source) -> dict:
 @cache
 def _templates() -> jinja2.Environment:
     environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("hw2.report"), undefined=jinja2.StrictUndefined,
-        trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True,
-    )  # fmt: skip
-    environment.filters |= {"percent": lambda value, digits=2: f"{value:.{digits}%}", "count": "{:,}".format}
+        loader=jinja2.PackageLoader("hw2.report"),
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.filters |= {
+        "percent": lambda value, digits=2: f"{value:.{digits}%}",
+        "count": "{:,}".format,
+    }
     return environment
 
 
 def conclusions(profile: str) -> str:
-    """What the report concludes, in Markdown: each answer with its number, computed from the runs."""
+    """What the report concludes, in Markdown: each answer with its number.
+
+    Computed from the runs.
+    """
     return _templates().get_template("conclusions.md.j2").render(context(Source(profile)))
 
 
 def texts(source: Source) -> dict[str, str]:
     """Path relative to the output folder -> content, of all that is written but the figures."""
     values, environment = context(source), _templates()
-    contents = {name: environment.get_template(f"{Path(name).name}.j2").render(values) for name in WRITTEN}
+    contents = {
+        name: environment.get_template(f"{Path(name).name}.j2").render(values) for name in WRITTEN
+    }
     contents["README.md"] = _readme(environment.get_template("result.md.j2").render(values))
     contents["submission.csv"] = grading.submission_text(source.answers(source.delivered))
     return contents
@@ -140,7 +159,11 @@ def _readme(result: str) -> str:
 def made(source: Source) -> dict[str, bytes]:
     """Path relative to the output folder -> content, of everything that is written."""
     drawn = {name: style.files(plot, source) for name, plot in report.FIGURES.items()}
-    content = {f"figures/{name}.{ending}": part for name, parts in drawn.items() for ending, part in parts.items()}
+    content = {
+        f"figures/{name}.{ending}": part
+        for name, parts in drawn.items()
+        for ending, part in parts.items()
+    }
     return content | {name: text.encode() for name, text in texts(source).items()}
 
 

@@ -48,17 +48,49 @@ class Reader(NamedTuple):
 LABELS, CLASSES = bytes.fromhex("0000080100000014") + bytes(range(10)) * 2, torch.arange(20) % 10
 STATE = {name: value.contiguous() for name, value in tiny_network().state_dict().items()}
 #: what a mutation may put in: numbers, ends of lines and fields, and words of the formats
-TOKENS = b"nan inf -1 1e999 True null , F64 BOOL PK\x01\x02 PK\x03\x04 |O 99999999 IHDR IDAT zTXt Exif\0\0".split()
-TOKENS += [b"9" * 400, b"[" * 900, b"\0", b"\r", b"\n", b"\x1f\x8b\x08", b"\xff\xd8\xff\xe1", b"cbuiltins\nbytearray\n"]
+TOKENS = b"nan inf -1 1e999 True null , F64 BOOL PK\x01\x02 PK\x03\x04 |O 99999999".split()
+TOKENS += b"IHDR IDAT zTXt Exif\0\0".split()
+TOKENS += [
+    b"9" * 400,
+    b"[" * 900,
+    b"\0",
+    b"\r",
+    b"\n",
+    b"\x1f\x8b\x08",
+    b"\xff\xd8\xff\xe1",
+    b"cbuiltins\nbytearray\n",
+]
 KINDS = (torch.int8, torch.bfloat16, torch.float64, torch.complex64)
 FORMATS = ["PNG", "JPEG", "BMP", "GIF", "TIFF", "WEBP", "PPM", "TGA", "ICO"]
-VALUES = [None, True, -1, 0, 1, 2.5, -0.5, 1e308, 10**30, "", "x", "3", "../x", "0" * 64, [], {}, [1], [[]], {"x": 1}]
+VALUES = [
+    None,
+    True,
+    -1,
+    0,
+    1,
+    2.5,
+    -0.5,
+    1e308,
+    10**30,
+    "",
+    "x",
+    "3",
+    "../x",
+    "0" * 64,
+    [],
+    {},
+    [1],
+    [[]],
+    {"x": 1},
+]
 DIGEST = "0" * 64  # of every recipe here: its numbers are changed, and the digest with them
 packed = partial(gzip.compress, mtime=0)
 
 
 def saved(kind: torch.dtype = torch.float32) -> bytes:
-    return safetensors.torch.save(STATE | {"fc.bias": torch.zeros(10).to(kind)}, {"widths": "4,4,4,4"})
+    return safetensors.torch.save(
+        STATE | {"fc.bias": torch.zeros(10).to(kind)}, {"widths": "4,4,4,4"}
+    )
 
 
 def written(write: Callable, *words, **more) -> bytes:
@@ -90,7 +122,9 @@ def use_run(folder: Path) -> None:
 
 
 def json_readers(folder: Path) -> dict[str, Reader]:
-    """Every reader of JSON, by the files of a compressed run, of a search, and of what stands beside."""
+    """Every reader of JSON, by the files of a compressed run, of a search, and of what stands
+    beside.
+    """
     found = {
         "runs/delivered.json": lambda path: Store("full").delivered,
         "runs/bench.json": lambda path: read_json(path, schemas.Bench),
@@ -105,7 +139,10 @@ def json_readers(folder: Path) -> dict[str, Reader]:
             shutil.copy(path, folder / name)
     for path in folder.glob("runs/*/*/recipe.json"):
         write_json(path, read_json(path) | {"digest": DIGEST})
-    return {name: Reader(name, read, [(folder / name).read_bytes()], True) for name, read in found.items()}
+    return {
+        name: Reader(name, read, [(folder / name).read_bytes()], True)
+        for name, read in found.items()
+    }
 
 
 @pytest.fixture
@@ -124,23 +161,41 @@ def readers(monkeypatch, tmp_path) -> dict[str, Reader]:
     history = table(run.HISTORY, (1, 0.1, 2.5, 2.25, 0.5), (2, 1e-5, 1.5, 1.25, 0.75))
     zeros = written(np.save, np.zeros((2, 3, 10), np.float16))
     submitted = partial(grading.check_submission, classes=CLASSES)
-    shown = [*map(picture, FORMATS), picture("PNG", "P", transparency=3), picture("PNG", "LA"), picture("TIFF", "CMYK")]
+    shown = [
+        *map(picture, FORMATS),
+        picture("PNG", "P", transparency=3),
+        picture("PNG", "LA"),
+        picture("TIFF", "CMYK"),
+    ]
     pixels = 1536 * 2**20  # 14 bytes for each of the 89 million pixels that Pillow lets pass
     found = [
         Reader(name, data.read_idx, [LABELS, LABELS[:9], LABELS + b"\0"]),
-        Reader(f"{name}.gz", data.read_idx, [packed(LABELS), packed(LABELS[:9]) + packed(LABELS[9:])]),
+        Reader(
+            f"{name}.gz", data.read_idx, [packed(LABELS), packed(LABELS[:9]) + packed(LABELS[9:])]
+        ),
         Reader("model.safetensors", networks.load, [saved(), *map(saved, KINDS)]),
-        Reader("resnet-50.pth", networks.load_course_teacher,
-               [course(STATE), course(STATE, _use_new_zipfile_serialization=False), course([1])]),
+        Reader(
+            "resnet-50.pth",
+            networks.load_course_teacher,
+            [course(STATE), course(STATE, _use_new_zipfile_serialization=False), course([1])],
+        ),
         Reader("run/recipe.json", lambda path: run.Run(path.parent).recipe, [made, b"{}"]),
-        Reader("history.csv", lambda path: read_csv(path, run.HISTORY).astype(float) + 0.5, [history]),  # as figures do
-        Reader("trials.csv", lambda path: store.finalists(read_csv(path, store.TRIALS, words=("device", "hardware"))),
-               [table(store.TRIALS, *trials)]),
+        # as figures do
+        Reader(
+            "history.csv", lambda path: read_csv(path, run.HISTORY).astype(float) + 0.5, [history]
+        ),
+        Reader(
+            "trials.csv",
+            lambda path: store.finalists(
+                read_csv(path, store.TRIALS, words=("device", "hardware"))
+            ),
+            [table(store.TRIALS, *trials)],
+        ),
         Reader("submission.csv", submitted, [submission, submission.replace(b"\n", b"\r\n")]),
         Reader("submission.csv.gz", submitted, [submission, packed(submission)]),
         Reader("picture", pictures.read, shown, bound=pixels),
         Reader("soft_targets.npy", distillation.read_cache, [zeros]),
-    ]  # fmt: skip
+    ]
     return others | {reader.file: reader for reader in found}
 
 
@@ -151,14 +206,22 @@ BOMBS = {
     "gzip of 1 GiB": ("t10k-labels-idx1-ubyte.gz", ZEROS * 64),
     "submission of 1 GiB": ("submission.csv.gz", ZEROS * 64),
     "weights of a terabyte": ("model.safetensors", (2**40).to_bytes(8, "little") + b"{}"),
-    "a picture of 88 million pixels": ("picture", written(Image.new("L", (9400, 9400)).save, "PNG")),
+    "a picture of 88 million pixels": (
+        "picture",
+        written(Image.new("L", (9400, 9400)).save, "PNG"),
+    ),
     "a picture of 4 billion pixels": ("picture", picture("PNG").replace(SIZE, b"\0\0\xff\xff" * 2)),
-    "soft targets of a terabyte": ("soft_targets.npy", written(np.lib.format.write_array_header_1_0, HEADER)),
-}  # fmt: skip
+    "soft targets of a terabyte": (
+        "soft_targets.npy",
+        written(np.lib.format.write_array_header_1_0, HEADER),
+    ),
+}
 
 
 def one(reader: Reader, path: Path, content: bytes) -> bool:
-    """Whether the reader takes this content; anything but `InputError` comes through, with the content."""
+    """Whether the reader takes this content; anything but `InputError` comes through, with the
+    content.
+    """
     path.write_bytes(content)
     try:
         reader.read(path)
@@ -171,9 +234,13 @@ def one(reader: Reader, path: Path, content: bytes) -> bool:
 
 
 def reshaped(draw: random.Random, content: object) -> object:
-    """JSON with one part, at any depth, dropped, doubled, wrapped, turned into text, or of another value."""
+    """JSON with one part, at any depth, dropped, doubled, wrapped, turned into text, or of another
+    value.
+    """
     if not content or not isinstance(content, dict | list) or draw.random() < 0.1:
-        return copy.deepcopy(draw.choice([*VALUES, [content], str(content), draw.randint(-5, 20000), draw.random()]))
+        return copy.deepcopy(
+            draw.choice([*VALUES, [content], str(content), draw.randint(-5, 20000), draw.random()])
+        )
     key = draw.choice(list(content) if isinstance(content, dict) else range(len(content)))
     kind, part = draw.random(), content[key]
     if kind < 0.25:
@@ -196,7 +263,10 @@ def mutated(reader: Reader, draw: random.Random) -> bytes:
         return json.dumps(content).encode()
     content = bytearray(draw.choice(reader.seeds))
     for _ in range(draw.randint(1, 4)):
-        place, length = draw.randint(0, len(content)), draw.choice([0, 1, 2, 4, 8, 64, len(content)])
+        place, length = (
+            draw.randint(0, len(content)),
+            draw.choice([0, 1, 2, 4, 8, 64, len(content)]),
+        )
         part = bytes(content[place : place + length])
         flipped = bytes([part[0] ^ 1 << draw.randrange(8)]) + part[1:] if part else b"\0"
         token = draw.choice([*TOKENS, draw.randbytes(draw.randint(1, 8))])
@@ -210,7 +280,8 @@ def test_nothing_but_an_input_error_comes_out_of_a_reader(readers, tmp_path):
     for name, reader in readers.items():
         path, draw = tmp_path / reader.file, random.Random(0)
         refused = [not one(reader, path, mutated(reader, draw)) for _ in range(INPUTS)]
-        assert any(refused) and one(reader, path, reader.seeds[0]), name  # which leaves a whole file for other readers
+        # which leaves a whole file for other readers
+        assert any(refused) and one(reader, path, reader.seeds[0]), name
 
 
 @pytest.mark.parametrize("name", BOMBS)
