@@ -2,6 +2,7 @@
 
 import gzip
 import shutil
+from pathlib import Path
 
 import pytest
 import torch
@@ -154,6 +155,16 @@ def test_a_file_that_cannot_be_graded_is_told_in_a_line(handed_in, name, content
         InputError, match=rf"{name}: no readable \w+ \(.+\); `{command}` writes one$"
     ):
         hw2.grade()
+
+
+def test_a_grade_reads_no_other_runs(handed_in, monkeypatch):
+    read = Path.read_bytes
+    paths = []
+    monkeypatch.setattr(Path, "read_bytes", lambda path: paths.append(path) or read(path))
+    hw2.grade()
+    names = {path.name for path in paths if path.suffix == ".json"}
+    assert names == {"delivered.json", "recipe.json"}
+    assert {path.parent for path in paths if path.name == "recipe.json"} == {DELIVERED.folder}
 
 
 def test_weights_of_ones_own_need_no_other_run(handed_in, monkeypatch):

@@ -6,7 +6,9 @@ import re
 import shutil
 import subprocess
 import sys
+from collections import Counter
 from functools import partial
+from pathlib import Path
 
 import pytest
 from helpers import blacken, contents, field
@@ -177,6 +179,16 @@ def test_a_readme_without_its_marks_is_told_in_a_line(tmp_path, monkeypatch, con
         write_bytes(tmp_path / "README.md", content)
     with pytest.raises(InputError, match=r"README\.md: no readable text with the marks .*\(.+\); "):
         write._readme("new\n")
+
+
+@pytest.mark.parametrize("name", ["results", "pairs", "arms", "phases", "frontier"])
+def test_a_table_reads_each_json_file_once(monkeypatch, name):
+    read = Path.read_bytes
+    paths = []
+    monkeypatch.setattr(Path, "read_bytes", lambda path: paths.append(path) or read(path))
+    report.table(name)
+    counts = Counter(path for path in paths if path.suffix == ".json")
+    assert len(counts) > 15 and set(counts.values()) == {1}
 
 
 def test_one_figure_alone_is_written(project, tmp_path):

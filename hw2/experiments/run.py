@@ -71,21 +71,24 @@ class Run:
         return self.folder.parent.name
 
     @cached_property
+    def recorded(self) -> dict:
+        """What recipe.json holds, unchecked: `recipe` holds its digest against its fields."""
+        return read_json(self.folder / "recipe.json")
+
+    @property
     def digest(self) -> str:
-        """That of recipe.json, unchecked: `recipe` holds it against the fields."""
-        return read_json(self.folder / "recipe.json").get("digest", "")
+        return self.recorded.get("digest", "")
 
     @cached_property
     def recipe(self) -> Recipe:
         """`InputError` where recipe.json is none."""
-        path = self.folder / "recipe.json"
-        content = read_json(path)
+        content = self.recorded
         try:
             recipe = compose.read(content)
             if isinstance(recipe, TuningRecipe):
                 raise InputError("a search's recipe, expected a run's")
         except InputError as error:
-            raise broken(path, str(error)) from None
+            raise broken(self.folder / "recipe.json", str(error)) from None
         return recipe
 
     @property

@@ -74,8 +74,9 @@ class Store:
 
     def course_file(self, seed: int) -> str | None:
         """SHA-256 of the file that stands in for the teacher's training, or None."""
-        path = self.root / "teacher" / f"{self.profile}-s{seed}" / "recipe.json"
-        return self.file or (read_json(path).get("weights") if path.is_file() else None)
+        folder = self.root / "teacher" / f"{self.profile}-s{seed}"
+        there = (folder / "recipe.json").is_file()
+        return self.file or (self.at(folder).recorded.get("weights") if there else None)
 
     def setting(self, which: str) -> Setting:
         """Temperature and alpha: `best` of the search, those of a finalist, or `chosen`.
