@@ -27,7 +27,7 @@ from hw2.views import Task
 
 STEPS_KEPT = 20  # losses of the first steps, for replay
 NEAR = 1e-3  # the two largest logits of an image: closer than rounding should decide
-FORBID = {"extra": "forbid"}  # of pydantic, which reads recipes: no field that is not there
+FORBID = {"extra": "forbid"}  # of pydantic: a dataclass takes no field but its own
 #: (logits (n, 10), labels (n,), rows (n,), view) -> loss, a scalar. `rows` are places in the file
 #: of 60,000 training images.
 Objective = Callable[[Tensor, Tensor, Tensor, int], Tensor]

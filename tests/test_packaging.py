@@ -2,6 +2,7 @@
 sentences are short.
 """
 
+import ast
 import os
 import re
 import shutil
@@ -83,6 +84,34 @@ def test_what_is_imported_is_declared():
 
 def test_the_package_imports_nothing_that_is_not_installed_with_it():
     assert imported("hw2").isdisjoint({"tools", "tests"})
+
+
+#: file or folder of hw2/ -> what it must not import; a file that is not named is of the method
+ABOVE = {
+    "__init__.py": [],
+    "__main__.py": [],
+    "cli.py": ["tools"],
+    "grading.py": ["hw2.report", "hw2.cli", "tools"],
+    "report": ["hw2.cli", "tools"],
+    "experiments": ["hw2.report", "hw2.grading", "hw2.cli", "tools"],
+}
+METHOD = ["hw2.experiments", "hw2.report", "hw2.grading", "hw2.cli", "tools"]
+
+
+def modules(path):
+    """The modules that a file imports, at its top or inside its functions."""
+    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        if isinstance(node, ast.ImportFrom):
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def test_imports_run_one_way():
+    for path in (PROJECT / "hw2").rglob("*.py"):
+        above = ABOVE.get(path.relative_to(PROJECT / "hw2").parts[0], METHOD)
+        for name in modules(path):
+            assert not any(f"{name}.".startswith(f"{one}.") for one in above), (path.name, name)
 
 
 def test_the_readmes_commands_exist():
