@@ -2,6 +2,7 @@
 are right.
 """
 
+import re
 from types import SimpleNamespace
 
 import numpy as np
@@ -209,6 +210,15 @@ def test_the_frontier_gives_each_ratios_network(committed):
         if row["parameters"] <= 100_000
     )
     assert best == 0.9448
+
+
+def test_a_published_number_links_to_its_source_and_says_whether_the_test_set_chose_it(committed):
+    rows = TABLES["others"].in_words(committed).to_dict("records")
+    assert all(re.fullmatch(r"https://github\.com/[\w./-]+", row["source"]) for row in rows)
+    chosen = {row["result"].partition(",")[0]: row["chosen by the test set"] for row in rows[1:]}
+    assert chosen == {
+        "original report": "no", "a classmate's three-layer CNN": "yes", "ResNet-20": "unknown",
+    }  # fmt: skip
 
 
 def test_a_case_that_takes_half_the_time_is_twice_as_fast():
