@@ -56,7 +56,8 @@ report.table("aims")
 # ## Is one network better than another?
 #
 # On the test set no difference was detected where there are three seeds: all intervals include 0. On validation the network of the same widths
-# from scratch is better than the pruned one, by 0.25 points. The table holds differences in percentage points, paired by seed, as in notebook 2. `only one right`
+# from scratch is 0.25 points ahead of the pruned one. That interval excludes 0. It is one of many, corrected for nothing, and the two networks
+# differ in hardware and learning rate. So it does not establish which is better. The table holds differences in percentage points, paired by seed, as in notebook 2. `only one right`
 # counts test images that one network of seed 0 classifies correctly and the other does not. `p` is McNemar's exact test on these counts.
 # It accounts for other images, not for other seeds.
 #
@@ -76,9 +77,9 @@ report.show("rivals")
 # %% [markdown]
 # ## Do the original report's claims hold?
 #
-# - *Distillation helps*: not detected in accuracy (0.21 points on validation), detected in the validation loss.
+# - *Distillation helps*: not detected in accuracy (0.21 points on validation). The interval of the validation loss excludes 0.
 # - *Pruning costs little accuracy*: no loss was detected against the distilled network, which trained for a quarter as long. The
-#   control that trained as long has 0.48 points more on the test set, with one seed and another learning rate. The same widths from scratch are better on validation,
+#   control that trained as long has 0.48 points more on the test set, with one seed and another learning rate. The same widths from scratch are ahead on validation,
 #   and on the test set no difference was detected.
 # - *The small network beats the course's teacher* with its 92.4 %: held.
 #

@@ -181,6 +181,23 @@ def test_a_readme_without_its_marks_is_told_in_a_line(tmp_path, monkeypatch, con
         write._readme("new\n")
 
 
+def test_readme_and_conclusions_claim_no_more_than_an_uncorrected_interval_shows(
+    project, monkeypatch
+):
+    monkeypatch.setattr(
+        write.nb02_distillation, "difference", lambda *runs: ([0] * 3, (-0.25, -0.36, -0.15))
+    )
+    path = Store().run("scratch").folder / "environment.json"
+    write_json(path, read_json(path) | {"hardware": "another processor"})
+    texts = write.texts(Source())
+    readme = texts["README.md"].split("**Conclusion,**")[1]
+    assert "-0.25 (-0.36 to -0.15, not corrected) on validation" in readme
+    assert "this does not establish which is better. Besides, the two differ in hardware." in readme
+    assert not re.search(r"\ba (gain|loss)\b", readme)
+    assert "The two differ in hardware, too." in texts["report.md"]
+    assert "No interval is corrected for the number of comparisons." in texts["report.md"]
+
+
 @pytest.mark.parametrize("name", ["results", "pairs", "arms", "phases", "frontier"])
 def test_a_table_reads_each_json_file_once(monkeypatch, name):
     read = Path.read_bytes

@@ -135,6 +135,15 @@ def pair_rows(source: Source) -> list[dict]:
     return rows
 
 
+def unlike(source: Source, name: str, other: str) -> list[str]:
+    """What sets two rows' trainings apart besides what is asked: hardware, learning rate."""
+    rows = source.runs(name), source.runs(other)
+    machines = [{host["hardware"] for run in row for host in run.environments} for row in rows]
+    rates = [row[0].recipe.fit.lr for row in rows]
+    differs = {"hardware": machines[0] != machines[1], "learning rate": rates[0] != rates[1]}
+    return [words for words in differs if differs[words]]
+
+
 @table("aims", **{"aimed at": "{:.1%}".format})
 def aim_rows(source: Source) -> list[dict]:
     """What was aimed at and what came of it, for the delivered recipe's mean on test over the

@@ -100,6 +100,7 @@ def context(source: Source) -> dict:
         "nb04": nb04_summary,
         "difference": lambda *names: nb02_distillation.difference(*map(source.runs, names)),
         "on_test": lambda *names: nb02_distillation.on_test(*map(source.runs, names)),
+        "unlike": lambda *names: nb04_summary.unlike(source, *names),
         "lost": lambda *names: nb02_distillation.lost(*map(source.runs, names)),
         "p": lambda *names: nb04_summary.p_value(
             nb04_summary.mcnemar(source, *map(source.run, names))[2]
