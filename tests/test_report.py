@@ -16,7 +16,7 @@ from helpers import blacken, contents, field
 from hw2 import data, grading, report
 from hw2.data import PROJECT
 from hw2.errors import InputError
-from hw2.experiments import catalogue, plan, store
+from hw2.experiments import catalogue, ledger, plan, store
 from hw2.experiments.run import root
 from hw2.experiments.store import Store
 from hw2.files import read_csv, read_json, write_bytes, write_json
@@ -196,6 +196,22 @@ def test_readme_and_conclusions_claim_no_more_than_an_uncorrected_interval_shows
     assert not re.search(r"\ba (gain|loss)\b", readme)
     assert "The two differ in hardware, too." in texts["report.md"]
     assert "No interval is corrected for the number of comparisons." in texts["report.md"]
+
+
+def test_pages_tell_older_readings_of_the_test_set_as_the_ledger_has_them():
+    rows = ledger.ledger("full")
+    older = rows[rows.run.str.contains("/cpu-")]
+    again = older.run.value_counts()
+    assert again[again > 1].to_dict() == {"compressed/cpu-s0": 3}
+    page, readme, text = (
+        (PROJECT / name).read_text("utf-8") for name in ("docs/ledger.md", "README.md", "report.md")
+    )
+    for correct in older.correct[older.run == "compressed/cpu-s0"]:
+        assert f"% | {correct / 100:.2f} % |" in page
+    assert f"{len(older)} readings of an older profile" in readme
+    assert f"Of its {len(rows)} readings {len(older)} are of an older profile" in text
+    for words in (page, readme, text):
+        assert "cannot be shown that no test image entered a choice" in " ".join(words.split())
 
 
 @pytest.mark.parametrize("name", ["results", "pairs", "arms", "phases", "frontier"])
