@@ -4,6 +4,8 @@ reads the test set.
 
 import os
 import shutil
+import signal
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -16,7 +18,7 @@ from helpers import contents, field, tiny_network
 from conftest import SHRUNKEN
 from hw2 import data, networks, training, views
 from hw2.data import PROJECT
-from hw2.errors import InputError
+from hw2.errors import Ended, InputError, ending_at_an_epoch
 from hw2.experiments import (
     catalogue,
     deliver,
@@ -355,6 +357,48 @@ def test_of_two_processes_that_want_a_run_one_waits_and_finds_it(walk_done, monk
                 time.sleep(0.01)
         assert other.result(timeout=60).recipe == recipe
     assert fits == [1] and obtain("plain", 5).recipe == recipe
+
+
+def test_a_process_that_holds_a_lock_twice_holds_it_until_the_last_release(walk_done):
+    recipe = Store("smoke").recipe("plain")
+    with store.lock(recipe):
+        with store.lock(recipe, wait=False) as mine:
+            assert mine
+        with ThreadPoolExecutor(1) as pool:  # another thread has another lock, as a process does
+            assert not pool.submit(_may_take, recipe).result(timeout=60)
+    assert _may_take(recipe)
+
+
+def _may_take(recipe):
+    with store.lock(recipe, wait=False) as mine:
+        return mine
+
+
+def test_a_process_that_waits_for_a_run_ends_by_sigterm(walk_done):
+    recipe = Store("smoke").recipe("plain")
+    taken, over = threading.Event(), threading.Event()
+
+    def hold():
+        with store.lock(recipe):
+            taken.set()
+            over.wait(60)
+
+    with ThreadPoolExecutor(1) as pool:
+        other = pool.submit(hold)
+        taken.wait(60)
+        threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGTERM)).start()
+        with pytest.raises(Ended, match="plain, seed 0"), ending_at_an_epoch(), store.lock(recipe):
+            pytest.fail("the lock was taken twice")
+        over.set()
+        other.result(timeout=60)
+
+
+def test_as_many_processes_walk_as_processors_may_be_used(monkeypatch):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: {5}, raising=False)
+    assert environment.cores() == 1
+    alone = []
+    monkeypatch.setattr(walk, "walk", lambda *arguments: alone.append(arguments))
+    assert walk.train_all("smoke") == {} and len(alone) == 1
 
 
 def test_two_processes_share_the_walk(walk_done, few):

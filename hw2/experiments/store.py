@@ -249,20 +249,21 @@ def lock(recipe: Recipe, wait: bool = True) -> Iterator[bool]:
     the waiting.
     """
     cache(recipe).mkdir(parents=True, exist_ok=True)
-    held = FileLock(cache(recipe) / "lock", is_singleton=True)
+    held = FileLock(cache(recipe) / "lock", is_singleton=True)  # one object, which counts its holds
+    label = f"{recipe.stage}, seed {recipe.seed}"
+    mine = False
     told = False
-    while not held.is_locked:
+    while not mine:
         try:
             held.acquire(timeout=1 if wait else 0)
+            mine = True
         except Timeout:
-            label = f"{recipe.stage}, seed {recipe.seed}"
             if not wait:
                 break
             if not told:
                 print(f"hw2: another process trains {label}; waiting for it", file=sys.stderr)
             told = True
             end_if_asked(label)
-    mine = held.is_locked
     try:
         yield mine
     finally:
