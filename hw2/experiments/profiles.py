@@ -71,7 +71,8 @@ FULL = {
     "seeds": {
         "first": (0,),
         "chain": (0, 1, 2),
-        "choices": (),  # those whose runs are there; `hw2 train pad_1 --seed 0` trains another
+        "choices": (0,),
+        "owed": (),  # rows whose runs are not there yet; `--seed 0` trains one
         "search": (0, 1, 2),
         "studies": (3, 4, 5),
         "frontier": (0, 1),
