@@ -38,19 +38,22 @@ def walk(todo: list[Task], profile: str, device: str, replace: bool, failures: F
 
 def attempt(task: Task, known: Store, device: str, replace: bool, failures: Failures) -> bool:
     """Train a task whose needs are finished and that no other process is at; whether it is done."""
-    with collecting(task, failures):
-        if not all(plan.done(needed, known) for needed in plan.needs(task, known.profile)):
-            return False
-        if task == plan.SEARCH:  # all processes take part
-            search.obtain_trials(known.profile, device, replace=replace)
+    profile = known.profile
+    if not all(plan.done(needed, known) for needed in plan.needs(task, profile)):
+        return False
+    if task == plan.SEARCH:  # all processes take part
+        with collecting(task, failures):
+            search.obtain_trials(profile, device, replace=replace)
             return True
-        name, seed = task
-        with store.lock(known.recipe(name, seed), wait=False) as mine:
-            if mine:
-                options = {"profile": known.profile, "device": device, "replace": replace}
-                print(obtain(name, seed, **options), flush=True)
-            return mine
-    return False
+        return False
+    name, seed = task
+    with store.lock(known.recipe(name, seed), wait=False) as mine:
+        if not mine or task in failures:  # another process is at it, or has just tried it
+            return False
+        with collecting(task, failures):  # a failure is known before the lock is free
+            print(obtain(name, seed, profile=profile, device=device, replace=replace), flush=True)
+            return True
+        return False
 
 
 @contextmanager
