@@ -12,7 +12,7 @@ from torch.nn import functional
 from hw2 import views
 from hw2.errors import Bar, InputError, choose, end_if_asked
 from hw2.files import read_array, write_array
-from hw2.training import Objective, logits_of
+from hw2.training import Objective, Task, logits_of
 
 #: which of the teacher's logits are learnt from: those for the view that the student sees; for the
 #: image as it is (a control); or their mean over all views (test-time augmentation of the teacher)
@@ -76,37 +76,34 @@ def cached_objective(
     if targets == "mean":
         cache = cache.float().mean(0, keepdim=True)
 
-    def objective(logits: Tensor, labels: Tensor, rows: Tensor, view: int) -> Tensor:
-        teacher = cache[view if targets == "same view" else 0][rows].to(logits.dtype)
+    def objective(logits: Tensor, labels: Tensor, rows: Tensor, answers: Tensor) -> Tensor:
+        chosen = answers if targets == "same view" else torch.zeros_like(answers)
+        teacher = cache[chosen, rows].to(logits.dtype)
         return kd_loss(logits, teacher, labels, temperature, alpha, loss=loss)
 
     return objective
 
 
 def build_cache(
-    teacher: nn.Module,
-    images: Tensor,
-    rows: Tensor,
-    view_count: int,
-    pad: int,
-    view_seed: int,
-    folder: Path,
+    teacher: nn.Module, task: Task, device: torch.device, rows: Tensor, folder: Path
 ) -> np.ndarray:
-    """Logits of `teacher` for every view, float16 (views, n, 10), in the images' own order.
+    """Logits of `teacher` for every view, float16 (views, 60000, 10), in the images' own order.
 
     Images that are not in `rows` get NaN, which no training survives unnoticed. An interrupted
     build goes on with the views that `folder` lacks.
     """
-    paths = [folder / f"view-{index}.npy" for index in range(view_count)]
+    teacher.to(device)
+    images = task.data.train_images.to(device)
+    shown = task.answered()
+    paths = [folder / f"view-{index}.npy" for index in range(len(shown))]
     with Bar(paths, desc="soft targets of the teacher", unit="view") as bar:
-        for index, path in enumerate(bar):
+        for path, numbers in zip(bar, shown, strict=True):
             if path.is_file():
                 continue
             end_if_asked("soft targets")
-            shown = views.cut(images, index, pad, view_seed)
-            logits = logits_of(teacher, shown[rows], batch=256)
+            logits = logits_of(teacher, views.cut(images, numbers, task.pad)[rows], batch=256)
             targets = np.full((len(images), 10), np.nan, np.float16)
-            targets[rows.cpu().numpy()] = logits.cpu().numpy()
+            targets[rows.numpy()] = logits.cpu().numpy()
             write_array(path, targets)
     shape = (len(images), 10)
     remedy = "delete it to compute it again"

@@ -28,9 +28,9 @@ from hw2.views import Task
 STEPS_KEPT = 20  # losses of the first steps, for replay
 NEAR = 1e-3  # the two largest logits of an image: closer than rounding should decide
 FORBID = {"extra": "forbid"}  # of pydantic: a dataclass takes no field but its own
-#: (logits (n, 10), labels (n,), rows (n,), view) -> loss, a scalar. `rows` are places in the file
-#: of 60,000 training images.
-Objective = Callable[[Tensor, Tensor, Tensor, int], Tensor]
+#: (logits (n, 10), labels (n,), rows (n,), answers (n,)) -> loss, a scalar. `rows` are places in
+#: the file of 60,000 training images, `answers` say which of the teacher's are to their views.
+Objective = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
 
 
 @dataclass(frozen=True)
@@ -95,7 +95,7 @@ def learning_rate(fit: Fit, step: int, steps: int) -> float:
     return fit.lr * 0.5 * (1 + math.cos(math.pi * (step + 1 - rise) / (steps - rise + 1)))
 
 
-def cross_entropy(logits: Tensor, labels: Tensor, rows: Tensor, view: int) -> Tensor:
+def cross_entropy(logits: Tensor, labels: Tensor, rows: Tensor, answers: Tensor) -> Tensor:
     """The loss of training on labels alone, an `Objective`."""
     return functional.cross_entropy(logits, labels)
 
@@ -197,7 +197,8 @@ def fit(
             history.goes_on(epoch, options.environment)
             options.before_epoch(epoch)
             network.train()
-            shown = views.cut(images, task.view(epoch), task.pad, task.view_seed)
+            shown = views.cut(images, task.view(epoch), task.pad)
+            answers = task.answer(epoch).to(device)
             losses = torch.zeros((), device=device, dtype=torch.float64)
             batches = shuffled(task.train, seed, epoch).to(device).split(numbers.batch)
             for step, rows in enumerate(batches, start=epoch * per_epoch):
@@ -206,7 +207,7 @@ def fit(
                 optimizer.zero_grad(set_to_none=True)
                 with _precision(numbers, device):
                     logits = network(views.normalise(shown[rows]).contiguous(memory_format=layout))
-                loss = objective(logits.float(), labels[rows], rows, task.view(epoch))
+                loss = objective(logits.float(), labels[rows], rows, answers[rows])
                 loss.backward()
                 options.after_backward()
                 optimizer.step()

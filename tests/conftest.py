@@ -51,7 +51,7 @@ FIT = Fit(epochs=1, lr=0.05, batch=64)
 PRUNING = {"sparse": FIT, "reg": 1e-2, "fit": FIT, "recalibration": 32}
 STUDY = PRUNING | {"images": 32}
 SHRUNKEN = {
-    "common": {"images": 64, "validation": 32, "views": 2},
+    "common": {"images": 64, "validation": 32, "pad": 0},
     "teacher": {"fit": FIT},
     "student": {"fit": FIT},
     "short": {"fit": FIT},

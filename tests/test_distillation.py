@@ -3,6 +3,7 @@ resumable and checked.
 """
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from torch.nn import functional
 from hw2 import distillation, training, views
 from hw2.distillation import build_cache, cached_objective, kd_loss, read_cache
 from hw2.errors import InputError
+from hw2.views import Task
 
 #: what PyTorch says where a softmax is not told its dimension
 pytestmark = pytest.mark.filterwarnings("error:Implicit dimension choice")
@@ -100,66 +102,76 @@ MEAN = CACHE.double().mean(0).float()
 
 
 @pytest.mark.parametrize("loss", ["kl", "kl_mean"])
-@pytest.mark.parametrize(
-    ("targets", "view", "known"),
-    [
-        ("same view", 2, CACHE[2].float()),
-        ("identity", 2, CACHE[0].float()),
-        ("mean", 0, MEAN),
-        ("mean", 2, MEAN),
-    ],
-)
-def test_the_objective_looks_up_view_and_row(loss, targets, view, known):
+@pytest.mark.parametrize("targets", ["same view", "identity", "mean"])
+def test_the_objective_looks_up_the_answer_and_row(loss, targets):
     logits, labels, rows = BATCH
-    found = cached_objective(CACHE, 4.0, 0.9, loss, targets)(*BATCH, view)
-    torch.testing.assert_close(
-        found, kd_loss(logits, known[rows], labels, 4.0, 0.9, loss), rtol=1e-5, atol=0
-    )
+    answers = torch.arange(len(rows)) % len(CACHE)
+    known = {
+        "same view": CACHE[answers, rows].float(),
+        "identity": CACHE[0, rows].float(),
+        "mean": MEAN[rows],
+    }[targets]
+    found = cached_objective(CACHE, 4.0, 0.9, loss, targets)(*BATCH, answers)
+    expected = kd_loss(logits, known, labels, 4.0, 0.9, loss)
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=0)
 
 
 ROWS = torch.tensor([5, 0, 17, 40, 99])
 
 
-def test_the_cache_holds_the_live_logits_of_each_view_and_nan_for_other_images(few, tmp_path):
-    teacher, images = tiny_network(), few.train_images[:100]
-    cache = build_cache(teacher, images, ROWS, 3, 4, 7, tmp_path / "new/folder")
-    assert (cache.shape, cache.dtype) == ((3, 100, 10), np.float16)
-    for view in range(3):
-        live = training.logits_of(teacher, views.cut(images, view, 4, 7))
+@pytest.fixture
+def task(few):
+    """Images 0 to 99 in all 18 views of pad 1."""
+    fewer = replace(few, train_images=few.train_images[:100])
+    return Task(fewer, torch.arange(50), torch.arange(50, 100), pad=1, seed=7)
+
+
+def built(task, folder, rows=ROWS):
+    return build_cache(tiny_network(), task, torch.device("cpu"), rows, folder)
+
+
+def test_the_cache_answers_every_view_that_a_student_sees_and_has_nan_for_other_images(
+    task, tmp_path
+):
+    cache = built(task, tmp_path / "new/folder")
+    assert (cache.shape, cache.dtype) == ((18, 100, 10), np.float16)
+    seen = set()
+    for epoch in range(40):
+        shown = views.cut(task.data.train_images, task.view(epoch), task.pad)[ROWS]
+        live = training.logits_of(tiny_network(), shown).numpy()
+        answers = task.answer(epoch)[ROWS]
         # float16 has 11 significant bits
-        np.testing.assert_allclose(
-            cache[view, ROWS], live[ROWS].numpy(), rtol=2**-11 + 1e-5, atol=1e-6
-        )
+        np.testing.assert_allclose(cache[answers, ROWS], live, rtol=2**-11 + 1e-5, atol=1e-6)
+        seen |= set(answers.tolist())
+    assert seen == set(range(18))
     others = np.setdiff1d(np.arange(100), ROWS)
     assert np.isnan(cache[:, others]).all()
-    assert not np.isnan(cache[:, ROWS]).any()
     # No training survives such an image unnoticed.
     loss = cached_objective(torch.from_numpy(cache), 4.0, 0.9)(
-        torch.zeros(2, 10), ROWS[:2], torch.tensor([5, 6]), 0
+        torch.zeros(2, 10), ROWS[:2], torch.tensor([5, 6]), torch.tensor([0, 0])
     )
     assert loss.isnan()
 
 
-def test_an_interrupted_cache_goes_on_with_the_views_that_are_missing(few, tmp_path, monkeypatch):
-    calls, images = [], few.train_images[:100]
+def test_an_interrupted_cache_goes_on_with_the_views_that_are_missing(task, tmp_path, monkeypatch):
+    calls = []
 
     def counted(*args, **more):
         calls.append(args)
         return training.logits_of(*args, **more)
 
     monkeypatch.setattr(distillation, "logits_of", counted)
-    whole = build_cache(tiny_network(), images, ROWS, 3, 2, 0, tmp_path)
-    assert len(calls) == 3
+    whole = built(task, tmp_path)
+    assert len(calls) == 18
     (tmp_path / "view-1.npy").unlink()
-    again = build_cache(tiny_network(), images, ROWS, 3, 2, 0, tmp_path)
-    assert len(calls) == 4
+    again = built(task, tmp_path)
+    assert len(calls) == 19
     np.testing.assert_array_equal(again, whole)
-    assert len(list(tmp_path.iterdir())) == 3
+    assert len(list(tmp_path.iterdir())) == 18
     np.save(tmp_path / "view-2.npy", whole[2, 1:])
-    with pytest.raises(
-        InputError, match=r"view-2\.npy: no readable array .*; delete it to compute it again"
-    ):
-        build_cache(tiny_network(), images, ROWS, 3, 2, 0, tmp_path)
+    told = r"view-2\.npy: no readable array .*; delete it to compute it again"
+    with pytest.raises(InputError, match=told):
+        built(task, tmp_path)
     np.save(tmp_path / "soft_targets.npy", whole)
     assert read_cache(tmp_path / "soft_targets.npy").numpy().tobytes() == whole.tobytes()
 

@@ -30,7 +30,7 @@ RECIPE = TuningRecipe(
     seed=0,
     images=64,
     validation=32,
-    views=2,
+    pad=0,
     fit=Fit(epochs=1, lr=0.1, batch=32),
     temperatures=(2.0, 4.0),
     alphas=(0.5, 0.9),

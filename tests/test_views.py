@@ -1,4 +1,6 @@
-"""Views are a pure function of (seed, view), and cutting and normalising do what they say."""
+"""Views are numbered, each epoch's are a pure function of (seed, epoch), and cutting does what it
+says.
+"""
 
 import pytest
 import torch
@@ -6,38 +8,57 @@ import torch
 from hw2 import views
 
 
-def cut_plainly(images, index, pad, seed):
-    """Crop and flip, pixel by pixel from their definition."""
-    rows, columns, flips = views.view(index, len(images), pad, seed)
-    out = torch.zeros_like(images)
-    for number, image in enumerate(images):
-        padded = torch.zeros(28 + 2 * pad, 28 + 2 * pad, dtype=torch.uint8)
-        padded[pad : pad + 28, pad : pad + 28] = image
-        for y in range(28):
-            line = padded[int(rows[number]) + y, int(columns[number]) : int(columns[number]) + 28]
-            out[number, y] = line.flip(0) if flips[number] else line
+def moved(image, number, pad):
+    """View `number` of an image (28, 28), pixel by pixel from its definition."""
+    places = [(y, x) for y in range(-pad, pad + 1) for x in range(-pad, pad + 1)]
+    middle = places.index((0, 0))
+    down, right = (places[middle:] + places[:middle])[number // 2]
+    out = torch.zeros_like(image)
+    for y in range(28):
+        for x in range(28):
+            if 0 <= y + down < 28 and 0 <= x + right < 28:
+                out[y, 27 - x if number % 2 else x] = image[y + down, x + right]
     return out
 
 
-@pytest.mark.parametrize(("index", "pad", "seed"), [(0, 2, 0), (1, 2, 0), (5, 2, 7), (3, 4, 0)])
-def test_cutting_agrees_with_plain_loops_and_leaves_the_images_as_they_are(data, index, pad, seed):
-    images = data.train_images[:100].clone()
-    found = views.cut(images, index, pad, seed)
-    assert found.equal(cut_plainly(images, index, pad, seed))
-    assert images.equal(data.train_images[:100]) and found.equal(images) == (index == 0)
+@pytest.mark.parametrize("pad", [0, 1, 2])
+def test_cutting_agrees_with_plain_loops_and_leaves_the_images_as_they_are(data, pad):
+    images = data.train_images[:20].clone()
+    for number in range(views.count(pad)):
+        found = views.cut(images, number, pad)
+        expected = torch.stack([moved(image, number, pad) for image in images])
+        assert found.equal(expected)
+    numbers = torch.arange(20) % views.count(pad)
+    parts = zip(images, numbers.tolist(), strict=True)
+    mixed = torch.stack([moved(image, number, pad) for image, number in parts])
+    assert views.cut(images, numbers, pad).equal(mixed)
+    assert images.equal(data.train_images[:20])
 
 
-def test_views_never_change_and_are_uniform_and_hang_on_seed_and_number_alone():
-    rows, columns, flips = views.view(1, 6)
-    assert rows.tolist() == [0, 2, 2, 2, 0, 1]
-    assert columns.tolist() == [4, 0, 1, 2, 3, 0]
-    assert flips.long().tolist() == [1, 1, 0, 1, 0, 1]
-    assert not any(views.view(*other)[0].equal(rows) for other in ((2, 6), (1, 6, 2, 1)))
-    assert views.view(1)[0][:6].equal(rows)  # later images change no view of earlier ones
-    rows, columns, flips = views.view(1)
-    share = (rows * 10 + columns * 2 + flips).bincount(minlength=50) / 60000
-    # 50 equally likely outcomes, each with a standard error of 0.0006
-    assert share.tolist() == pytest.approx([0.02] * 50, abs=0.003)
+def test_view_0_is_the_image_view_1_its_mirror_image_and_all_views_differ(data):
+    image = data.train_images[:1]
+    shown = [views.cut(image, number, 1) for number in range(18)]
+    assert shown[0].equal(image) and shown[1].equal(image.flip(-1))
+    assert len({tuple(view.flatten().tolist()) for view in shown}) == views.count(1) == 18
+
+
+def test_an_epochs_views_never_change_and_are_uniform_and_hang_on_seed_and_epoch_alone():
+    numbers = views.drawn(6, 1, 0, 1)
+    assert numbers.tolist() == [9, 15, 6, 15, 6, 5]
+    others = [views.drawn(6, 1, 0, 2), views.drawn(6, 1, 1, 1)]
+    assert not any(other.equal(numbers) for other in others)
+    assert views.drawn(60000, 1, 0, 1)[:6].equal(numbers)  # later images change none of earlier
+    share = views.drawn(60000, 1, 0, 1).bincount(minlength=18) / 60000
+    # 18 equally likely numbers, each with a standard error of 0.0009
+    assert share.tolist() == pytest.approx([1 / 18] * 18, abs=0.004)
+
+
+def test_a_teacher_answers_every_view_that_an_epoch_can_show(few):
+    task = views.Task(few, torch.arange(4), torch.arange(4, 8), pad=1, seed=3)
+    assert list(task.answered()) == list(range(18))
+    for epoch in range(3):
+        assert task.answer(epoch).equal(task.view(epoch))
+        assert task.view(epoch).equal(views.drawn(len(few.train_images), 1, 3, epoch))
 
 
 def test_normalised_training_images_have_mean_0_and_deviation_1_in_three_equal_channels(data):

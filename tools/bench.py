@@ -46,7 +46,7 @@ def train(
     """Images a second of `training.fit`: a ResNet-14's second epoch, in which a view is cut, of
     `IMAGES` images.
     """
-    times, task = [], training.Task(data, torch.arange(IMAGES), torch.arange(10), views=2)
+    times, task = [], training.Task(data, torch.arange(IMAGES), torch.arange(10))
     options = training.Options(after_epoch=lambda *_: times.append(time.perf_counter()))
     training.fit(
         networks.ResNet14(widths),

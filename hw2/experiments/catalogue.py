@@ -220,9 +220,7 @@ def rows(profile: str) -> dict[str, Experiment]:
     """The rows of a profile."""
     if profile == "full":
         return TODAY
-    if profile == "long":
-        return {name: item for name, item in EXPERIMENTS.items() if item.group != "choices"}
-    return EXPERIMENTS
+    return {name: item for name, item in EXPERIMENTS.items() if item.group != "choices"}
 
 
 def row(name: str, profile: str) -> Experiment:

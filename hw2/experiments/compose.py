@@ -5,7 +5,7 @@ from dataclasses import replace
 from typing import NamedTuple
 
 from hw2.errors import InputError, choose
-from hw2.experiments import catalogue, recipes
+from hw2.experiments import catalogue, earlier, recipes
 from hw2.experiments.catalogue import Experiment
 from hw2.experiments.profiles import PROFILES
 from hw2.experiments.recipes import (
@@ -67,8 +67,9 @@ def _student(chosen: Experiment, values: dict, profile: str, known: Known) -> St
     if chosen.widths:
         values["widths"] = chosen.widths
     if not chosen.parent:
-        kind = StudentRecipe if chosen.group == "choices" else _of_profile(StudentRecipe, profile)
-        return kind(**values)
+        if chosen.group == "choices":
+            return earlier.ChoiceRecipe(**values)
+        return _of_profile(StudentRecipe, profile)(**values)
     parent = recipe(chosen.parent, values["seed"], profile, known)
     return ContinuedRecipe(parent=parent.digest, **values)
 
@@ -96,20 +97,30 @@ def _soft_targets(chosen: Experiment, values: dict, profile: str, known: Known) 
 
 def _of_profile(kind: type[Recipe], profile: str) -> type[Recipe]:
     """The kind of recipe, with the digest that the runs of `full` have until they are replaced."""
-    return recipes.EARLIER[kind] if profile == "full" else kind
+    return earlier.EARLIER[kind] if profile == "full" else kind
 
 
 def read(content: dict) -> Recipe:
     """The recipe of a recipe.json, by its stage: a row's name, or `tuning`."""
+    kind = _kind(content)
+    if "views" in content:
+        chosen = catalogue.EXPERIMENTS.get(content["stage"])
+        of_choices = chosen is not None and chosen.group == "choices"
+        kind = earlier.ChoiceRecipe if of_choices else earlier.EARLIER[kind]
+        content = earlier.completed(content)
+    return recipes.read(kind, content)
+
+
+def _kind(content: dict) -> type[Recipe]:
     stage = content.get("stage")
     if stage == "tuning":
-        return recipes.read(TuningRecipe, content)
+        return TuningRecipe
     chosen = choose("experiment", catalogue.EXPERIMENTS, stage)
     if chosen.numbers == "teacher":
-        return recipes.read(TeacherRecipe, content)
+        return TeacherRecipe
     if "ratio" in content:
-        return recipes.read(CompressedRecipe, content)
-    return recipes.read(ContinuedRecipe if "parent" in content else StudentRecipe, content)
+        return CompressedRecipe
+    return ContinuedRecipe if "parent" in content else StudentRecipe
 
 
 def changed(recipe: Recipe, change: dict[str, object]) -> Recipe:

@@ -14,7 +14,7 @@ SMOKE_SPARSE = {
     "images": 300,
 }
 SMOKE = {
-    "common": {"images": 600, "validation": 300, "views": 2},
+    "common": {"images": 600, "validation": 300, "pad": 0},
     "teacher": {"fit": Fit(epochs=1, lr=0.02)},
     "student": {"fit": Fit(epochs=2, lr=0.1)},
     "short": {"fit": SMOKE_FIT},
@@ -55,7 +55,7 @@ SEARCH = {
     "seeds": (0, 1, 2),
 }
 FULL = {
-    "common": {"views": 12},
+    "common": {"pad": 2, "views": 12},
     "teacher": TEACHER,
     "student": {"fit": STUDENT},
     "compressed": SPARSE | {"fit": Fit(epochs=72, lr=0.1)},
@@ -79,6 +79,8 @@ FULL = {
     },
 }
 LONG = FULL | {
+    "common": {"pad": 1},
+    "teacher": TEACHER | {"fit": Fit(epochs=40, lr=0.1, precision="bfloat16")},
     "student": {"fit": Fit(epochs=98, lr=0.2)},
     "short": {"fit": STUDENT},
     "continued": {"fit": Fit(epochs=74, lr=0.1)},

@@ -128,40 +128,23 @@ def soft_targets(recipe: StudentRecipe, work: Work) -> Tensor:
     A ResNet-50's are in its run. Those of a student that teaches are computed from its weights.
     """
     run = Store(work.profile).made_by(recipe.teacher)
-    for name in ("pad", "views", "view_seed"):
-        differs = getattr(recipe, name) != getattr(run.recipe, name)
-        if differs and recipe.targets == "same view":
-            problem = f"its {name} is not that of {run.name}, which knows no other view"
-            raise InputError(f"{recipe.stage}: {problem}")
+    if recipe.targets == "same view" and recipe.pad != run.recipe.pad:
+        problem = f"its pad is not that of {run.name}, which knows no other view"
+        raise InputError(f"{recipe.stage}: {problem}")
     return run.soft_targets if isinstance(run.recipe, TeacherRecipe) else answered(run, work)
 
 
 def answered(run: Run, work: Work) -> Tensor:
-    """A student's logits for every view of its own, float16 (views, 60000, 10), kept in the cache.
+    """A student's logits for every view, float16 (views, 60000, 10), kept in the cache.
 
     The cache is of the weights: a network that is trained again answers anew.
     """
-    recipe = run.recipe
-    if recipe.views == 0:
-        problem = "it has no views of its own to teach from"
-        raise InputError(f"{run.name} took a new view every epoch: {problem}")
     folder = data.PROJECT / "cache" / f"answers-{sha256(run.weights)[:16]}"
-    with store.lock(recipe):  # one process computes what others wait for
-        return torch.from_numpy(_cache(run.network(), recipe, work, work.data.split, folder))
-
-
-def _cache(
-    network: nn.Module, recipe: Recipe, work: Work, rows: tuple[Tensor, Tensor], folder: Path
-) -> np.ndarray:
-    return distillation.build_cache(
-        network.to(work.device),
-        work.data.train_images.to(work.device),
-        torch.cat(rows).sort().values,
-        recipe.views,
-        recipe.pad,
-        recipe.view_seed,
-        folder,
-    )
+    rows = torch.cat(work.data.split).sort().values
+    task = run.recipe.task(work.data)
+    with store.lock(run.recipe):  # one process computes what others wait for
+        answers = distillation.build_cache(run.network(), task, work.device, rows, folder)
+    return torch.from_numpy(answers)
 
 
 def train_teacher(recipe: TeacherRecipe, work: Work, file: Path | None) -> None:
@@ -173,12 +156,12 @@ def train_teacher(recipe: TeacherRecipe, work: Work, file: Path | None) -> None:
         network, history = fit(prepare(recipe, work)[0], recipe, work)
     networks.save(network, cache(recipe) / "model.safetensors")
     task = recipe.task(work.data)
-    targets = _cache(network, recipe, work, (task.train, task.validation), cache(recipe))
+    rows = torch.cat((task.train, task.validation)).sort().values
+    targets = distillation.build_cache(network, task, work.device, rows, cache(recipe))
     with leaving(recipe, work, network.cpu(), [history]) as folder:
         path = folder / "soft_targets.npy"
         write_array(path, targets)
-        described = {name: getattr(recipe, name) for name in ("pad", "view_seed", "views")}
-        described |= {"teacher": recipe.digest, "sha256": sha256(path)}
+        described = {"teacher": recipe.digest, "views": len(targets), "sha256": sha256(path)}
         write_json(folder / "soft_targets.json", described)
 
 

@@ -30,11 +30,13 @@ def samples(source: Source) -> dict:
     return {"images": data.train_images[torch.stack(examples, 1)].tolist(), "titles": CLASSES}
 
 
-@plot(draw_grid, "Three training images in the first eight views: cropped, flipped.")
+@plot(draw_grid, "Three training images in the first eight epochs: moved, mirrored.")
 def shown_views(source: Source) -> dict:
-    chosen, data = source.fashion.split[0][:3], source.fashion.train_images
-    cut = torch.stack([views.cut(data, view)[chosen] for view in range(8)], dim=1)
-    return {"images": cut.tolist(), "titles": [f"view {view}" for view in range(8)]}
+    task = source.run("distilled").recipe.task(source.fashion)
+    images = task.data.train_images
+    shown = [views.cut(images, task.view(epoch), task.pad) for epoch in range(8)]
+    chosen = torch.stack([view[task.train[:3]] for view in shown], dim=1)
+    return {"images": chosen.tolist(), "titles": [f"epoch {epoch + 1}" for epoch in range(8)]}
 
 
 def curve(runs: list[Run], name: str, *columns: str) -> dict:
