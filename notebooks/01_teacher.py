@@ -46,8 +46,8 @@ report.show("samples")
 # %% [markdown]
 # ## What a network sees
 #
-# It sees *views* of an image: crops that are moved by up to two pixels, half of them flipped. Both depend only on the numbers of view and image, so a
-# view can be made again at any time. View 0 is the image as it is. Each epoch shows one view of every image. The
+# It sees *views* of an image, which are moved by up to two pixels and mirrored or not. Each epoch shows one view of every image. Which one
+# depends only on seed and epoch, so a view can be made again at any time. View 0 is the image as it is. The
 # teacher's training takes a new one each time. A student's training cycles through the views that the teacher has answered. Its
 # targets, at the end of this notebook, are the teacher's mean over them.
 
@@ -188,8 +188,8 @@ print("So its soft targets say what a label does not: what else an image could b
 #
 # Predict first, then compute. Each task takes a minute at most.
 #
-# 1. **Unmoved images.** Crops move by -2 to 2 pixels in both directions, and every second image is flipped. Which share of the images
-#    does view 1 leave as they are? Check your answer with `views.view(1)`.
+# 1. **Unmoved images.** Images move by -2 to 2 pixels in both directions, and every second one is mirrored. Which share of the images
+#    does an epoch leave as they are? Check your answer with `views.drawn(60000, pad=2, seed=0, epoch=1)`.
 # 2. **The cycle.** The learning rate rises in the first fifth of the steps, then falls. Train ResNet-14 on labels for three epochs in
 #    profile smoke. Which of its epochs ends with the highest learning rate?
 # 3. **Order.** Does a higher temperature change which class is the likeliest? Is every answer less sure at T = 8 than at T = 1?
@@ -197,9 +197,8 @@ print("So its soft targets say what a label does not: what else an image could b
 # <details><summary>Solutions</summary>
 #
 # ```python
-# rows, columns, flips = views.view(1)
-# share = ((rows == 2) & (columns == 2) & ~flips).double().mean()
-# assert abs(share - 1 / 25 / 2) < 0.003  # one of 25 places, unflipped half of the time
+# share = (views.drawn(60000, pad=2, seed=0, epoch=1) == 0).double().mean()
+# assert abs(share - 1 / 25 / 2) < 0.003  # one of 25 places, as it is half of the time
 #
 # run = obtain("plain", profile="smoke", **{"fit.epochs": 3})
 # assert run.history.lr.is_monotonic_decreasing  # the first: its rise takes 0.6 epochs
