@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from helpers import blacken, contents, field
+from matplotlib.figure import Figure
 
 from hw2 import data, grading, report
 from hw2.data import PROJECT
@@ -54,8 +55,9 @@ def test_all_is_written_and_what_is_changed_is_named_and_made_right_again(
     monkeypatch.setattr(
         "IPython.display.display", lambda *parts: shown.extend(part.data for part in parts)
     )
-    report.show("demo", "smoke")
-    assert shown == [(out / "figures/demo.png").read_bytes(), f"*{report.FIGURES['demo'].alt}*"]
+    report.show("demo", profile="smoke")
+    png, alt = (out / "figures/demo.png").read_bytes(), report.FIGURES["demo"].alt
+    assert shown == [report.picture(png, alt)]
     reliability = json.loads((out / "figures/reliability.json").read_text())["arms"]
     (error,) = [
         one["error"]
@@ -78,6 +80,15 @@ def test_all_is_written_and_what_is_changed_is_named_and_made_right_again(
     assert write.stale("smoke", out) == ["figures/stranger.png: no code draws this"]
     assert (out / "report.md").stat().st_mtime_ns == untouched
     assert contents(root("smoke")) == before
+
+
+def test_a_drawn_figure_is_shown_with_its_alternative_text_or_not_at_all(monkeypatch):
+    shown = []
+    monkeypatch.setattr("IPython.display.display", lambda part: shown.append(part.data))
+    report.show(Figure(), 'a "line"')
+    assert 'alt="a &quot;line&quot;" src="data:image/png;base64,iVBOR' in shown[0]
+    with pytest.raises(InputError, match="without a caption"):
+        report.show(Figure())
 
 
 def test_a_new_arm_is_in_list_walk_table_and_figure_by_its_row_alone(project, monkeypatch):

@@ -53,6 +53,8 @@ KERNEL = {"display_name": "Python 3", "language": "python", "name": "python3"}
 #: the last two make `nbconvert --to script` write a .py
 LANGUAGE = {"name": "python", "file_extension": ".py", "nbconvert_exporter": "python"}
 METADATA = {"kernelspec": KERNEL, "language_info": LANGUAGE}
+# a cell with this tag is folded, in JupyterLab as on pages
+HIDDEN = {"tags": ["hide-input"], "jupyter": {"source_hidden": True}}
 # the rest is for readers
 FIELDS = (("kernelspec", "name"), ("kernelspec", "language"), ("language_info", "name"))
 
@@ -101,11 +103,10 @@ def normal(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
     copy = nbformat.from_dict(notebook)
     copy.nbformat_minor = 5  # the first whose cells have ids
     for number, cell in enumerate(copy.cells, start=1):
+        cell.id = f"cell-{number:02d}"
         tags = cell.metadata.get("tags")
-        cell.id, cell.metadata = (
-            f"cell-{number:02d}",
-            nbformat.from_dict({"tags": tags} if tags else {}),
-        )
+        metadata = HIDDEN if tags == HIDDEN["tags"] else {"tags": tags} if tags else {}
+        cell.metadata = nbformat.from_dict(metadata)
         if cell.cell_type == "code":
             cell.outputs = [output for output in cell.outputs if output.get("data") != {}]
     fields = [copy.metadata.get(part, {}).get(name) for part, name in FIELDS]

@@ -1,11 +1,14 @@
 """What readers see: figures, tables, report.md. A notebook's figures and tables have a module."""
 
+import base64
+import html
+
 import pandas as pd
 
 from hw2.errors import InputError, choose
 
 try:
-    import matplotlib  # noqa: F401
+    from matplotlib.figure import Figure
 except ValueError as error:  # of a setting that it does not know, such as MPLBACKEND
     raise InputError(f"matplotlib: {error}; correct MPLBACKEND or the matplotlibrc") from None
 
@@ -15,17 +18,34 @@ from hw2.report.source import Source
 from hw2.report.style import FIGURES, TABLES
 
 
-def show(name: str, profile: str | None = None) -> None:
-    """Display a figure, drawn from the runs as they are now, and its caption.
+def show(figure: str | Figure, caption: str = "", profile: str | None = None) -> None:
+    """Display a figure and its caption, which is its alternative text as well.
 
-    It is byte for byte the PNG in figures/. The caption is its alternative text, which JupyterLab
-    and nbconvert take from no image.
+    `figure` is the name of one in figures/, drawn from the runs as they are now, or one that a cell
+    drew, with its caption. `InputError` where a drawn figure has none.
     """
-    from IPython.display import Image, Markdown, display
+    from IPython.display import HTML, display
+    from matplotlib import pyplot
 
-    plot = choose("figure", FIGURES, name)
-    content = style.files(plot, Source(profile), kinds=("png",))["png"]
-    display(Image(content, alt=plot.alt), Markdown(f"*{plot.alt}*"))
+    if isinstance(figure, str):
+        plot = choose("figure", FIGURES, figure)
+        png, caption = style.files(plot, Source(profile), kinds=("png",))["png"], plot.alt
+    else:
+        if not caption:
+            raise InputError("show: a drawn figure without a caption; tell what it shows")
+        png = style.saved(figure, "png", bbox_inches="tight")
+        pyplot.close(figure)  # the kernel would show it again
+    display(HTML(picture(png, caption)))
+
+
+def picture(png: bytes, caption: str) -> str:
+    """HTML, since front ends take the alternative text of an image from nothing else."""
+    words = html.escape(caption)
+    source = f"data:image/png;base64,{base64.b64encode(png).decode()}"
+    return (
+        f'<figure style="margin: 0"><img alt="{words}" src="{source}">'
+        f"<figcaption><em>{words}</em></figcaption></figure>"
+    )
 
 
 def table(name: str, profile: str | None = None) -> pd.DataFrame:

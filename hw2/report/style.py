@@ -109,11 +109,15 @@ def files(plot: Plot, source: Source, kinds: tuple[str, ...] = ("png", "svg")) -
         figure.set_layout_engine("none")
         for ax in figure.axes:
             ax.set_position(np.round(ax.get_position().bounds, 5))
-        for ending in kinds:
-            target = io.BytesIO()
-            figure.savefig(target, format=ending, metadata=METADATA[ending])
-            content[ending] = target.getvalue()
+        content |= {ending: saved(figure, ending) for ending in kinds}
     return content
+
+
+def saved(figure: Figure, ending: str, **options) -> bytes:
+    """The figure as a file, without date and version."""
+    target = io.BytesIO()
+    figure.savefig(target, format=ending, metadata=METADATA[ending], **options)
+    return target.getvalue()
 
 
 def panels(size: tuple[float, float], *grid: int, **options) -> tuple[Figure, Axes | np.ndarray]:
