@@ -1,17 +1,23 @@
-"""The delivered network evaluated without any of our code: idx files, safetensors and torch's
-functions alone.
+"""Results computed again by other code: the delivered network by torch's functions alone, Dunnett's
+intervals by SciPy, a Welch interval by its formula.
 """
 
 import gzip
 import json
+import math
 import re
 
 import numpy as np
+import pytest
 import torch
 from safetensors.torch import load_file
+from scipy import stats
 from torch.nn import functional
 
 from hw2.data import PROJECT, fashion_mnist
+from hw2.experiments import catalogue
+from hw2.report import comparisons
+from hw2.report.source import Source
 
 
 def idx(folder, name, header):
@@ -80,3 +86,46 @@ def test_plain_torch_counts_as_many_test_images_right_as_the_run_and_the_report(
     assert re.search(
         rf"{correct:,} of\s+10,000 test images", (PROJECT / "report.md").read_text("utf-8")
     )
+
+
+def percentages(row):
+    """Validation accuracies of all seeds, from the committed counts."""
+    counts = [
+        json.loads(path.read_text())
+        for path in sorted((PROJECT / "runs" / row).glob("full-s*/metrics.json"))
+    ]
+    return [100 * one["val_correct"] / one["val_total"] for one in counts]
+
+
+@pytest.mark.parametrize("group", ["arms", "ablation"])
+def test_scipy_gives_the_studies_dunnett_intervals(group):
+    """SciPy integrates by random numbers, to three digits."""
+    first, *others = catalogue.names("full", group)
+    test = stats.dunnett(
+        *map(percentages, others), control=percentages(first), rng=np.random.default_rng(0)
+    )
+    interval = test.confidence_interval()
+    found = comparisons.study(Source("full").group(group))
+    assert [*found] == others
+    assert [each.low for each in found.values()] == pytest.approx(interval.low, abs=0.005)
+    assert [each.high for each in found.values()] == pytest.approx(interval.high, abs=0.005)
+    assert [each.p for each in found.values()] == pytest.approx(test.pvalue, abs=0.002)
+
+
+def test_welchs_formula_gives_the_chains_interval():
+    """Welch (1947), with Student's density integrated over the interval."""
+    one, other = percentages("compressed"), percentages("scratch")
+    variances = [sum((x - sum(v) / 3) ** 2 for x in v) / 2 / 3 for v in (one, other)]
+    freedom = sum(variances) ** 2 / sum(variance**2 / 2 for variance in variances)
+    density = student_density(freedom)
+    found = comparisons.compare(Source("full"), "compressed", "scratch")
+    assert found.mean == pytest.approx((sum(one) - sum(other)) / 3)
+    quantile = (found.high - found.mean) / sum(variances) ** 0.5
+    assert found.high - found.mean == pytest.approx(found.mean - found.low)
+    steps = np.linspace(-quantile, quantile, 200_001)
+    assert np.trapezoid(density(steps), steps) == pytest.approx(0.95, abs=1e-6)
+
+
+def student_density(freedom):
+    scale = math.gamma((freedom + 1) / 2) / math.gamma(freedom / 2) / (freedom * math.pi) ** 0.5
+    return lambda x: scale * (1 + x**2 / freedom) ** (-(freedom + 1) / 2)

@@ -6,6 +6,7 @@ import re
 from types import SimpleNamespace
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
@@ -16,8 +17,10 @@ from hw2.experiments.store import Store
 from hw2.report import (
     FIGURES,
     TABLES,
+    comparisons,
     nb02_distillation,
     nb03_pruning,
+    nb04_demo,
     nb04_summary,
     statistics,
     style,
@@ -34,6 +37,7 @@ def run(seed, validation, test=None):
     kept = {
         "val_accuracy": validation,
         "test_accuracy": test,
+        "history": pd.DataFrame({"val_loss": [9.0, 1 - validation]}),
         "metrics": {"phases": {}},
         "parameters": 1,
     }
@@ -68,22 +72,25 @@ def studies():
 
 def test_an_arm_that_is_worse_than_the_first_has_a_negative_difference(studies):
     table = TABLES["arms"].in_words(studies).set_index("arm")
-    # -1 and -3, by the seeds that both have: mean -2, and 12.706 standard errors of 1 on either
-    # side.
-    assert table["minus the first"]["labels"] == "-2.00"
-    assert table["95 % interval"]["labels"] == "-14.71 to +10.71"
+    assert table["minus the first"]["labels"] == "+4.33"  # of 79, 81 and 99 to 80 and 84
+    assert table["minus the first"]["kl_mean"] == "+4.00"
+    assert table["validation loss"]["kl_mean"] == "0.140 ± 0.014"
     assert (table["minus the first"]["vanilla"], table["95 % interval"]["vanilla"]) == ("", "")
-    data = nb02_distillation.differences(studies.group("arms"), "")
-    place = data["rows"].index(catalogue.EXPERIMENTS["labels"].words)
-    assert data["series"][0]["each"][place] == pytest.approx([-1, -3])
-    assert data["series"][0]["bounds"][place] == pytest.approx([-14.706205, 10.706205])
-    assert catalogue.EXPERIMENTS["vanilla"].words not in data["rows"]
+    (heading, nothing), (words, numbers), *others = comparisons.forest_of_study(
+        studies.group("arms"), ""
+    )["rows"]
+    assert nothing is None and heading.endswith(catalogue.EXPERIMENTS["vanilla"].words)
+    assert words == catalogue.EXPERIMENTS["labels"].words and len(others) == len(table) - 2
+    assert numbers[0] == pytest.approx(4.333333)
+    low, high = map(float, table["95 % interval"]["labels"].split(" to "))
+    assert numbers[1:3] == pytest.approx([low, high], abs=0.01)
 
 
 @pytest.mark.parametrize("profile", ["smoke", "full", "long"])
 def test_every_profile_trains_what_is_compared(profile):
-    compared = {name for pair in nb04_summary.PAIRS for name in pair}
-    assert compared <= set(catalogue.names(profile, "chain"))
+    known = set(catalogue.names(profile, "chain"))
+    missing = [pair for pair in comparisons.DECLARED if not set(pair) <= known]
+    assert missing == ([("narrow", "narrow_plain")] if profile == "full" else [])
 
 
 def test_the_deviation_between_seeds_is_pooled_over_settings(committed):
@@ -107,8 +114,8 @@ def test_agreement_is_with_the_teachers_answer_also_where_it_is_wrong(studies):
                 fit=SimpleNamespace(epochs=1), images=1, temperature=1.0, alpha=0.5
             )
     studies.teacher_logits, studies.held_out = hot[answers], (None, labels)
-    (series,) = FIGURES["agreement"].data(studies)["series"]
-    assert [set(each) for each in series["each"]] == [{0.5}, {0}]
+    shares = FIGURES["agreement"].data(studies)["each"]
+    assert [set(each) for each in shares] == [{0.5}, {0}]
 
 
 @pytest.fixture
@@ -118,7 +125,7 @@ def chain():
     """
     runs = {
         "plain": [run(0, 0.90, 0.80), run(1, 0.92, 0.82)],
-        "distilled": [run(seed, 0.91, 0.82) for seed in range(3)],
+        "distilled": [run(seed, 0.915 + seed / 1000, 0.82) for seed in range(3)],
         "compressed": [run(seed, 0.95 + seed / 100, 0.945) for seed in range(3)],
         "scratch": [run(0, 0.94, 0.94)],
     }
@@ -129,27 +136,36 @@ def chain():
         "scratch": [0, 1, 2, 3],
     }
     for name, group in runs.items():
-        group[0].name = name
+        for each in group:
+            each.name = name
     return faked(answers=answers, true=[0, 1, 2, 3], **runs)
 
 
-def test_pairs_are_of_the_seeds_that_both_have_and_an_aim_is_met_at_its_value(chain):
+def test_pairs_are_of_all_seeds_and_an_aim_is_met_at_its_value(chain):
     verdicts = [row["verdict"] for row in nb04_summary.aim_rows(chain)]
     assert verdicts == ["missed", "met"]  # compressed is at the very floor
-    first, second = TABLES["pairs"].in_words(chain).iloc[:2].to_dict("records")
-    assert first["seeds"] == "2"
-    assert first["validation"].startswith("+0.00 (")  # +1 and -1
-    assert first["test"].startswith("+1.00 (")  # +2 and 0
-    assert first["only one right"] == "3 : 1"
-    assert (second["only one right"], second["p"]) == ("0 : 0", "1.000")
+    first, second, *_ = TABLES["pairs"].in_words(chain).to_dict("records")
+    assert (first["seeds"], first["validation"], first["loss"]) == ("3 : 2", "+0.60", "-0.006")
+    assert first["test"].startswith("+1.00 (")
+    assert first["more often right"] == "3 : 1"
+    assert (second["seeds"], second["validation"], second["p"]) == ("3 : 1", "+2.00", "")
     # A run whose test set was not read stays unread.
     chain.answers = lambda run: pytest.fail(f"{run.name} was read")
-    for each in chain.runs("plain") + chain.runs("compressed"):
-        each.test_accuracy = None
+    for name in ("distilled", "compressed"):
+        for each in chain.runs(name):
+            each.test_accuracy = None
     table = TABLES["pairs"].in_words(chain)
-    assert set(table.test[:4]) == set(table.p[:4]) == set(table["only one right"][:4]) == {""}
-    assert table.validation[2].startswith("+4.50 (")  # +5 and +4
+    for column in ("test", "McNemar's p", "more often right"):
+        assert set(table[column]) == {""}
+    assert table.validation[0] == "+0.60"
     assert nb04_summary.aim_rows(chain)[1]["verdict"] is None
+
+
+def test_rows_that_are_no_declared_pair_are_compared_by_welchs_test_alone(chain):
+    found = comparisons.compare(chain, "compressed", "plain")
+    assert found == statistics.welch([([95, 96, 97], [90, 92])])[0]
+    chain.run("plain").test_accuracy = chain.runs("plain")[1].test_accuracy = None
+    assert comparisons.compare(chain, "compressed", "plain", "test_accuracy") is None
 
 
 def test_each_class_says_what_its_mistakes_were_taken_for(chain):
@@ -221,22 +237,6 @@ def test_a_published_number_links_to_its_source_and_says_whether_the_test_set_ch
     }  # fmt: skip
 
 
-def test_a_case_that_takes_half_the_time_is_twice_as_fast():
-    row = {
-        "name": "a",
-        "unit": "ms",
-        "median": 1.0,
-        "ratio": 0.5,
-        "ratio_low": 0.4,
-        "ratio_high": 0.8,
-        "ratio_to": "b",
-    }
-    source = Source()
-    source.bench = {"rows": [row, row | {"unit": "images/s"}, row | {"ratio_to": None}]}
-    (series,) = FIGURES["speed"].data(source)["series"]
-    assert series["each"] == [[2.0], [0.5]] and series["bounds"] == [[1.25, 2.5], [0.4, 0.8]]
-
-
 def test_what_is_compared_exactly_does_not_hang_on_float32(walk_done, monkeypatch):
     run, (images, labels) = Source().run("compressed"), Source().held_out
     expected = Source().confidences(run)
@@ -290,3 +290,13 @@ def test_the_calibration_error_is_that_of_unrounded_confidences_and_hangs_on_no_
         abs(right[places == one].sum() - sure[places == one].sum()) for one in range(15)
     ) / len(sure)
     assert results[0]["error"] == pytest.approx(error, abs=5e-6)
+
+
+def test_a_mistake_shows_the_true_class_also_where_it_is_unlikely():
+    unlikely = [0.5, 0.3, 0.2, *[0.0] * 7]
+    data = {"images": [np.zeros((28, 28)).tolist()] * 10, "true": [9] * 5 + [0] * 5}
+    figure = nb04_demo.draw_predictions(data | {"probabilities": [unlikely] * 10})
+    bars = [ax for ax in figure.axes if len(ax.texts)]
+    assert [len(ax.texts) for ax in bars] == [4] * 5 + [3] * 5
+    assert bars[0].texts[3].get_text() == "Ankle boot 0%"
+    assert bars[0].patches[-1].get_facecolor()[:3] == pytest.approx((0, 0x9E / 255, 0x73 / 255))

@@ -21,8 +21,9 @@ from hw2.experiments import catalogue, ledger, plan, store
 from hw2.experiments.run import root
 from hw2.experiments.store import Store
 from hw2.files import read_csv, read_json, write_bytes, write_json
-from hw2.report import style, write
+from hw2.report import comparisons, style, write
 from hw2.report.source import Source
+from hw2.report.statistics import Difference
 from tools import pdf
 
 
@@ -100,26 +101,28 @@ def test_a_new_arm_is_in_list_walk_table_and_figure_by_its_row_alone(project, mo
     )
     assert new.words in catalogue.listing("smoke") and ("tested", 2) in plan.tasks("smoke")
     assert new.words in report.table("arms")["what it is"].to_list()
-    assert new.words in report.FIGURES["arm_differences"].data(Source())["rows"]
+    assert new.words in [
+        words for words, _ in report.FIGURES["arm_differences"].data(Source())["rows"]
+    ]
 
 
 @pytest.mark.parametrize(
-    ("interval", "told"),
+    ("found", "told"),
     [
         (
-            (1.2, 0.2, 2.2),
-            "+1.20 points on validation (95 % interval +0.20 to +2.20, 3 seeds). It helps.",
+            Difference(1.2, 0.2, 2.2, 0.01, 1.0),
+            "(+0.20 to +2.20, p = 0.010) on validation. It helps.",
         ),
+        (Difference(-1.2, -2.2, -0.2, 0.01, 1.0), "p = 0.010) on validation. It hurts."),
         (
-            (-1.2, -2.2, -0.2),
-            "-1.20 points on validation (95 % interval -2.20 to -0.20, 3 seeds). It hurts.",
+            Difference(0.2, -0.8, 1.2, 0.6, 1.0),
+            "not detected: 1.00 would have been) on validation.",
         ),
-        ((0.2, -0.8, 1.2), "(95 % interval -0.80 to +1.20, 3 seeds). No difference was detected."),
-        ((0.2, None, None), "+0.20 points on validation with one seed, so without an interval."),
+        (Difference(0.2), "+0.20 (one seed) on validation."),
     ],
 )
-def test_a_conclusion_says_what_its_interval_allows(project, monkeypatch, interval, told):
-    monkeypatch.setattr(write.nb02_distillation, "difference", lambda *runs: ([0] * 3, interval))
+def test_a_conclusion_says_what_its_test_allows(project, monkeypatch, found, told):
+    monkeypatch.setattr(comparisons, "compare", lambda *pair: found)
     answers = write.conclusions("smoke").splitlines()
     assert answers[0].startswith("- **Does distillation help?**") and told in answers[0]
     assert len([line for line in answers if line.startswith("- **")]) == 6
@@ -192,21 +195,19 @@ def test_a_readme_without_its_marks_is_told_in_a_line(tmp_path, monkeypatch, con
         write._readme("new\n")
 
 
-def test_readme_and_conclusions_claim_no_more_than_an_uncorrected_interval_shows(
-    project, monkeypatch
-):
-    monkeypatch.setattr(
-        write.nb02_distillation, "difference", lambda *runs: ([0] * 3, (-0.25, -0.36, -0.15))
-    )
+def test_readme_and_conclusions_claim_no_more_than_the_corrected_test_shows(project, monkeypatch):
+    """An interval that excludes 0, and a p that Holm's correction takes over 5 %."""
+    found = Difference(-0.25, -0.46, -0.04, 0.09, 0.4)
+    monkeypatch.setattr(comparisons, "compare", lambda *pair: found)
     path = Store().run("scratch").folder / "environment.json"
     write_json(path, read_json(path) | {"hardware": "another processor"})
     texts = write.texts(Source())
     readme = texts["README.md"].split("**Conclusion,**")[1]
-    assert "-0.25 (-0.36 to -0.15, not corrected) on validation" in readme
-    assert "this does not establish which is better. Besides, the two differ in hardware." in readme
+    assert "-0.25 (-0.46 to -0.04, not detected: 0.40 would have been) on validation" in readme
+    assert (
+        "The two differ in hardware, too." in readme and "differ in hardware" in texts["report.md"]
+    )
     assert not re.search(r"\ba (gain|loss)\b", readme)
-    assert "The two differ in hardware, too." in texts["report.md"]
-    assert "No interval is corrected for the number of comparisons." in texts["report.md"]
 
 
 def test_pages_tell_older_readings_of_the_test_set_as_the_ledger_has_them():

@@ -1,5 +1,6 @@
 """What sums results up is computed right, and written as what it is."""
 
+import numpy as np
 import pytest
 import torch
 from scipy import stats
@@ -29,35 +30,72 @@ def test_wilson_is_the_published_formula():
     assert statistics.wilson(81, 263) == pytest.approx((0.2553, 0.3662), abs=5e-5)
 
 
-@pytest.mark.parametrize(
-    ("first", "second", "p"), [(0, 0, 1), (1, 0, 1), (5, 5, 1), (3, 0, 2 / 8), (1, 4, 12 / 32)]
-)
-def test_mcnemars_p_is_that_of_a_fair_coin(first, second, p):
-    place = torch.arange(first + second + 5)
-    one, other = place < first, (place >= first) & (place < first + second)
-    assert statistics.mcnemar(one, other) == (first, second, pytest.approx(p))
-
-
-def test_a_paired_interval_is_scipys():
-    values, others = [0.91, 0.93, 0.92, 0.95], [0.90, 0.94, 0.90, 0.91]
-    interval = stats.ttest_rel(values, others).confidence_interval(0.95)
-    assert statistics.paired(values, others) == pytest.approx(
-        (0.015, interval.low, interval.high), rel=1e-9
+def test_mcnemars_test_over_seeds_is_that_of_gaps_whose_signs_are_a_coins():
+    """Against its closed form for one network each, and against flipped signs for three each."""
+    place = torch.arange(100)
+    wins, losses, p = statistics.mcnemar(place[None] < 30, (place[None] >= 30) & (place < 45))
+    assert (wins, losses) == (30, 15)
+    assert p == pytest.approx(stats.chi2.sf((30 - 15) ** 2 / (30 + 15), 1))
+    draw = torch.Generator().manual_seed(0)
+    shared = torch.rand(2000, generator=draw)
+    first, second = (
+        shared + 0.2 * torch.rand(3, 2000, generator=draw) < bar for bar in (0.960, 0.955)
     )
-    assert statistics.paired([0.5, 0.75], [0.25, 0.5]) == (0.25, 0.25, 0.25)
-    assert statistics.paired([0.5], [0.25]) == (0.25, None, None)  # one pair has none
+    gaps = (first.double().mean(0) - second.double().mean(0)).numpy()
+    signs = np.random.default_rng(0).choice([-1, 1], (10_000, len(gaps)))
+    flipped = np.abs(signs @ gaps) >= abs(gaps.sum()) - 1e-9
+    p = statistics.mcnemar(first, second)[2]
+    assert 0.02 < p < 0.5 and p == pytest.approx(flipped.mean(), abs=0.02)
+    assert statistics.mcnemar(first, first) == (0, 0, 1.0)
 
 
-def test_a_verdict_is_what_the_interval_allows_and_one_value_has_no_deviation():
-    verdicts = {
-        (0.1, 0.3): "better",
-        (-0.3, -0.1): "worse",
-        (-0.1, 0.3): "not told apart",
-        (None, None): "",
+def test_welchs_p_is_corrected_by_holms_method_and_one_seed_has_none():
+    """p of 0.01, 0.04 and 0.03 become 0.03, 0.06 and 0.06, as in Holm's procedure by hand."""
+    samples = [([shift, shift + 1, shift + 2], [0, 1, 2]) for shift in (5, 2, 3)]
+    plain = [stats.ttest_ind(*pair, equal_var=False).pvalue for pair in samples]
+    found = statistics.welch([*samples, ([1.0], [0.0, 1.0]), ([1.0, 1.0], [0.0, 0.0])])
+    assert plain[0] < plain[2] < plain[1]
+    middle = max(3 * plain[0], 2 * plain[2])
+    expected = [3 * plain[0], max(middle, plain[1]), middle]
+    assert [each.p for each in found[:3]] == pytest.approx(expected)
+    assert found[3:] == [statistics.Difference(0.5), statistics.Difference(1.0)]
+
+
+def test_what_is_detectable_is_detected_in_four_of_five_simulated_studies():
+    draw = np.random.default_rng(0)
+    even = np.tile([-1, 1], 6) * np.sqrt(11 / 12)  # its deviation is 1
+    one, first, other = (draw.normal(size=(12, 40_000)) for _ in range(3))
+    true = statistics.welch([(even, even)])[0].detectable
+    test = stats.ttest_ind(one + true, first, equal_var=False)
+    assert np.mean(test.pvalue < 0.05) == pytest.approx(0.8, abs=0.02)
+    found = statistics.dunnett(even, [even, even])[0]
+    deviation = np.sqrt(np.mean([group.var(0, ddof=1) for group in (one, first, other)], axis=0))
+    gaps = found.detectable + one.mean(0) - first.mean(0)
+    detected = np.abs(gaps) > (found.high - found.mean) * deviation
+    assert np.mean(detected) == pytest.approx(0.8, abs=0.01)
+
+
+def test_a_difference_is_told_with_what_its_test_allows():
+    told = {
+        (
+            0.21,
+            -0.05,
+            0.46,
+            0.176,
+            0.48,
+        ): "+0.21 (-0.05 to +0.46, not detected: 0.48 would have been)",
+        (-0.77, -1.31, -0.23, 0.0066, 0.71): "-0.77 (-1.31 to -0.23, p = 0.007)",
+        (0.9, 0.8, 1.0, 0.0001, 0.2): "+0.90 (+0.80 to +1.00, p < 0.001)",
+        (0.67,): "+0.67 (one seed)",
     }
-    assert {limits: statistics.verdict((0.0, *limits)) for limits in verdicts} == verdicts
-    assert [statistics.spread(values) for values in ([], [0.5], [0.5, 0.6])] == [
-        "not read",
-        "50.00%",
-        "55.00 ± 7.07%",
-    ]
+    found = [statistics.Difference(*numbers) for numbers in told]
+    assert [statistics.told(each) for each in found] == [*told.values()]
+    assert [statistics.verdict(each) for each in found] == ["not detected", "worse", "better", ""]
+
+
+def test_one_value_has_no_deviation():
+    values = ([], [0.5], [0.5, 0.6])
+    told = [statistics.spread(each) for each in values]
+    assert told == ["not read", "50.00%", "55.00 ± 7.07%"]
+    told = [statistics.spread_of_losses(each) for each in values[1:]]
+    assert told == ["0.500", "0.550 ± 0.071"]

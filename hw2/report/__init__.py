@@ -13,7 +13,14 @@ except ValueError as error:  # of a setting that it does not know, such as MPLBA
     raise InputError(f"matplotlib: {error}; correct MPLBACKEND or the matplotlibrc") from None
 
 # Each registers its figures and tables.
-from hw2.report import nb01_teacher, nb02_distillation, nb03_pruning, nb04_summary, style  # noqa: F401
+from hw2.report import (  # noqa: F401
+    nb01_teacher,
+    nb02_distillation,
+    nb03_pruning,
+    nb04_demo,
+    nb04_summary,
+    style,
+)
 from hw2.report.source import Source
 from hw2.report.style import FIGURES, TABLES
 

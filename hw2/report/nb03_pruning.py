@@ -16,23 +16,24 @@ from hw2.assignment import LIMIT, NARROW
 from hw2.experiments.catalogue import EXPERIMENTS
 from hw2.files import read_json
 from hw2.report import style
-from hw2.report.nb01_teacher import curve
-from hw2.report.nb02_distillation import (
-    CROSSING,
+from hw2.report.comparisons import (
     DIFFERENCE,
+    INTERVALS,
+    LOSS,
     at_phase,
-    budget,
-    differences,
+    draw_forest,
+    forest_of_study,
     study_rows,
 )
+from hw2.report.nb01_teacher import curve
+from hw2.report.nb02_distillation import budget
 from hw2.report.source import Source
-from hw2.report.statistics import rounded, verdict
+from hw2.report.statistics import rounded
 from hw2.report.style import (
     beside,
     distinct,
     draw_boxes,
     draw_curves,
-    draw_rows,
     panels,
     percent,
     plot,
@@ -47,7 +48,6 @@ PHASES = (
     ("BatchNorm recalibrated", "recalibrated", "recalibrated_without_sparse_learning"),
     ("fine-tuned", "fine_tuned", None),
 )
-RIVALS = {"compressed": "pruned", "scratch": "from scratch", "unpruned": "not pruned"}
 
 
 @table("phases")
@@ -108,22 +108,6 @@ def compressed_curves(source: Source) -> dict:
     run = source.run("compressed")
     mark = [run.recipe.sparse.epochs + 0.5, "pruned"]
     return {"arms": [curve([run], "sparse learning, then fine-tuning", "lr")], "mark": mark}
-
-
-@plot(
-    draw_curves,
-    "The pruned network and its two controls, the last quarter of their epochs. A line is a seed.",
-)
-def rivals(source: Source) -> dict:
-    """All see as many epochs; the pruned network's begin as its parent's."""
-    arms = [curve(source.runs(name), words) for name, words in RIVALS.items()]
-    parent = curve([source.made_by(run.recipe.parent) for run in source.runs("compressed")], "")
-    for column in ("val_loss", "val_accuracy"):
-        arms[0][column] = [
-            first + then for first, then in zip(parent[column], arms[0][column], strict=True)
-        ]
-    arms[0]["epoch"] = list(range(1, len(arms[0]["val_loss"][0]) + 1))
-    return {"arms": arms, "start": 3 * len(arms[0]["epoch"]) // 4 + 1}
 
 
 def draw_norms(data: dict) -> Figure:
@@ -240,18 +224,15 @@ def ablation_note(source: Source) -> str:
     return f"{budget(epochs, runs[0].recipe.images, len(runs))} an arm"
 
 
-@plot(draw_rows, f"Validation accuracy of each arm minus the whole recipe's. {CROSSING}")
+@plot(draw_forest, f"Validation accuracy of each arm minus the whole recipe's. {INTERVALS}")
 def ablation(source: Source) -> dict:
-    return differences(source.group("ablation"), ablation_note(source))
+    return forest_of_study(source.group("ablation"), ablation_note(source))
 
 
-@table("ablation", **DIFFERENCE, verdict=verdict)
+@table("ablation", **DIFFERENCE, **LOSS)
 def ablation_rows(source: Source) -> list[dict]:
     phases = {"right after pruning": "pruned", "recalibrated": "recalibrated"}
-    return [
-        row | {"verdict": row["95 % interval"]}
-        for row in study_rows(source.group("ablation"), **phases)
-    ]
+    return study_rows(source.group("ablation"), **phases)
 
 
 def frontier_note(source: Source) -> str:

@@ -188,20 +188,14 @@ def draw_grid(data: dict) -> Figure:
 def draw_curves(data: dict) -> Figure:
     """Loss and accuracy by epoch, a line for each seed.
 
-    data: arms, a list of {name, epoch, val_loss, val_accuracy}, these two with a list for each
-    seed; mark, optional [epoch, text]; start, optional: the first epoch that is shown. An arm may
-    have lr and train_loss; a loss with soft targets is no cross-entropy and must not stand beside
-    val_loss.
+    data: arms, a list of {name, epoch, val_loss, val_accuracy}, the last two with a list for each
+    seed; mark, optional: [epoch, text]. An arm may have lr and train_loss; a loss with soft targets
+    is no cross-entropy and must not stand beside val_loss.
     """
     figure, (left, right) = panels((9, 3.4), 1, 2)
     for arm, colour, marker in distinct(data["arms"]):
-        line = {
-            "color": colour,
-            "marker": marker,
-            "ms": 4,
-            "markevery": max(1, len(arm["epoch"]) // 12),
-            "lw": 1,
-        }
+        every = max(1, len(arm["epoch"]) // 12)
+        line = {"color": colour, "marker": marker, "ms": 4, "markevery": every, "lw": 1}
         if "train_loss" in arm:
             left.plot(arm["epoch"], arm["train_loss"], ":", label="training loss", **line)
         if "lr" in arm:
@@ -212,50 +206,41 @@ def draw_curves(data: dict) -> Figure:
         for ax, column in ((left, "val_loss"), (right, "val_accuracy")):
             for number, values in enumerate(arm[column]):
                 ax.plot(arm["epoch"], values, label=None if number else arm["name"], **line)
-    for ax, column in ((left, "val_loss"), (right, "val_accuracy")):
-        if "start" in data:
-            tail = np.concatenate(
-                [np.array(arm[column])[:, data["start"] - 1 :].flatten() for arm in data["arms"]]
-            )
-            margin = 0.1 * np.ptp(tail) or 0.01
-            ax.set_ylim(tail.min() - margin, tail.max() + margin)
-            ax.set_xlim(data["start"] - 0.5, data["arms"][0]["epoch"][-1] + 0.5)
+    for ax in (left, right):
         if "mark" in data:
             epoch, text = data["mark"]
             ax.axvline(epoch, color=GREY, lw=1, ls="--")
             beside(ax, text, (epoch, 0.02), (4, 0), xycoords=("data", "axes fraction"))
         ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     left.set(xlabel="epoch", ylabel="loss", title="Loss")
-    right.set(
-        xlabel="epoch", ylabel="validation accuracy", title="Accuracy on the validation split"
-    )
-    percent(right.yaxis, int("start" in data))
-    left.legend(loc="upper right" if "start" in data else "best")
+    right.set(xlabel="epoch", ylabel="validation accuracy", title="Accuracy on validation")
+    percent(right.yaxis)
+    left.legend()
     return figure
 
 
 def draw_boxes(data: dict) -> Figure:
     """data: boxes, a list of {text, place [x, y], main (coloured)}; arrows, a list of [from, to,
-    text].
+    text], which turn halfway between two columns.
     """
-    places, drawn = np.array([box["place"] for box in data["boxes"]]), []
+    places = np.array([box["place"] for box in data["boxes"]])
     (left, bottom), (right, top) = places.min(0) - 0.5, places.max(0) + 0.5
-    figure, ax = panels((9, 1.2 * (top - bottom)))
+    figure, ax = panels((9, 0.95 * (top - bottom)))
     ax.set(xlim=(left, right), ylim=(bottom, top))
     ax.axis("off")
+    drawn = []
     for box in data["boxes"]:
         frame = {"boxstyle": "round,pad=0.5", "fc": "white", "ec": BLUE if box["main"] else GREY}
-        drawn.append(
-            ax.text(*box["place"], box["text"], ha="center", va="center", fontsize=9, bbox=frame)
-        )
+        text = ax.text(*box["place"], box["text"], ha="center", va="center", fontsize=9, bbox=frame)
+        drawn.append(text)
     for start, end, text in data["arrows"]:
-        ends = {"patchA": drawn[start].get_bbox_patch(), "patchB": drawn[end].get_bbox_patch()}
-        ax.annotate(
-            "", places[end], places[start], arrowprops={"arrowstyle": "->", "color": GREY, **ends}
-        )
-        ax.text(
-            *places[[start, end]].mean(0), text, ha="center", va="bottom", fontsize=8, color=GREY
-        )
+        (x, y), (to, height) = places[[start, end]]
+        middle = (x + to) / 2
+        ax.plot([x, middle, middle], [y, y, height], color=GREY, lw=1)
+        head = {"arrowstyle": "->", "color": GREY, "shrinkA": 0}
+        head["patchB"] = drawn[end].get_bbox_patch()
+        ax.annotate("", (to, height), (middle, height), arrowprops=head)
+        ax.text(middle, (y + height) / 2, text, ha="center", va="bottom", fontsize=8, color=GREY)
     return figure
 
 
@@ -286,37 +271,18 @@ def draw_heat(
 
 
 def draw_rows(data: dict) -> Figure:
-    """Values over the seeds (hollow), their means, and a bar from the least to the greatest, or
-    between bounds.
+    """Fractions of the seeds (hollow), their means, and a bar from the least to the greatest.
 
-    data: rows; series, a list of {name, each: for each row its values; bounds, optional: for each
-    row [low, high] or null}; axis; note; line, the value at which a line is drawn; percent, the
-    digits where values are fractions.
+    data: rows; each, of each row its values; axis, its label; note.
     """
-    count, total = len(data["rows"]), len(data["series"])
-    figure, ax = panels((8.5, 0.45 * count + 1.4))
-    for number, (series, colour, marker) in enumerate(distinct(data["series"])):
-        places = np.arange(count) + (number - (total - 1) / 2) * 0.3
-        bars = series.get(
-            "bounds", [[min(values), max(values)] if values else [] for values in series["each"]]
-        )
-        for place, values, bar in zip(places, series["each"], bars, strict=True):
-            ax.plot(bar or [], [place] * len(bar or []), color=colour, lw=1.5)
-            ax.plot(values, [place] * len(values), "o", mfc="white", color=colour, ms=4)
-            ax.plot(
-                [np.mean(values)] if values else [],
-                [place] if values else [],
-                marker,
-                color=colour,
-                ms=7,
-            )
-        ax.plot([], [], marker, color=colour, ms=7, label=series["name"])
-    if data["line"] is not None:
-        ax.axvline(data["line"], color=GREY, ls="--", lw=1)
+    count = len(data["rows"])
+    figure, ax = panels((8.5, 0.45 * count + 1.1))
+    for place, values in enumerate(data["each"]):
+        ax.plot([min(values), max(values)], [place, place], color=BLUE, lw=1.5)
+        ax.plot(values, [place] * len(values), "o", mfc="white", color=BLUE, ms=4)
+        ax.plot(np.mean(values), place, "o", color=BLUE, ms=7)
     ax.set_yticks(range(count), data["rows"])
     ax.set(xlabel=f"{data['axis']}\n{data['note']}", ylim=(count - 0.4, -0.6))
     ax.grid(axis="y", visible=False)
-    if data["percent"] is not None:
-        percent(ax.xaxis, data["percent"])
-    ax.legend(loc="lower left", bbox_to_anchor=(0.0, 1.0), ncols=total)
+    percent(ax.xaxis)
     return figure

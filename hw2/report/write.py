@@ -4,7 +4,7 @@ them are stale.
 
 import platform
 import re
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 
 import jinja2
@@ -14,7 +14,7 @@ from hw2 import assignment, data, files, grading, report
 from hw2.errors import choose
 from hw2.experiments import catalogue, ledger, schemas
 from hw2.experiments.run import output
-from hw2.report import nb02_distillation, nb03_pruning, nb04_summary, statistics, style
+from hw2.report import comparisons, nb02_distillation, nb03_pruning, nb04_summary, statistics, style
 from hw2.report.source import Source
 
 #: device of a run -> how its hours are headed
@@ -89,22 +89,18 @@ def context(source: Source) -> dict:
             delivered.metrics["test_correct"], delivered.metrics["test_total"]
         ),
         "seeds": len(chain["compressed"]),
-        "mean": statistics.spread(nb02_distillation.tested(chain["compressed"])),
+        "mean": statistics.spread(comparisons.tested(chain["compressed"])),
         "readings": [row | {"current": row["recipe"] in current} for row in readings],
         "aims": nb04_summary.aim_rows(source),
         "machines": _machines(source),
         "time": markdown(TIME, source),
         "others": nb03_pruning.public(),
+        "comparisons": comparisons,
         "nb02": nb02_distillation,
         "nb03": nb03_pruning,
         "nb04": nb04_summary,
-        "difference": lambda *names: nb02_distillation.difference(*map(source.runs, names)),
-        "on_test": lambda *names: nb02_distillation.on_test(*map(source.runs, names)),
-        "unlike": lambda *names: nb04_summary.unlike(source, *names),
-        "lost": lambda *names: nb02_distillation.lost(*map(source.runs, names)),
-        "p": lambda *names: nb04_summary.p_value(
-            nb04_summary.mcnemar(source, *map(source.run, names))[2]
-        ),
+        "compare": partial(comparisons.compare, source),
+        "unlike": partial(comparisons.unlike, source),
         "statistics": statistics,
         "table": lambda name, *code: markdown(report.TABLES[name], source, *code),
         "alt": lambda name: report.FIGURES[name].alt,

@@ -1,0 +1,224 @@
+"""Runs held against others: the chain's declared pairs by Welch's test, the other rows of a study
+against its first row by Dunnett's.
+"""
+
+import torch
+from matplotlib.figure import Figure
+
+from hw2.experiments import catalogue
+from hw2.experiments.catalogue import EXPERIMENTS
+from hw2.experiments.run import Run
+from hw2.report import statistics
+from hw2.report.source import Source
+from hw2.report.statistics import (
+    Difference,
+    bounds,
+    detectable,
+    p_of,
+    p_value,
+    points,
+    points_and_bounds,
+    rounded,
+    spread_of_losses,
+    told,
+    verdict,
+)
+from hw2.report.style import BLUE, GREY, VERMILION, panels, plot, table
+
+#: the comparisons of the chain that docs/design.md declares
+DECLARED = (
+    ("distilled", "plain"),
+    ("narrow", "narrow_plain"),
+    ("compressed", "scratch"),
+    ("compressed", "unpruned"),
+    ("compressed", "distilled"),
+)
+
+
+def tested(runs: list[Run]) -> list[float]:
+    """Accuracies on the test set, of the runs for which it was read."""
+    return [run.test_accuracy for run in runs if run.test_accuracy is not None]
+
+
+def losses(runs: list[Run]) -> list[float]:
+    """Validation losses after the last epoch."""
+    return [float(run.history.val_loss.iloc[-1]) for run in runs]
+
+
+def at_phase(runs: list[Run], phase: str | None) -> list[float] | None:
+    """Validation accuracies after a phase of the compression; None where the runs have none."""
+    return [run.at_phase(phase) for run in runs] if phase and "phases" in runs[0].metrics else None
+
+
+def _values(runs: list[Run], measure: str) -> list[float]:
+    """Accuracies in percent, or losses."""
+    if measure == "val_loss":
+        return losses(runs)
+    accuracies = tested(runs) if measure == "test_accuracy" else [run.val_accuracy for run in runs]
+    return [100 * accuracy for accuracy in accuracies]
+
+
+def declared(source: Source, measure: str = "val_accuracy") -> dict[tuple[str, str], Difference]:
+    """The declared pairs that the profile has, as far as their test set was read for `measure`:
+    first row minus second, in percentage points or as losses.
+    """
+    known = catalogue.names(source.profile)
+    samples = {
+        pair: tuple(_values(source.runs(name), measure) for name in pair)
+        for pair in DECLARED
+        if set(pair) <= set(known)
+    }
+    samples = {pair: both for pair, both in samples.items() if all(both)}
+    return dict(zip(samples, statistics.welch([*samples.values()]), strict=True))
+
+
+def study(runs: dict[str, list[Run]], measure: str = "val_accuracy") -> dict[str, Difference]:
+    """Each other row of a study minus its first, in percentage points or as losses."""
+    first, *others = (_values(row, measure) for row in runs.values())
+    return dict(zip([*runs][1:], statistics.dunnett(first, others), strict=True))
+
+
+def compare(
+    source: Source, name: str, reference: str, measure: str = "val_accuracy"
+) -> Difference | None:
+    """A row minus another: of the declared pairs, of a study, or else by Welch's test alone.
+
+    None where the measure is the test set's and was not read for both.
+    """
+    samples = tuple(_values(source.runs(row), measure) for row in (name, reference))
+    if not all(samples):
+        return None
+    if (name, reference) in DECLARED:
+        return declared(source, measure)[name, reference]
+    group = EXPERIMENTS[name].group
+    if group in ("arms", "ablation") and reference == catalogue.names(source.profile, group)[0]:
+        return study(source.group(group), measure)[name]
+    return statistics.welch([samples])[0]
+
+
+#: columns of a table -> how a difference, or losses, are written there
+DIFFERENCE = {
+    "minus the first": points,
+    "95 % interval": bounds,
+    "p": p_of,
+    "detectable": detectable,
+}
+LOSS = {"validation loss": spread_of_losses}
+INTERVALS = "Simultaneous 95 % intervals by Dunnett's test; filled: a difference was detected."
+
+
+def study_rows(runs: dict[str, list[Run]], **phases: str) -> list[dict]:
+    """Each row of a study: accuracies and losses on validation, and how its accuracy differs from
+    the first row's in percentage points.
+
+    `phases`: column -> phase of the compression after which the accuracy is told as well.
+    """
+    found, rows = study(runs), []
+    for name, row in runs.items():
+        told = {"arm": name, "what it is": EXPERIMENTS[name].words}
+        told |= {column: at_phase(row, phase) for column, phase in phases.items()}
+        told |= {"validation": [run.val_accuracy for run in row], "validation loss": losses(row)}
+        rows.append(told | dict.fromkeys(DIFFERENCE, found.get(name)))
+    return rows
+
+
+def forest(groups: dict[str, dict[str, Difference]], note: str = "") -> dict:
+    """What `draw_forest` draws, from heading -> words -> difference in percentage points."""
+    listed = []
+    for heading, rows in groups.items():
+        listed.append([heading, None])
+        listed += [[words, [*map(rounded, found)]] for words, found in rows.items()]
+    return {"rows": listed, "note": note}
+
+
+def forest_of_study(runs: dict[str, list[Run]], note: str) -> dict:
+    words = {name: EXPERIMENTS[name].words for name in runs}
+    rows = {words[name]: found for name, found in study(runs).items()}
+    return forest({f"minus {words[next(iter(runs))]}": rows}, note)
+
+
+def draw_forest(data: dict) -> Figure:
+    """data: rows, each [words, the numbers of a `Difference`], or [heading, null]; note."""
+    count = len(data["rows"])
+    figure, ax = panels((9, 0.3 * count + 0.8))
+    ax.axvline(0, color=GREY, ls="--", lw=1)
+    ax.set_yticks(range(count), [words for words, _ in data["rows"]], fontsize=8)
+    ax.tick_params(axis="y", length=0)
+    labels = ax.get_yticklabels()
+    for place, (_, numbers) in enumerate(data["rows"]):
+        if numbers is None:
+            labels[place].set_weight("bold")
+            continue
+        found = Difference(*numbers)
+        detected = verdict(found) in ("better", "worse")
+        colour = VERMILION if detected else BLUE
+        if found.low is not None:
+            ax.plot([found.low, found.high], [place, place], color=colour, lw=1.5)
+        ax.plot(found.mean, place, "o", color=colour, mfc=colour if detected else "white")
+        words = told(found)
+        ax.text(1.02, place, words, va="center", fontsize=8, transform=ax.get_yaxis_transform())
+    ax.set(
+        xlabel=f"percentage points of validation accuracy\n{data['note']}", ylim=(count - 0.4, -0.6)
+    )
+    ax.grid(axis="y", visible=False)
+    return figure
+
+
+@table(
+    "pairs",
+    **{"validation": points, "95 % interval": bounds, "p": p_of, "detectable": detectable},
+    **{"loss": lambda found: f"{found.mean:+.3f}", "test": points_and_bounds},
+    **{"McNemar's p": p_value},
+)
+def pair_rows(source: Source) -> list[dict]:
+    """The declared comparisons: differences in percentage points and of validation losses, and
+    McNemar's test on the test images.
+
+    A run whose test set was not read stays unread: only its validation counts.
+    """
+    rows, truth = [], source.fashion.test_labels
+    loss, test = declared(source, "val_loss"), declared(source, "test_accuracy")
+    for pair, found in declared(source).items():
+        both = [source.runs(name) for name in pair]
+        row = {"difference": ", minus ".join(EXPERIMENTS[name].words for name in pair)}
+        row["seeds"] = " : ".join(str(len(runs)) for runs in both)
+        row |= dict.fromkeys(("validation", "95 % interval", "p", "detectable"), found)
+        row |= {"loss": loss[pair], "test": test.get(pair)}
+        row |= {"more often right": None, "McNemar's p": None}
+        if pair in test:
+            right = [
+                torch.stack([source.answers(run) == truth for run in runs if run.test_accuracy])
+                for runs in both
+            ]
+            first, second, row["McNemar's p"] = statistics.mcnemar(*right)
+            row["more often right"] = f"{first} : {second}"
+        rows.append(row)
+    return rows
+
+
+@plot(
+    draw_forest,
+    "Differences in validation accuracy with 95 % intervals: Welch's for the chain, Dunnett's "
+    "simultaneous ones for arms and ablation. Filled: a difference was detected.",
+)
+def differences(source: Source) -> dict:
+    pairs = {
+        "\nminus ".join(EXPERIMENTS[name].words for name in pair): found
+        for pair, found in declared(source).items()
+    }
+    groups = {"chain": pairs}
+    for name in ("arms", "ablation"):
+        runs = source.group(name)
+        first = EXPERIMENTS[next(iter(runs))].words
+        found = {EXPERIMENTS[row].words: each for row, each in study(runs).items()}
+        groups[f"{name}, minus {first}"] = found
+    return forest(groups)
+
+
+def unlike(source: Source, name: str, other: str) -> list[str]:
+    """What sets two rows' trainings apart besides what is asked: hardware, learning rate."""
+    rows = source.runs(name), source.runs(other)
+    machines = [{host["hardware"] for run in row for host in run.environments} for row in rows]
+    rates = [row[0].recipe.fit.lr for row in rows]
+    differs = {"hardware": machines[0] != machines[1], "learning rate": rates[0] != rates[1]}
+    return [words for words in differs if differs[words]]
