@@ -37,7 +37,7 @@ from torch.nn import functional
 
 from hw2 import data, networks, pruning, report, training, views
 from hw2.experiments.obtain import obtain
-from hw2.report import nb02_distillation, nb03_pruning, statistics, write
+from hw2.report import comparisons, nb03_pruning, statistics, write
 
 # %%
 fashion = data.fashion_mnist()
@@ -273,15 +273,13 @@ Markdown(write.markdown(report.TABLES["others"], source))  # with links
 
 # %%
 rows = {
-    "sparse learning, in the ablation": ("pruned", "pruned_directly"),
-    "pruning, against training the same widths from scratch": ("compressed", "scratch"),
+    "Without sparse learning minus the whole recipe, in the ablation": ("pruned_directly", "pruned"),
+    "Pruned minus the same widths from scratch": ("compressed", "scratch"),
 }
 print(f"The pruner removes {1 - sum(left) / sum(channels):.0%} of the channels and {removed:.1%} of the parameters.")
 print(f"Recalibration alone: {compressed.at_phase('pruned'):.2%} becomes {compressed.at_phase('recalibrated'):.2%}.")
 for what, pair in rows.items():
-    each, gain = nb02_distillation.difference(*map(source.runs, pair))
-    interval = statistics.bounds(gain) or "one seed, no interval"
-    print(f"Gain from {what}: {statistics.points(gain)} points ({interval})")
+    print(f"{what}: {statistics.told(comparisons.compare(source, *pair))} points")
 
 # %% [markdown]
 # ## Try it yourself
