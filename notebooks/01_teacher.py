@@ -4,17 +4,18 @@
 # **Question.** The assignment gives a well-trained ResNet-50 and asks for a network of at most 100,000 parameters that is
 # no worse. What does the large network know that the small one could learn?
 #
-# **You will see** the data and its augmentation, a training step in plain code, and two stems of a ResNet-50. Then you see where
-# the teacher errs, and what its soft targets say.
+# **You will see** the data and its augmentation, the training loop in plain PyTorch, and two stems of a ResNet-50. Then you see
+# where the teacher errs, and what its soft targets say.
 #
-# **Time.** The notebook loads finished runs: half a minute. Where `runs/` is empty it trains, and says before for how long.
+# **Time.** The notebook loads finished runs and trains a small network for half a minute: a minute in all. Where `runs/` is empty
+# it trains the teacher, and says before for how long.
 #
 # **Read on:** `hw2/views.py`, `hw2/training.py`; He et al. 2016 (arXiv:1512.03385). Next: [2. Distillation](02_distillation.ipynb).
 #
 # The course's file `resnet-50.pth` is not public, so we train our own teacher. Whoever has the file uses it in place of training:
 # `hw2 train teacher --weights resnet-50.pth`. Git holds the teacher's logits for every image of the training file, and not its weights (94 MB).
 
-# %%
+# %% tags=["hide-input"] jupyter={"source_hidden": true}
 try:
     import hw2
 except ImportError as error:
@@ -22,150 +23,215 @@ except ImportError as error:
     raise
 
 # %%
+import matplotlib.pyplot as plt
+import numpy as np
 import pandas as pd
 import torch
 import torch_pruning as tp
 from torch.nn import functional
 
-from hw2 import data, networks, report, views
+from hw2 import data, distillation, networks, report, training, views
 from hw2.experiments.obtain import obtain
 
-fashion = data.fashion_mnist()
-train, validation = fashion.split
-print(f"{len(train):,} images for training, {len(validation):,} for validation, {len(fashion.test_labels):,} for the test")
+plt.style.use(report.style.STYLE)
 
 # %% [markdown]
 # ## The data
 #
 # Fashion-MNIST has ten classes of clothes, in grey images of 28 x 28 pixels. T-shirts, pullovers, coats and shirts have
-# similar outlines: expect mistakes among them. The data is bright on black, and the figures show it dark on white.
+# similar outlines: expect mistakes among them.
 
 # %%
-report.show("samples")
+fashion, teacher = data.fashion_mnist(), obtain("teacher")
+train, validation = fashion.split
+print(f"{len(train):,} images for training, {len(validation):,} for validation, {len(fashion.test_labels):,} for the test")
+
+# %%
+figure, axes = plt.subplots(4, 10, figsize=(9, 4))
+for label, column in enumerate(axes.T):
+    examples = train[fashion.train_labels[train] == label]
+    column[0].set_title(data.CLASSES[label], fontsize=8)
+    for ax, image in zip(column, fashion.train_images[examples[:4]].numpy()):
+        ax.imshow(image, cmap="gray")
+        ax.axis("off")
+report.show(figure, "Four training images of each of the ten classes.")
 
 # %% [markdown]
 # ## What a network sees
 #
-# It sees *views* of an image, which are moved by up to two pixels and mirrored or not. Each epoch shows one view of every image. Which one
-# depends only on seed and epoch, so a view can be made again at any time. View 0 is the image as it is. The
-# teacher's training takes a new one each time. A student's training cycles through the views that the teacher has answered. Its
-# targets, at the end of this notebook, are the teacher's mean over them.
+# A network sees *views* of an image, which are moved by a few pixels and mirrored or not. Each epoch shows one view of every image. Which
+# one depends only on seed and epoch, so a view can be made again at any time. View 0 is the image as it is. The teacher's training takes a
+# new view each time. A student's training shows views that the teacher has answered.
 
 # %%
-report.show("shown_views")
+task = teacher.recipe.task(fashion)
+figure, axes = plt.subplots(3, 8, figsize=(9, 3.5))
+for epoch, column in enumerate(axes.T):
+    column[0].set_title(f"epoch {epoch + 1}", fontsize=8)
+    shown = views.cut(fashion.train_images, task.view(epoch), task.pad)[train[:3]]
+    for ax, image in zip(column, shown.numpy()):
+        ax.imshow(image, cmap="gray")
+        ax.axis("off")
+report.show(figure, f"Three training images in the teacher's first eight epochs: moved by up to {task.pad} pixels, mirrored or not.")
 
 # %% [markdown]
 # Then pixels are normalised: over the training images they have mean 0 and standard deviation 1.
 
 # %%
-inputs = views.normalise(fashion.train_images[train[:5000]])
+few = train[:5000]
+inputs, targets = views.normalise(fashion.train_images[few]), fashion.train_labels[few]
 print(f"one image: {tuple(inputs.shape[1:])}, three equal channels")
 print(f"mean {abs(inputs.double().mean()):.2f}, standard deviation {inputs.double().std():.2f}")
 
 # %% [markdown]
-# ## A training step in plain code
+# ## The training loop
 #
-# `training.fit` repeats five lines for each batch: predict, measure the loss, clear the old gradient, compute the new one, step.
-# Here a new ResNet-14, the student of the next notebook, takes three such steps on one batch of 128 images.
+# For each batch the loop predicts, measures the loss, clears the old gradient, computes the new one, and steps. Here a new ResNet-14,
+# the student of the next notebook, trains for two epochs of 5,000 images. This shows the loop and not what a network can reach:
+# `training.fit` has the same loop, with views, all images, more epochs, and a learning rate that rises and falls.
 
 # %%
+torch.set_num_threads(1)  # the same losses, however many cores are free
 torch.manual_seed(0)
 network, losses = networks.ResNet14(), []
-optimizer = torch.optim.SGD(network.parameters(), lr=0.1, momentum=0.9, nesterov=True, weight_decay=5e-4)
-for _ in range(3):
-    logits = network(inputs[:128])
-    loss = functional.cross_entropy(logits, fashion.train_labels[train[:128]])
-    optimizer.zero_grad()
-    loss.backward()
-    optimizer.step()
-    losses.append(loss.item())
-print("loss: " + ", ".join(f"{loss:.1f}" for loss in losses))
-assert losses[0] > losses[1] > losses[2]
+optimizer = torch.optim.SGD(network.parameters(), lr=0.05, momentum=0.9, nesterov=True, weight_decay=5e-4)
+for epoch in range(2):
+    for batch in torch.randperm(len(few)).split(128):
+        loss = functional.cross_entropy(network(inputs[batch]), targets[batch])
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+assert losses[-1] < losses[0]
+
+# %%
+figure, ax = plt.subplots(figsize=(6, 3))
+ax.plot(range(1, len(losses) + 1), losses)
+ax.set(xlabel="step", ylabel="cross-entropy of the batch", ylim=(0, None))
+report.show(figure, "The loss of a new ResNet-14 falls over its first steps, a batch of 128 images each.")
 
 # %% [markdown]
 # ## Two stems
 #
-# They differ by the resolution that the blocks see, and by cost: 80 against 299 million multiply-adds. Torchvision's ResNet-50 was made for images of 224 x 224 pixels. Its
-# stem, the first convolution and a pooling, divides each side by four. With stride 1 in that convolution, it divides by two. Our teacher
-# has stride 1.
+# Two stems of ResNet-50 differ by the resolution that the blocks see, and by cost: 80 M against 299 M multiply-adds. Torchvision's
+# ResNet-50 was made for images of 224 x 224 pixels. Its stem, the first convolution and a pooling, divides each side by four. With stride 1
+# in that convolution, it divides by two. Our teacher has stride 1.
 
 # %%
 rows, image = [], torch.zeros(1, 3, 28, 28)
 for stem in ("imagenet", "stride1"):
-    network = networks.teacher(stem).eval()
-    macs, parameters = tp.utils.count_ops_and_params(network, image)
-    side = network.maxpool(network.conv1(image)).shape[-1]
+    resnet50 = networks.teacher(stem).eval()
+    macs, parameters = tp.utils.count_ops_and_params(resnet50, image)
+    side = resnet50.maxpool(resnet50.conv1(image)).shape[-1]
     words = {"before the blocks": f"{side} x {side} pixels", "multiply-adds": f"{macs / 1e6:.0f} M"}
     rows.append({"stem": stem, **words, "parameters": f"{parameters:,}"})
 pd.DataFrame(rows).set_index("stem")
 
 # %% [markdown]
-# ## Training
+# ## Training the teacher
 #
-# The teacher reaches 94.36 % on validation. It is torchvision's ResNet-50 with a 10-way `fc`. It is trained by SGD with Nesterov momentum, and the learning rate
+# The teacher reaches 94.36 % on validation. A student that is 134 times smaller comes as far: notebook 4 compares them.
+#
+# The teacher is torchvision's ResNet-50 with a 10-way `fc`, trained by SGD with Nesterov momentum. The learning rate
 # runs through one cycle. `obtain` loads the committed run, or trains one where there is none. A *profile* is a set of numbers, such as epochs
 # and images: `smoke` takes a minute, `full` takes more than a day on two cores.
 
 # %%
-teacher = obtain("teacher")
+parameters = {"teacher": teacher.metrics["parameters"], "student": networks.count_parameters(networks.ResNet14())}
 print(f"profile {teacher.profile}: {teacher.recipe.fit.epochs} epochs, stem {teacher.recipe.stem}")
-print(f"parameters: {networks.count_parameters(networks.teacher(teacher.recipe.stem)):,}")
-print(f"validation accuracy: {teacher.val_accuracy:.2%}")
+print(", ".join(f"{name} {count:,} parameters" for name, count in parameters.items()))
+print(f"the student is {parameters['teacher'] / parameters['student']:.0f} times smaller")
+print(f"validation accuracy of the teacher: {teacher.val_accuracy:.2%}")
 
 # %%
-report.show("teacher_curves")
-
-# %% [markdown]
-# ## Is it better than its students?
-#
-# One teacher cannot tell: it has 94.14 % on the test set, ResNet-14 alone 94.07 %, and distilled 94.25 %. One seed of ResNet-14, distilled for
-# 98 epochs, has 94.67 %. These are as many as the pruned network and its parent have together. The course's teacher has 92.4 %. The table
-# holds means over the seeds of the networks that the next notebooks train.
-
-# %%
-report.table("results")
+history = teacher.history
+figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.2))
+left.plot(history.epoch, history.train_loss, ":", label="training loss, of views")
+left.plot(history.epoch, history.val_loss, label="validation loss")
+left.set(xlabel="epoch", ylabel="cross-entropy", xticks=history.epoch[4::5])
+left.legend()
+right.plot(history.epoch, 100 * history.val_accuracy)
+right.set(xlabel="epoch", ylabel="validation accuracy, %", xticks=history.epoch[4::5])
+report.show(figure, "The teacher by epoch. The training loss is of moved and mirrored images, a mean over the epoch.")
 
 # %% [markdown]
 # ## Where does it err?
 #
-# Between garments of similar outlines: most often it takes a shirt for a T-shirt, 40 of 500 times. The cell prints its most frequent mistakes on validation.
+# The teacher errs between garments of similar outlines. Most often it takes a shirt for a T-shirt, 40 of 500 times. The cell prints its
+# four most frequent mistakes on validation, and the figure shows all of them.
 
 # %%
 logits, labels = teacher.soft_targets[0][validation], fashion.train_labels[validation]
 predicted = logits.argmax(dim=1)
 errors = predicted != labels
-pairs = pd.Series(10 * labels[errors] + predicted[errors]).value_counts().sort_index().nlargest(4)
-for pair, count in pairs.items():
+pairs = pd.Series(10 * labels[errors] + predicted[errors]).value_counts().sort_index()
+for pair, count in pairs.nlargest(4).items():
     print(f"{data.CLASSES[pair // 10]:12} taken for {data.CLASSES[pair % 10]:12} {count} of {(labels == pair // 10).sum()} images")
 
-# %% [markdown]
-# In the figure, rows are true classes and columns predictions. Squares hold counts of images. The colour is the share of a row, errors
-# only.
-
 # %%
-report.show("teacher_confusion")
+matrix = np.zeros((10, 10))
+figure, ax = plt.subplots(figsize=(6, 5))
+for pair, count in pairs.items():
+    matrix[pair // 10, pair % 10] = count
+    ax.text(pair % 10, pair // 10, count, ha="center", va="center", color="white" if 2 * count > pairs.max() else "black", fontsize=8)
+ax.imshow(matrix, cmap="Blues")
+ax.set_xticks(range(10), data.CLASSES, rotation=45, ha="right")
+ax.set_yticks(range(10), data.CLASSES)
+ax.set(xlabel="predicted class", ylabel="true class")
+ax.grid(False)
+report.show(figure, "The teacher's errors on validation: images by true and predicted class.")
 
 # %% [markdown]
 # ## What does it find similar?
 #
-# Mostly T-shirts, pullovers, coats and shirts. The softmax of logits / T, with a temperature T, tells: these probabilities are called *soft targets*. A label says "shirt" and no
-# more. Soft targets also rank the other classes, and a higher temperature shows more of them. The first image is the one on which
-# the teacher is surest. On the three others, each of another class, the right class leads by least. The T-shirt's lead is none in half precision.
+# The softmax of logits / T tells, where T is a *temperature*. Its probabilities are called *soft targets*. A label says "shirt" and no
+# more. Soft targets also rank the other classes, and a higher temperature shows more of them: at T = 8 a dress gets 8.1 % in place of
+# 0.1 %. The image is the one on which the teacher's two likeliest classes are closest. The probabilities stand on a logarithmic axis.
 
 # %%
-report.show("soft_targets")
+doubtful = training.margins(logits.double()).argmin()
+
+def soften(ax, T):
+    ax.bar(range(10), distillation.soft_targets(logits[doubtful][None].double(), T)[0].numpy())
+    ax.set(yscale="log", ylim=(1e-5, 1), title=f"T = {T:g}")
+    ax.set_xticks(range(10), data.CLASSES, rotation=90, fontsize=8)
+
+figure, (left, *panels) = plt.subplots(1, 4, figsize=(9, 3), width_ratios=(2, 3, 3, 3))
+left.imshow(fashion.train_images[validation[doubtful]].numpy(), cmap="gray")
+left.axis("off")
+for ax, T in zip(panels, (1, 4, 8)):
+    soften(ax, T)
+report.show(figure, "A doubtful image, and the teacher's soft targets for it at T = 1, 4 and 8.")
+
+# %%
+for T in (1, 4, 8):
+    dress = distillation.soft_targets(logits[doubtful][None].double(), T)[0, data.CLASSES.index("Dress")]
+    print(f"T = {T}: a dress gets {dress:.1%}")
+
+# %% [markdown]
+# In a live kernel a slider changes T: set `slider = True` and run the cell.
+
+# %%
+slider = False
+
+def at_temperature(T):
+    figure, ax = plt.subplots(figsize=(5, 3))
+    soften(ax, T)
+    report.show(figure, f"Soft targets at T = {T:g}.")
+
+if slider:
+    import ipywidgets
+    ipywidgets.interact(at_temperature, T=(0.5, 16.0))
 
 # %% [markdown]
 # ## What does the student receive?
 #
-# The mean of the teacher's logits over the views of an image. On validation this mean has 94.74 %, and the answer to the image as it is
-# 94.36 %. The logits are computed once, so a student's training never runs the ResNet-50. They are stored in half precision, where a few
-# images have two equal largest logits. So the stored answers have 281 errors, and the teacher itself 282.
+# The student receives the mean of the teacher's logits over the views of an image. This mean is the better teacher: it has 94.74 % on
+# validation, and the answer to the image as it is has 94.36 %. The logits are computed once, so a student's training never runs the ResNet-50.
 
 # %%
-shape = tuple(teacher.soft_targets.shape)
-print("{} views x {:,} images x {} logits".format(*shape))
-assert shape == (teacher.recipe.views, len(fashion.train_labels), len(data.CLASSES))
+print("{} views x {:,} images x {} logits".format(*teacher.soft_targets.shape))
+assert teacher.soft_targets.shape[1:] == (len(fashion.train_labels), len(data.CLASSES))
 means = teacher.soft_targets.double().mean(dim=0)[validation]
 share = (means.argmax(dim=1) == labels).double().mean()
 for words, answer, right in (("image as it is", logits.double(), teacher.val_accuracy), ("mean over views", means, share)):
@@ -186,13 +252,14 @@ print("So its soft targets say what a label does not: what else an image could b
 # %% [markdown]
 # ## Try it yourself
 #
-# Predict first, then compute. Each task takes a minute at most.
+# Predict first, then compute.
 #
-# 1. **Unmoved images.** Images move by -2 to 2 pixels in both directions, and every second one is mirrored. Which share of the images
-#    does an epoch leave as they are? Check your answer with `views.drawn(60000, pad=2, seed=0, epoch=1)`.
-# 2. **The cycle.** The learning rate rises in the first fifth of the steps, then falls. Train ResNet-14 on labels for three epochs in
-#    profile smoke. Which of its epochs ends with the highest learning rate?
-# 3. **Order.** Does a higher temperature change which class is the likeliest? Is every answer less sure at T = 8 than at T = 1?
+# 1. **Unmoved images** (5 minutes, easy). Images move by -2 to 2 pixels in both directions, and every second one is mirrored. Which share
+#    of the images does an epoch leave as they are? Check your answer with `views.drawn(60000, pad=2, seed=0, epoch=1)`.
+# 2. **The cycle** (5 minutes, medium). The learning rate rises in the first fifth of the steps, then falls. Train ResNet-14 on labels for
+#    three epochs in profile smoke. Which of its epochs ends with the highest learning rate?
+# 3. **Order** (5 minutes, easy). Does a higher temperature change which class is the likeliest? Is every answer less sure at T = 8 than at
+#    T = 1?
 #
 # <details><summary>Solutions</summary>
 #

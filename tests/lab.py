@@ -20,7 +20,6 @@ import nbformat
 import pytest
 from test_notebooks import PATHS, problems, read
 
-from hw2 import report
 from hw2.data import PROJECT
 from tools import notebooks
 
@@ -111,7 +110,7 @@ def test_reading_running_and_saving_leaves_what_the_gates_accept(opened, folder)
     assert path.read_bytes() != before[0], "JupyterLab rewrites the metadata; nothing was tried"
     assert problems(path, read(path)) == []
     command(page, "notebook:run-all-cells", "docmanager:save")
-    assert page.get_by_text(report.FIGURES["samples"].alt).first.is_visible()
+    assert page.get_by_text("Four training images of each").first.is_visible()
     assert problems(path, read(path)) == []
     assert path.with_suffix(".py").read_bytes() == before[1]
     shown, committed = (notebooks.normal(read(one)).cells for one in (path, PATHS[0]))
@@ -137,7 +136,7 @@ def test_progress_bars_leave_nothing_and_an_error_is_a_line(opened, folder):
     page.evaluate("void window.jupyterapp.commands.execute('notebook:run-all-cells')")
     page.get_by_text("plain, seed 1:").first.wait_for(timeout=RUN_MS)
     assert page.get_by_text(re.compile(r"runs: +\d+%")).is_visible()
-    page.get_by_text("hw2: figure 'nope': expected one of samples").first.wait_for(timeout=RUN_MS)
+    page.get_by_text("hw2: figure 'nope': expected one of tuning").first.wait_for(timeout=RUN_MS)
     command(page, "docmanager:save")
     bars, wrong = notebooks.normal(read(folder / "bars.ipynb")).cells
     assert bars.outputs == []

@@ -9,11 +9,11 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from helpers import cell
 
 from hw2 import networks, pruning, training
 from hw2.errors import InputError
 from hw2.experiments import catalogue
-from hw2.experiments.store import Store
 from hw2.report import (
     FIGURES,
     TABLES,
@@ -98,24 +98,6 @@ def test_the_deviation_between_seeds_is_pooled_over_settings(committed):
         T=[1.0, 1.0, 2.0, 2.0], alpha=0.5, val_correct=[10, 14, 30, 30]
     )
     assert nb02_distillation.seed_deviation(trials) == pytest.approx(2.0)  # variances 8 and 0
-
-
-def test_agreement_is_with_the_teachers_answer_also_where_it_is_wrong(studies):
-    labels = torch.arange(10)
-    answers = labels.clone()
-    answers[:2] = torch.tensor([5, 6])  # the teacher is wrong on two images
-    copied = answers.clone()
-    copied[1] = 1  # the student repeats the first mistake and not the second
-    hot = torch.eye(10, dtype=torch.float64)
-    for name in ("vanilla", "labels"):
-        for one in studies.runs(name):
-            one.validation_logits = hot[copied if name == "vanilla" else labels]
-            one.recipe = SimpleNamespace(
-                fit=SimpleNamespace(epochs=1), images=1, temperature=1.0, alpha=0.5
-            )
-    studies.teacher_logits, studies.held_out = hot[answers], (None, labels)
-    shares = FIGURES["agreement"].data(studies)["each"]
-    assert [set(each) for each in shares] == [{0.5}, {0}]
 
 
 @pytest.fixture
@@ -263,10 +245,9 @@ def test_a_ninth_curve_is_an_error_and_eight_differ():
 
 
 def test_the_next_call_sees_what_was_trained_meanwhile(walk_done):
-    before = style.files(FIGURES["teacher_curves"], Source())
-    path = Store().require("teacher").folder / "history.csv"
-    path.write_text(path.read_text().replace("1,", "2,", 1))
-    after = style.files(FIGURES["teacher_curves"], Source())
+    before = style.files(FIGURES["tuning"], Source())
+    cell(3, 4, lambda right: right - 1, Source().search_folder / "trials.csv")
+    after = style.files(FIGURES["tuning"], Source())
     assert all(before[kind] != after[kind] for kind in before)
 
 

@@ -236,13 +236,13 @@ def test_a_table_reads_each_json_file_once(monkeypatch, name):
     assert len(counts) > 15 and set(counts.values()) == {1}
 
 
-def test_one_figure_alone_is_written(project, tmp_path):
-    paths = write.write_figure("teacher_curves", "smoke", tmp_path / "one")
+def test_one_figure_alone_is_written(walk_done, tmp_path):
+    paths = write.write_figure("tuning", "smoke", tmp_path / "one")
     assert sorted(path.name for path in paths) == [
-        f"teacher_curves.{kind}" for kind in ("json", "png", "svg")
+        f"tuning.{kind}" for kind in ("json", "png", "svg")
     ]
     assert paths == [path for path in paths if path.read_bytes()]
-    with pytest.raises(InputError, match="samples"):
+    with pytest.raises(InputError, match="tuning"):
         write.write_figure("stranger", "smoke", tmp_path)
 
 

@@ -117,7 +117,12 @@ EXPERIMENTS = {
         )
         for number in (1, 2)
     },
-    "vanilla": Experiment("vanilla KD", FIRST, **CHOSEN, **ARM | {"keep": ("weights", "logits")}),
+    "vanilla": Experiment(
+        "KD with averaged targets",
+        FIRST,
+        **CHOSEN,
+        **ARM | {"keep": ("weights", "logits")},
+    ),
     "labels": Experiment("the labels alone", "does distillation help?", **ARM),
     "kl_mean": Experiment(
         "KD with the mean reduction",

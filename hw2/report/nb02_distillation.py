@@ -1,13 +1,10 @@
-"""Notebook 02: the search, its finalists, the arms, what a student takes over, with and without the
-teacher.
-"""
+"""Notebook 02: the search, its finalists, the arms."""
 
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
 from hw2.experiments import store
-from hw2.experiments.catalogue import EXPERIMENTS
 from hw2.report.comparisons import (
     DIFFERENCE,
     INTERVALS,
@@ -16,10 +13,9 @@ from hw2.report.comparisons import (
     forest_of_study,
     study_rows,
 )
-from hw2.report.nb01_teacher import curve
 from hw2.report.source import Source
 from hw2.report.statistics import rounded
-from hw2.report.style import draw_curves, draw_heat, draw_rows, plot, table
+from hw2.report.style import draw_heat, plot, table
 
 
 def budget(epochs: int, images: int, seeds: int) -> str:
@@ -31,14 +27,17 @@ def budget(epochs: int, images: int, seeds: int) -> str:
 
 
 def draw_tuning(data: dict) -> Figure:
-    accuracy, texts = np.array(data["accuracy"]), {}
+    accuracy = np.array(data["accuracy"])
+    texts = {}
     for (row, column), value in np.ndenumerate(accuracy):
         finalist = [data["temperatures"][row], data["alphas"][column]] in data["finalists"]
-        text = f"{value:.2%}" + (
-            f"\n± {100 * data['spread'][row][column]:.2f}" if data["spread"] else ""
-        )
+        text = f"{value:.2%}"
+        if data["spread"]:
+            text += f"\n± {100 * data['spread'][row][column]:.2f}"
+        if finalist:
+            text += "\nfinalist"
         dark = value > (accuracy.min() + accuracy.max()) / 2
-        texts[row, column] = text + ("\nfinalist" if finalist else ""), dark
+        texts[row, column] = text, dark
     rows = [f"{value:g}" for value in data["temperatures"]], "temperature"
     columns = [f"{value:g}" for value in data["alphas"]], "alpha, weight of the KL term"
     figure = draw_heat(accuracy, texts, rows, columns, "viridis", "validation accuracy")
@@ -54,18 +53,17 @@ def tuning(source: Source) -> dict:
     total = source.run("teacher").metrics["val_total"]
     trials = source.trials[source.trials.alpha > 0]  # labels alone are a control
     cells = trials.assign(accuracy=trials.val_correct / total).groupby(["T", "alpha"]).accuracy
-    mean, deviation, seeds = cells.mean().unstack(), cells.std().unstack(), trials.seed.nunique()
-    grid = {
+    mean = cells.mean().unstack()
+    seeds = trials.seed.nunique()
+    spent = budget(source.tuning.fit.epochs, source.tuning.images, seeds)
+    return {
         "temperatures": mean.index.tolist(),
         "alphas": mean.columns.tolist(),
         "accuracy": rounded(mean),
-    }
-    grid |= {
-        "spread": rounded(deviation) if seeds > 1 else None,
+        "spread": rounded(cells.std().unstack()) if seeds > 1 else None,
         "finalists": store.finalists(trials),
+        "note": f"validation accuracy; {spent} a setting",
     }
-    spent = budget(source.tuning.fit.epochs, source.tuning.images, seeds)
-    return grid | {"note": f"validation accuracy; {spent} a setting"}
 
 
 def seed_deviation(trials: pd.DataFrame) -> float:
@@ -77,19 +75,19 @@ def seed_deviation(trials: pd.DataFrame) -> float:
 
 @table("finalists")
 def finalist_rows(source: Source) -> list[dict]:
-    """Validation accuracies of each finalist over the seeds: of its trials.
-
-    And of its longer runs.
-    """
-    trials, total, rows = source.trials, source.run("teacher").metrics["val_total"], []
+    """Validation accuracies of each finalist over the seeds, in its trials and its longer runs."""
+    trials, total = source.trials, source.run("teacher").metrics["val_total"]
+    rows = []
     for runs in source.group("finalists").values():
         temperature, alpha = runs[0].recipe.temperature, runs[0].recipe.alpha
         short = trials[(trials["T"] == temperature) & (trials.alpha == alpha)].val_correct / total
-        accuracies = {
-            "short trials": short.tolist(),
-            "trained longer": [run.val_accuracy for run in runs],
-        }
-        rows.append({"setting": f"T = {temperature:g}, alpha = {alpha:g}"} | accuracies)
+        rows.append(
+            {
+                "setting": f"T = {temperature:g}, alpha = {alpha:g}",
+                "short trials": short.tolist(),
+                "trained longer": [run.val_accuracy for run in runs],
+            }
+        )
     return rows
 
 
@@ -107,36 +105,9 @@ def arm_note(source: Source) -> str:
     )
 
 
-@plot(draw_forest, f"Validation accuracy of each arm minus vanilla KD's. {INTERVALS}")
+@plot(
+    draw_forest,
+    f"Validation accuracy of each arm minus that of KD with averaged targets. {INTERVALS}",
+)
 def arm_differences(source: Source) -> dict:
     return forest_of_study(source.group("arms"), arm_note(source))
-
-
-@plot(
-    draw_rows, "Share of the teacher's errors that students repeat, too. Bars: range of the seeds."
-)
-def agreement(source: Source) -> dict:
-    """Of the validation images on which the teacher is wrong, those on which a student gives the
-    same answer.
-    """
-    answers, names = source.teacher_logits.argmax(1), ("vanilla", "labels")
-    wrong = answers != source.held_out[1]
-    repeats = [
-        [(run.validation_logits.argmax(1) == answers)[wrong] for run in source.runs(name)]
-        for name in names
-    ]
-    return {
-        "rows": [EXPERIMENTS[name].words for name in names],
-        "each": [rounded([hits.double().mean() for hits in seeds]) for seeds in repeats],
-        "axis": f"share of the teacher's {int(wrong.sum())} errors on validation, repeated",
-        "note": arm_note(source),
-    }
-
-
-@plot(draw_curves, "Validation loss and accuracy by epoch, a line a seed.")
-def student_curves(source: Source) -> dict:
-    arms = [
-        curve(source.runs(name), words)
-        for name, words in (("distilled", "distilled"), ("plain", "alone"))
-    ]
-    return {"arms": arms}

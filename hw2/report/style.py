@@ -173,31 +173,16 @@ def images(axes, pictures: list, titles: list[str]) -> None:
         ax.spines[:].set(visible=True, color="#cccccc")
 
 
-def draw_grid(data: dict) -> Figure:
-    """data: images (row, column, 28 x 28); titles, of the columns."""
-    rows, titles = data["images"], data["titles"]
-    figure, grid = panels((9, 1.02 * len(rows)), len(rows), len(titles))
-    images(
-        grid.flat,
-        [picture for row in rows for picture in row],
-        titles + [""] * (len(rows) - 1) * len(titles),
-    )
-    return figure
-
-
 def draw_curves(data: dict) -> Figure:
     """Loss and accuracy by epoch, a line for each seed.
 
     data: arms, a list of {name, epoch, val_loss, val_accuracy}, the last two with a list for each
-    seed; mark, optional: [epoch, text]. An arm may have lr and train_loss; a loss with soft targets
-    is no cross-entropy and must not stand beside val_loss.
+    seed; mark, optional: [epoch, text]. An arm may have lr.
     """
     figure, (left, right) = panels((9, 3.4), 1, 2)
     for arm, colour, marker in distinct(data["arms"]):
         every = max(1, len(arm["epoch"]) // 12)
         line = {"color": colour, "marker": marker, "ms": 4, "markevery": every, "lw": 1}
-        if "train_loss" in arm:
-            left.plot(arm["epoch"], arm["train_loss"], ":", label="training loss", **line)
         if "lr" in arm:
             rate = right.twinx()
             rate.fill_between(arm["epoch"], arm["lr"], color=GREY, alpha=0.15, lw=0)
