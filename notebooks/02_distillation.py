@@ -208,8 +208,8 @@ report.table("finalists")
 # %% [markdown]
 # ## What in the loss matters?
 #
-# Labels alone are worse, by 0.77 points in the mean. No other difference was detected. With the `mean` bug the mean is 0.42 points lower. With targets of the un-augmented image it is
-# 0.05 points lower, with those of the student's own view 0.11 points.
+# Labels alone are worse, by 0.77 points in the mean. No other difference was detected. With the `mean` bug the mean is 0.42 points lower.
+# With targets of the un-augmented image it is 0.05 points lower, with those of the student's own view 0.11 points.
 #
 # Each *arm* of this study changes one thing in the loss with averaged targets, which is the row `vanilla`. `labels` has no teacher at all. The
 # arms have seeds of their own, because the search's seeds favour the chosen setting. Other losses run at that setting, untuned.
