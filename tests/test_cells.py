@@ -37,7 +37,7 @@ def quick(monkeypatch, data, no_training):
     answers = ledger.answers(Store().delivered, data)
     sure = torch.linspace(0, 1, 100)
     fewer = {
-        (report, "show"): lambda *figure: plt.close(),
+        (report, "show"): lambda *figure: plt.close("all"),
         (write, "write"): lambda profile: None,
         (training, "validate"): lambda network, *two: validate(network, *(one[:9] for one in two)),
         (training, "predict"): lambda network, images: answers,
@@ -65,8 +65,9 @@ def test_any_earlier_cell_can_be_run_again(path, quick):
     shown = []
     before = written()
     for cell in code(read(path)):
-        shown.append((cell.source, run(cell.source, names)))
-        assert run(cell.source, names) == shown[-1][1]
+        source = cell.source.replace("_000]", "00]")  # fewer images
+        shown.append((source, run(source, names)))
+        assert run(source, names) == shown[-1][1]
     for source, first in reversed(shown):
         assert run(source, names) == first
     assert written() == before

@@ -10,8 +10,10 @@ import pandas as pd
 import pytest
 import torch
 from helpers import cell
+from test_cells import run as run_cell
+from test_notebooks import PATHS, read
 
-from hw2 import networks, pruning, training
+from hw2 import training
 from hw2.errors import InputError
 from hw2.experiments import catalogue
 from hw2.report import (
@@ -173,26 +175,6 @@ def test_phases_are_summed_up_over_the_seeds():
     assert table["without"]["fine-tuned"] == ""
 
 
-def test_norms_are_sorted_and_as_many_are_marked_as_leave(committed):
-    groups = FIGURES["norms"].data(committed)["groups"]
-    assert [len(one["after"]) - one["removed"] for one in groups] == [
-        45,
-        22,
-        11,
-        11,
-        11,
-        22,
-        22,
-        45,
-        45,
-    ]
-    assert all(one[when] == sorted(one[when]) for one in groups for when in ("before", "after"))
-    sizes = dict(
-        zip(pruning.group_names(), map(len, pruning.group_norms(networks.ResNet14())), strict=True)
-    )
-    assert {one["name"]: len(one["before"]) for one in groups} == sizes
-
-
 def test_the_frontier_gives_each_ratios_network(committed):
     rows = {row["ratio"]: row for row in nb03_pruning.frontier_rows(committed)}
     assert list(rows) == [
@@ -200,14 +182,24 @@ def test_the_frontier_gives_each_ratios_network(committed):
         *(runs[0].recipe.ratio for runs in committed.group("frontier").values()),
     ]
     assert (rows["not pruned"]["parameters"], rows[0.29]["parameters"]) == (175_258, 85_956)
-    shown = FIGURES["frontier"].data(committed)
-    assert dict(zip(shown["ratio"], shown["parameters"], strict=True))[0.29] == 85_956
+    validation, test = FIGURES["frontier"].data(committed)["panels"]
+    by_ratio, chain = validation["series"]
+    assert [85_956, rows[0.29]["in the end"], "ratio 0.29"] in by_ratio["points"]
+    runs = committed.runs("scratch")
+    assert [85_956, [run.val_accuracy for run in runs], "scratch"] in chain["points"]
+    assert [85_956, [run.test_accuracy for run in runs], "scratch"] in test["series"][0]["points"]
     best = max(
         row["test accuracy"]
         for row in nb03_pruning.other_rows(committed)
         if row["parameters"] <= 100_000
     )
     assert best == 0.9448
+
+
+def test_a_network_whose_test_set_was_not_read_has_no_point_on_test(committed, monkeypatch):
+    monkeypatch.setattr(nb03_pruning, "tested", lambda runs: [])
+    _, test = FIGURES["frontier"].data(committed)["panels"]
+    assert test["series"][0] == {"name": "this chain", "points": []}
 
 
 def test_a_published_number_links_to_its_source_and_says_whether_the_test_set_chose_it(committed):
@@ -281,3 +273,27 @@ def test_a_mistake_shows_the_true_class_also_where_it_is_unlikely():
     assert [len(ax.texts) for ax in bars] == [4] * 5 + [3] * 5
     assert bars[0].texts[3].get_text() == "Ankle boot 0%"
     assert bars[0].patches[-1].get_facecolor()[:3] == pytest.approx((0, 0x9E / 255, 0x73 / 255))
+
+
+TASKS = {
+    "def weakest_first": "Not yet: channel 1 is the weakest",
+    "def recalibrate": "Not yet: 45 tensors differ",
+    "ratio_of =": "Not yet: it is worse",
+}
+
+
+@pytest.mark.parametrize(("stub", "unsolved"), TASKS.items(), ids=TASKS)
+def test_a_task_of_pruning_is_solved_by_its_solution_and_not_by_its_stub(
+    stub, unsolved, no_training
+):
+    """Its cells, in order: the task with a folded solution, the stub, the check."""
+    cells = read(PATHS[2]).cells
+    names = {}
+    for each in (part for part in cells[:4] if part.cell_type == "code"):
+        run_cell(each.source, names)
+    (place,) = [number for number, cell in enumerate(cells) if cell.source.startswith(stub)]
+    solution = re.search(r"```python\n(.*?)```", cells[place - 1].source, re.DOTALL)[1]
+    run_cell(cells[place].source, names)
+    assert run_cell(cells[place + 1].source, names)[0].startswith(unsolved)
+    exec(solution, names)
+    assert run_cell(cells[place + 1].source, names)[0] == "Right.\n"

@@ -138,7 +138,7 @@ def test_what_delivery_brings_is_asked_for_by_its_command(project):
     with pytest.raises(InputError, match="its test set was not read; `hw2 deliver` reads it"):
         write.texts(Source())
     with pytest.raises(InputError, match=r"sensitivity\.json: .*; `hw2 deliver` measures it"):
-        report.FIGURES["sensitivity"].data(Source())
+        _ = Source().run("distilled").sensitivity
     assert contents(root("smoke")) == before
 
 

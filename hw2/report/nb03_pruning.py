@@ -2,13 +2,14 @@
 channels costs.
 """
 
-import textwrap
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
 import torch
 import torch_pruning as tp
 from matplotlib.figure import Figure
+from matplotlib.ticker import MultipleLocator
 from safetensors.torch import save
 
 from hw2 import networks, pruning
@@ -24,16 +25,13 @@ from hw2.report.comparisons import (
     draw_forest,
     forest_of_study,
     study_rows,
+    tested,
 )
-from hw2.report.nb01_teacher import curve
 from hw2.report.nb02_distillation import budget
 from hw2.report.source import Source
-from hw2.report.statistics import rounded
 from hw2.report.style import (
     beside,
     distinct,
-    draw_boxes,
-    draw_curves,
     panels,
     percent,
     plot,
@@ -64,157 +62,6 @@ def phase_rows(source: Source) -> list[dict]:
         }
         for words, name, control in PHASES
     ]
-
-
-def draw_phases(data: dict) -> Figure:
-    figure, ax = panels((8, 3.8))
-    for offset, (line, colour, marker) in zip((8, -14), distinct(data["lines"]), strict=True):
-        ax.plot(line["place"], line["value"], color=colour, marker=marker, label=line["name"])
-        for number, value in zip(line["place"], line["value"], strict=True):
-            if offset > 0 or number:  # both begin at the same point
-                beside(ax, f"{value:.1%}", (number, value), (0, offset), colour, ha="center")
-    ax.set_xticks(range(len(data["names"])), data["names"])
-    ax.set_yscale("logit")  # or 92 % and 94 % would lie on each other
-    ax.set(ylabel="validation accuracy", ylim=(0.05, 0.97))
-    ax.set_yticks([0.1, 0.3, 0.5, 0.7, 0.9, 0.95])
-    ax.minorticks_off()
-    percent(ax.yaxis)
-    ax.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2)
-    return figure
-
-
-@plot(
-    draw_phases,
-    "Validation accuracy of seed 0 after each phase of the compression, on a logit scale.",
-)
-def phases(source: Source) -> dict:
-    """names; lines, a list of {name, place, value}: accuracies of the delivered run at some of the
-    names.
-    """
-    run, lines = source.run("compressed"), []
-    for name, column in (
-        ("with sparse learning (the delivered network)", 1),
-        ("pruned without sparse learning", 2),
-    ):
-        place = [number for number, phase in enumerate(PHASES) if phase[column]]
-        value = [run.at_phase(PHASES[number][column]) for number in place]
-        row = "compressed" if column == 1 else None
-        lines.append({"name": name, "row": row, "place": place, "value": value})
-    return {"names": [textwrap.fill(words, 12) for words, _, _ in PHASES], "lines": lines}
-
-
-@plot(draw_curves, "Sparse learning, then fine-tuning, by epoch. Grey: the learning rate.")
-def compressed_curves(source: Source) -> dict:
-    run = source.run("compressed")
-    mark = [run.recipe.sparse.epochs + 0.5, "pruned"]
-    return {"arms": [curve([run], "sparse learning, then fine-tuning", "lr")], "mark": mark}
-
-
-def draw_norms(data: dict) -> Figure:
-    figure, axes = panels((9, 2.2 * 3 + 0.5), 3, 3)
-    for ax, group in zip(axes.flat, data["groups"], strict=True):
-        place = np.arange(1, len(group["before"]) + 1)
-        ax.axvspan(0.5, group["removed"] + 0.5, color="#eeeeee", lw=0)
-        ax.plot(
-            place, group["before"], color=style.VERMILION, ls="--", label="before sparse learning"
-        )
-        ax.plot(place, group["after"], color=style.BLUE, label="after")
-        ax.set_title(group["name"], fontsize=9)
-        ax.set(xlim=(0.5, len(place) + 0.5), ylim=(0, None))
-    axes[0, 0].legend(loc="upper left", fontsize=8)
-    figure.supxlabel("channels, weakest first", fontsize=10)
-    figure.supylabel("norm, relative to the group's root mean square", fontsize=10)
-    figure.suptitle(data["note"], fontsize=10, color=style.GREY)
-    return figure
-
-
-@plot(draw_norms, "Norms of a group's channels before and after sparse learning. Grey: they leave.")
-def norms(source: Source) -> dict:
-    """groups, a list of {name, before, after (norms in order of size), removed (channels)}; note.
-
-    The first seed's.
-    """
-    run, groups = source.run("compressed"), []
-    group_norms = run.group_norms
-    for name, before, after in zip(
-        pruning.group_names(), group_norms["before"], group_norms["after"], strict=True
-    ):
-        removed = len(before) - pruning.narrowed((len(before),), run.recipe.ratio)[0]
-        sizes = {"before": rounded(sorted(before)), "after": rounded(sorted(after))}
-        groups.append({"name": name, **sizes, "removed": removed})
-    note = f"{run.name}: {run.recipe.sparse.epochs} epochs of {run.recipe.images:,} images"
-    return {"groups": groups, "note": note}
-
-
-@plot(
-    draw_boxes,
-    "A group of ResNet-14: convolutions that make its channels, and those that take them in.",
-)
-def group(source: Source) -> dict:
-    """boxes and arrows of the largest group: a channel leaves all of these convolutions.
-
-    Or none.
-    """
-    network = networks.ResNet14()
-    names, sides = {module: name for name, module in network.named_modules()}, []
-    largest = max(pruning.groups(pruning.pruner(network, 0.0)), key=len)
-    for handler in (tp.prune_conv_out_channels, tp.prune_conv_in_channels):
-        sides.append(
-            [names[step.dep.target.module] for step in largest if step.dep.handler == handler]
-        )
-    width = network.get_submodule(sides[0][0]).out_channels
-    boxes = [
-        {"text": f"one of {width} channels,\nadded by shortcuts", "place": [1, 0], "main": True}
-    ]
-    for x, side in ((0, sides[0]), (2, sides[1])):
-        for number, name in enumerate(side):
-            boxes.append({"text": name, "place": [x, (len(side) - 1) / 2 - number], "main": False})
-    arrows = [
-        [number, 0, ""] if number <= len(sides[0]) else [0, number, ""]
-        for number in range(1, len(boxes))
-    ]
-    return {"boxes": boxes, "arrows": arrows}
-
-
-def draw_sensitivity(data: dict) -> Figure:
-    figure, axes = panels((9, 3.6), 1, 2, sharey=True)
-    for ax, kind in zip(axes, ("shortcuts", "convolutions"), strict=True):
-        for group in sorted(data["groups"], key=lambda group: group["name"]):
-            layer, _, place = group["name"].partition(", ")
-            stage = int(layer[5]) - 1  # layer1.0
-            line = {
-                "color": style.COLOURS[stage],
-                "marker": style.MARKERS[stage],
-                "ls": "--" if ".1" in layer else "-",
-            }
-            if place.endswith(kind):
-                ax.plot(data["ratios"], group["accuracy"], label=layer, **line)
-        ax.set(
-            xlabel="share of the group's channels removed", title=f"Groups {data['kinds'][kind]}"
-        )
-        ax.legend(loc="lower left")
-        percent(ax.xaxis)
-        percent(ax.yaxis)
-    axes[0].set_ylabel("validation accuracy")
-    return figure
-
-
-@plot(
-    draw_sensitivity,
-    "Validation accuracy with one group pruned alone. Nothing is trained or recalibrated.",
-)
-def sensitivity(source: Source) -> dict:
-    """ratios, from 0; groups, a list of {name, accuracy (by ratio)}; kinds, in words: of the first
-    seed's network.
-    """
-    run, total = source.run("distilled"), source.run("distilled").metrics["val_total"]
-    results = zip(pruning.group_names(), run.sensitivity["correct"], strict=True)
-    groups = [
-        {"name": name, "accuracy": [run.val_accuracy, *(n / total for n in counts)]}
-        for name, counts in results
-    ]
-    kinds = {"shortcuts": "added by shortcuts", "convolutions": "between two convolutions"}
-    return {"ratios": [0, *run.sensitivity["ratios"]], "groups": groups, "kinds": kinds}
 
 
 def ablation_note(source: Source) -> str:
@@ -318,46 +165,60 @@ def other_rows(source: Source) -> list[dict]:
 
 
 def draw_frontier(data: dict) -> Figure:
-    figure, ax = panels((7.5, 4.2))
-    ax.plot(
-        data["parameters"],
-        [np.mean(values) for values in data["validation"]],
-        color=style.BLUE,
-        marker="o",
-        ms=6,
-    )
-    for ratio, count, values in zip(
-        data["ratio"], data["parameters"], data["validation"], strict=True
-    ):
-        ax.plot([count] * len(values), values, ls="", marker="_", color=style.BLUE, ms=9)
-        beside(ax, f"ratio {ratio:g}", (count, np.mean(values)), (6, -12), style.BLUE)
-    ax.axvline(data["limit"], color=style.GREY, ls="--", lw=1)
-    beside(
-        ax,
-        "the limit",
-        (data["limit"], 0.02),
-        (-4, 0),
-        xycoords=("data", "axes fraction"),
-        ha="right",
-    )
-    ticks = (20_000, 50_000, 100_000, 200_000)
-    ax.set(xscale="log", xlabel="parameters", ylabel="validation accuracy")
-    ax.set_xticks(ticks, [f"{tick:,}" for tick in ticks])
-    ax.minorticks_off()
-    ax.set_title(data["note"], fontsize=9, color=style.GREY)
-    percent(ax.yaxis, 1)
+    figure, axes = panels((9, 4.4), 1, 2, sharex=True)
+    for ax, panel in zip(axes, data["panels"], strict=True):
+        for series, colour, marker in distinct(panel["series"]):
+            drawn = Counter()  # texts of points with as many parameters stand left, right, left
+            for number, (parameters, each, text) in enumerate(series["points"]):
+                label = None if number else series["name"]
+                ax.plot(parameters, np.mean(each), marker, color=colour, label=label)
+                if len(each) > 1:
+                    ax.plot([parameters] * len(each), each, "_", color=colour)
+                offset, side = ((6, -3), "left") if drawn[parameters] % 2 else ((-6, -3), "right")
+                beside(ax, text, (parameters, np.mean(each)), offset, colour, ha=side)
+                drawn[parameters] += 1
+        ax.axvline(data["limit"], color=style.GREY, ls="--", lw=1)
+        ax.set(xscale="log", xlim=(7_000, 400_000), xlabel="parameters", title=panel["title"])
+        ticks = (10_000, 30_000, 100_000, 300_000)
+        ax.set_xticks(ticks, [f"{tick:,}" for tick in ticks])
+        ax.minorticks_off()
+        ax.yaxis.set_major_locator(MultipleLocator(0.005))
+        percent(ax.yaxis, 1)
+        ax.legend(loc="upper left", fontsize=8)
+    axes[0].set_ylabel("accuracy")
+    figure.suptitle(data["note"], fontsize=9, color=style.GREY)
     return figure
 
 
-@plot(draw_frontier, "Validation accuracy against parameters, by pruning ratio.")
+@plot(
+    draw_frontier,
+    "Accuracy against parameters, on validation and on test. The dashed line is the limit.",
+)
 def frontier(source: Source) -> dict:
-    """ratio, parameters and validation (over the seeds) of each pruned network; limit, of the
-    homework; note.
+    """panels, a list of {title, series}; limit, of the homework; note.
+
+    series: a list of {name, points}; a point: parameters, accuracies over the seeds, text.
     """
-    columns = {"ratio": "ratio", "parameters": "parameters", "validation": "in the end"}
-    rows = frontier_rows(source)[1:]
-    lists = {name: [row[column] for row in rows] for name, column in columns.items()}
-    return lists | {
-        "limit": LIMIT,
-        "note": f"the distilled network, pruned: {frontier_note(source)}; dashes are seeds",
-    }
+    pruned = [
+        [row["parameters"], row["in the end"], f"ratio {row['ratio']:g}"]
+        for row in frontier_rows(source)[1:]
+    ]
+    validation = [{"name": "by ratio, few epochs", "points": pruned}]
+    validation.append({"name": "this chain", "points": []})
+    test = [{"name": "this chain", "points": []}]
+    for name, runs in source.group("chain").items():
+        if name != "teacher":
+            accuracies = [run.val_accuracy for run in runs]
+            validation[1]["points"].append([runs[0].parameters, accuracies, name])
+            if tested(runs):
+                test[0]["points"].append([runs[0].parameters, tested(runs), name])
+    for chosen in dict.fromkeys(one["chosen"] for one in public()):
+        points = [
+            [one["parameters"], [one["accuracy"]], ""]
+            for one in public()
+            if one["chosen"] == chosen
+        ]
+        test.append({"name": f"others, chosen by the test set: {chosen}", "points": points})
+    both = [{"title": "validation", "series": validation}, {"title": "test", "series": test}]
+    note = f"by ratio: {frontier_note(source)}; dashes are seeds"
+    return {"panels": both, "limit": LIMIT, "note": note}
