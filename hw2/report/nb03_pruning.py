@@ -1,6 +1,4 @@
-"""Notebook 03: the accuracy on the way of a compression, what of it matters, what each share of the
-channels costs.
-"""
+"""Notebook 03: the accuracy on the way of a compression, what matters, what each ratio costs."""
 
 from collections import Counter
 from pathlib import Path
@@ -50,9 +48,7 @@ PHASES = (
 
 @table("phases")
 def phase_rows(source: Source) -> list[dict]:
-    """Validation accuracies after each phase of compression over the seeds, with sparse learning
-    and without.
-    """
+    """Validation accuracies over the seeds after each phase, with sparse learning and without."""
     runs = source.runs("compressed")
     return [
         {
@@ -89,10 +85,7 @@ def frontier_note(source: Source) -> str:
 
 
 def cost(widths: tuple[int, ...]) -> dict[str, int]:
-    """Parameters of a ResNet-14 and its multiply-adds for one image.
-
-    As Torch-Pruning counts them.
-    """
+    """Parameters of a ResNet-14, and Torch-Pruning's count of multiply-adds for one image."""
     macs, parameters = tp.utils.count_ops_and_params(
         networks.ResNet14(widths).eval(), torch.zeros(1, 3, 28, 28)
     )
@@ -122,9 +115,7 @@ def cost_rows(source: Source) -> list[dict]:
     **{"MACs": lambda macs: f"{macs / 1e6:.1f} M", "on disk": lambda size: f"{size / 1e3:.0f} kB"},
 )
 def frontier_rows(source: Source) -> list[dict]:
-    """Ratio, size, cost and validation accuracies; the distilled network, not pruned, is the first
-    row.
-    """
+    """Ratio, size, cost and validation accuracies; the distilled network is the first row."""
     rows = []
     for runs in (source.runs("distilled"), *source.group("frontier").values()):
         ratio = getattr(runs[0].recipe, "ratio", None)
