@@ -58,7 +58,7 @@ def _store(profile: str | None):
 def refuse(what: str, **options) -> None:
     """`InputError` for an option that this call cannot honour."""
     for name, value in options.items():
-        if value not in (None, ""):
+        if value is not None and value is not False and value != "":
             option = f"--{name}" if name != "name" else repr(value)
             raise InputError(f"{what} takes no {option}; leave it out")
 
@@ -116,11 +116,12 @@ def train(
     environment.pick_device(device)
     if show:
         refuse("--list", name=name, seed=seed, weights=weights, jobs=jobs)
+        refuse("--list", estimate=estimate, replace=replace, yes=yes)
         print(catalogue.listing(runs.profile))
         return
     todo = walk.members(name or ("all" if estimate else name), seed, runs.profile)
     if estimate:
-        refuse("--estimate", weights=weights, jobs=jobs)
+        refuse("--estimate", weights=weights, jobs=jobs, replace=replace, yes=yes)
         print(plan.estimate(todo, runs.profile))
         return
     if name == "all":
@@ -129,6 +130,8 @@ def train(
         refuse(f"`hw2 train {name}`", jobs=jobs)
     if name != "teacher":
         refuse(f"`hw2 train {name}`", weights=weights)
+    if not weights:
+        refuse(f"`hw2 train {name}` without --weights", yes=yes)
     if weights and not yes and runs.every():
         typer.echo(plan.estimate(walk.members("all", None, runs.profile), runs.profile))
         typer.confirm("Runs that learn from the old teacher become stale. Go on?", abort=True)

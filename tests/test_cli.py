@@ -190,7 +190,10 @@ REFUSED = [
     (("train", "plain", "--weights", "x.pth"), "`hw2 train plain` takes no --weights"),
     (("train", "teacher", "--list"), "--list takes no 'teacher'"),
     (("train", "--list", "--seed", "1"), "--list takes no --seed"),
+    (("train", "--list", "--estimate"), "--list takes no --estimate"),
     (("train", "--estimate", "--jobs", "1"), "--estimate takes no --jobs"),
+    (("train", "--estimate", "--replace"), "--estimate takes no --replace"),
+    (("train", "plain", "--yes"), "`hw2 train plain` without --weights takes no --yes"),
     (("predict", "x.png", "--weights", "w", "--profile", "smoke"), "--weights takes no --profile"),
 ]
 
