@@ -63,7 +63,7 @@ def broken(path: Path | str, reason: str, remedy: str | None = None) -> InputErr
     the file.
     """
     if remedy is None:
-        path, remedy = Path(path), "make it again"
+        path, remedy = Path(path), "restore it, or make it again"
         with suppress(OSError, ValueError):  # no git here, no such folder, or no name of a file
             program_output("git", "ls-files", "--error-unmatch", path.name, folder=path.parent)
             remedy = "restore it with `git checkout`"
