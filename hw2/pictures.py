@@ -29,8 +29,9 @@ def read(picture: Picture) -> Tensor:
 
     `picture`: a file's path, an open binary file, a PIL image, or an array (h, w), (h, w, channels)
     or (channels, h, w). It is turned as EXIF's orientation says, inverted where its border is
-    bright, and fitted into 28 x 28 with its proportions kept. Raises `InputError` for what is no
-    picture or shows nothing.
+    bright, and fitted into 28 x 28 with its proportions kept. A PIL image keeps its EXIF when
+    `rotate` turns it: use `ImageOps.exif_transpose`, or give it as an array. Raises `InputError`
+    for what is no picture or shows nothing.
     """
     name = f"this {type(picture).__name__}"
     if isinstance(picture, str | os.PathLike):
