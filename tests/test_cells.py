@@ -83,3 +83,13 @@ def test_the_summary_reads_no_test_set_and_says_what_does(walk_done, no_training
     ):
         run(imports.source, names)
     assert contents(root("smoke")) == before
+
+
+def test_the_summary_writes_what_it_grades_before_it_grades():
+    calls = [
+        node.func.attr
+        for cell in code(read(PATHS[3]))
+        for node in ast.walk(ast.parse(cell.source))
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)
+    ]
+    assert [name for name in calls if name in ("write", "grade")] == ["write", "grade"]
