@@ -253,6 +253,13 @@ def test_a_student_that_teaches_is_of_the_learners_seed_where_there_is_one():
 
 
 @pytest.mark.parametrize("profile", PROFILES)
+@pytest.mark.parametrize("name", ["teacher", "distilled"])
+def test_who_teaches_answers_every_view_of_the_recipe(few, profile, name):
+    recipe = made(name, profile)
+    assert len(recipe.task(few).answered()) == recipe.views > 0
+
+
+@pytest.mark.parametrize("profile", PROFILES)
 def test_no_two_rows_of_a_profile_are_one_recipe(profile):
     arms = catalogue.names(profile, "arms")
     assert len(

@@ -54,6 +54,7 @@ class CyclingTask(Task):
     """Epochs cycle through `views`; 0: a new view every epoch. View 0 is the image itself."""
 
     views: int = 0
+    known: int = 0  # views that whoever teaches answers
 
     def view(self, epoch: int) -> Tensor:
         return self._numbers(epoch % self.views if self.views else epoch)
@@ -62,7 +63,7 @@ class CyclingTask(Task):
         return torch.full((len(self.data.train_images),), epoch % self.views if self.views else 0)
 
     def answered(self) -> Sequence[Tensor]:
-        return [self._numbers(index) for index in range(self.views)]
+        return [self._numbers(index) for index in range(self.known)]
 
     def _numbers(self, index: int) -> Tensor:
         images = len(self.data.train_images)
@@ -88,7 +89,8 @@ class Cycling:
     def task(self, data: FashionMNIST) -> Task:
         task = super().task(data)
         views = 0 if isinstance(self, TeacherRecipe) else self.views
-        return CyclingTask(data, task.train, task.validation, self.pad, self.view_seed, views)
+        shown = (self.pad, self.view_seed, views, self.views)
+        return CyclingTask(data, task.train, task.validation, *shown)
 
 
 class Earlier(Cycling):
