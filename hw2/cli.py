@@ -5,7 +5,6 @@ Heavy imports stand inside the commands that need them.
 
 import os
 import sys
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated, Optional
 
@@ -39,11 +38,7 @@ Out = Annotated[Optional[Path], path_option("where to write; default: the projec
 Weights = Annotated[Optional[Path], path_option("safetensors; default: the delivered network's")]
 Root = Annotated[Optional[Path], path_option("where the data set is; default: HW2_DATA, or data/")]
 Name = Annotated[str, typer.Argument(help="a figure's name, as in figures/")]
-Replace = Annotated[
-    bool,
-    typer.Option("--replace", help="overwrite a run of another recipe; discard its checkpoints"),
-]
-Storage = Annotated[Optional[str], typer.Option(help="the study's database URL; default: SQLite")]
+Replace = Annotated[bool, typer.Option("--replace", help="overwrite a run of another recipe")]
 Check = Annotated[bool, typer.Option("--check", help="write nothing, name what is stale")]
 Submission = Annotated[Optional[Path], path_option("CSV; default: submission.csv")]
 Images = Annotated[list[Path], typer.Argument(parser=user_path, help="PNG, JPEG and the like")]
@@ -90,7 +85,9 @@ def train(
         Optional[int], typer.Option(min=0, max=99, help="default: every seed of the profile")
     ] = None,
     device: Device = "auto",
-    weights: Annotated[Optional[Path], path_option("teacher: the course's resnet-50.pth")] = None,
+    weights: Annotated[
+        Optional[Path], path_option("teacher: the course's resnet-50.pth, in place of its run")
+    ] = None,
     jobs: Annotated[
         Optional[int], typer.Option(min=1, help="processes, only with `all`; default: one a core")
     ] = None,
@@ -101,78 +98,55 @@ def train(
         bool, typer.Option("--list", help="list the experiments and the question of each")
     ] = False,
     replace: Replace = False,
-    yes: Annotated[
-        bool, typer.Option("--yes", help="skip the question of `teacher --weights`")
-    ] = False,
 ) -> None:
     """Train experiments and what they need, or load them where finished runs are there.
 
     Evaluates no test image.
     """
     from hw2.errors import ending_at_an_epoch
-    from hw2.experiments import catalogue, environment, obtain, plan, walk
+    from hw2.experiments import catalogue, environment, plan, walk
 
     runs = _store(profile)
     environment.pick_device(device)
     if show:
         refuse("--list", name=name, seed=seed, weights=weights, jobs=jobs)
-        refuse("--list", estimate=estimate, replace=replace, yes=yes)
+        refuse("--list", estimate=estimate, replace=replace)
         print(catalogue.listing(runs.profile))
         return
     todo = walk.members(name or ("all" if estimate else name), seed, runs.profile)
     if estimate:
-        refuse("--estimate", weights=weights, jobs=jobs, replace=replace, yes=yes)
-        print(plan.estimate(todo, runs.profile))
+        refuse("--estimate", weights=weights, jobs=jobs, replace=replace)
+        print(plan.estimate(plan.in_order(todo, runs.profile), runs))
         return
+    call = f"`hw2 train {name}`"
     if name == "all":
-        refuse("`hw2 train all`", seed=seed, weights=weights)
+        refuse(call, seed=seed)
     else:
-        refuse(f"`hw2 train {name}`", jobs=jobs)
+        refuse(call, jobs=jobs)
     if name != "teacher":
-        refuse(f"`hw2 train {name}`", weights=weights)
-    if not weights:
-        refuse(f"`hw2 train {name}` without --weights", yes=yes)
-    if weights and not yes and runs.every():
-        typer.echo(plan.estimate(walk.members("all", None, runs.profile), runs.profile))
-        typer.confirm("Runs that learn from the old teacher become stale. Go on?", abort=True)
-    failures = {}
+        refuse(call, weights=weights)
     with ending_at_an_epoch():
         if name == "all":
             failures = walk.train_all(runs.profile, jobs, device, replace)
-        for task in todo if name != "all" else []:
-            if not walk.possible([task], runs.profile, failures):
-                continue
-            # What fails among several does not end the others; a run alone is told as any bad
-            # input.
-            with walk.collecting(task, failures) if len(todo) > 1 else nullcontext():
-                again = replace or bool(weights)
-                options = {"profile": runs.profile, "device": device, "weights": weights}
-                print(obtain.obtain(*task, replace=again, **options), flush=True)
+        else:
+            replace = replace or bool(weights)
+            failures = walk.train_listed(todo, runs.profile, device, replace, weights)
     if failures:
         print(walk.summary(todo, runs.profile, failures), file=sys.stderr)
         raise typer.Exit(1)
 
 
 @app.command()
-def tune(
-    profile: Profile = None,
-    device: Device = "auto",
-    storage: Storage = None,
-    replace: Replace = False,
-) -> None:
-    """Search temperature and alpha on the validation split; several processes or machines may share
-    a study.
-    """
+def tune(profile: Profile = None, device: Device = "auto", replace: Replace = False) -> None:
+    """Search temperature and alpha on the validation split; several processes may share it."""
     from hw2.errors import ending_at_an_epoch
     from hw2.experiments import environment, obtain, search
 
     chosen = _store(profile).profile
-    if storage is not None:
-        search.database(storage)  # one that cannot be used is told before anything trains
-    one = environment.pick_device(device).type == "cpu"
-    with ending_at_an_epoch(), environment.threads(1 if one else environment.cores()):
+    on_cpu = environment.pick_device(device).type == "cpu"
+    with ending_at_an_epoch(), environment.threads(1 if on_cpu else environment.cores()):
         obtain.obtain("teacher", profile=chosen, device=device)
-        search.obtain_trials(chosen, device, storage, replace)
+        search.obtain_trials(chosen, device, replace)
     temperature, alpha = _store(chosen).setting("best")
     print(f"T = {temperature:g}, alpha = {alpha:g} has the highest mean validation accuracy")
 
@@ -187,10 +161,7 @@ def deliver(profile: Profile = None) -> None:
 
 @app.command()
 def report(check: Check = False, out: Out = None, profile: Profile = None) -> None:
-    """Write figures/, report.md, model_card.md.
-
-    README's result and submission.csv from the runs.
-    """
+    """Write all that is made of runs: figures, report, model card, submission, README's result."""
     from hw2.report import write
 
     chosen = _store(profile).profile
@@ -235,14 +206,16 @@ def submit(weights: Weights = None, out: Out = None, profile: Profile = None) ->
 
 @app.command()
 def predict(images: Images, weights: Weights = None, profile: Profile = None) -> None:
-    """The three likeliest classes of pictures; a picture that cannot be read gets a line, and exit
-    status 2.
+    """The three likeliest classes of pictures.
+
+    A picture that cannot be read gets a line, and exit status 2.
     """
     from hw2 import pictures
 
     if weights:
         refuse("--weights", profile=profile)
-    network, status = _network(weights, profile), 0
+    network = _network(weights, profile)
+    status = 0
     for path in images:
         try:
             likeliest = list(pictures.predict(network, path).items())[:3]

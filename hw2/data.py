@@ -1,6 +1,4 @@
-"""Find, check, fetch and split Fashion-MNIST (Xiao, Rasul and Vollgraf 2017, arXiv:1708.07747; MIT
-licence).
-"""
+"""Find, check, fetch and split Fashion-MNIST (Xiao, Rasul and Vollgraf 2017, arXiv:1708.07747)."""
 
 import gzip
 import hashlib
@@ -21,7 +19,7 @@ import pandas as pd
 import torch
 
 from hw2.errors import InputError
-from hw2.files import program_output, reading
+from hw2.files import errors_naming, program_output
 
 CLASSES = (
     "T-shirt/top",
@@ -35,7 +33,7 @@ CLASSES = (
     "Bag",
     "Ankle boot",
 )
-#: name -> (SHA-256 of the uncompressed file, shape)
+#: name -> SHA-256 of the uncompressed file, and shape
 FILES = {
     "train-images-idx3-ubyte": (
         "c59f468a2f672dc815687fe0f83887768d799fd8a3f3276145d20f83aa44d888",
@@ -62,8 +60,7 @@ PROJECT = Path(__file__).resolve().parent.parent
 
 
 def random_bits(count: int, *key: str | int) -> np.ndarray:
-    """`count` uint64 values that are a pure function of `key`: the Philox counter-based generator
-    (Salmon et al. 2011).
+    """`count` uint64 values that are a pure function of `key`, by Philox (Salmon et al. 2011).
 
     NumPy promises never to change its raw stream. Equal integers of any type give the same stream.
     Raises `TypeError` for a key of another type.
@@ -86,12 +83,10 @@ def read_idx(path: Path) -> np.ndarray:
     digest, shape = FILES[path.name.removesuffix(".gz")]
     offset = 4 + 4 * len(shape)
     size = offset + int(np.prod(shape))
-    # One byte more than expected tells a longer file apart without ever unpacking all of a gzip
-    # bomb.
     errors = (OSError, EOFError, zlib.error, ValueError)
-    with reading(path, "part of Fashion-MNIST", "delete it and run `hw2 data`", errors):
+    with errors_naming(path, "part of Fashion-MNIST", "delete it and run `hw2 data`", errors):
         with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
-            content = file.read(size + 1)
+            content = file.read(size + 1)  # no more of a longer file
         if hashlib.sha256(content).hexdigest() != digest:
             raise ValueError(f"{len(content):,} bytes, expected {size:,} of another SHA-256")
     return np.frombuffer(content, np.uint8, offset=offset).reshape(shape)
@@ -99,10 +94,7 @@ def read_idx(path: Path) -> np.ndarray:
 
 @dataclass(frozen=True)
 class FashionMNIST:
-    """The data set in memory: uint8 images (n, 28, 28), int64 labels (n,).
-
-    In the files' own order.
-    """
+    """The data set in memory, in the files' order: uint8 images (n, 28, 28), int64 labels (n,)."""
 
     folder: Path
     train_images: torch.Tensor
@@ -112,9 +104,7 @@ class FashionMNIST:
 
     @cached_property
     def split(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """Rows of the 60,000 for training (55,000, shuffled) and validation (5,000, 500 of each
-        class, shuffled).
-        """
+        """Shuffled rows of the 60,000: 55,000 for training, 500 of each class for validation."""
         order = permutation(len(self.train_labels), "split", 0)
         labels = pd.Series(self.train_labels.numpy()[order])
         held_out = labels.groupby(labels).cumcount().to_numpy() < VALIDATION // len(CLASSES)
@@ -122,43 +112,31 @@ class FashionMNIST:
 
 
 def _read(folder: Path) -> FashionMNIST | None:
-    """From `folder` or torchvision's layout under it, raw files before gzip; None where a file is
-    missing.
-    """
+    """From `folder` or torchvision's layout in it, raw or gzip; None where a file is missing."""
     for place in (folder, folder / "FashionMNIST/raw"):
-        candidates = [
-            [path for path in (place / name, place / f"{name}.gz") if path.is_file()]
-            for name in FILES
-        ]
-        if all(candidates):
-            arrays = [torch.from_numpy(read_idx(paths[0]).copy()) for paths in candidates]
+        raw = [place / name for name in FILES]
+        paths = [path if path.is_file() else path.with_name(f"{path.name}.gz") for path in raw]
+        if all(path.is_file() for path in paths):
+            arrays = [torch.from_numpy(read_idx(path).copy()) for path in paths]
             return FashionMNIST(place, arrays[0], arrays[1].long(), arrays[2], arrays[3].long())
     return None
 
 
 def _download(mirror: str, folder: Path) -> None:
     for name in FILES:
-        path = folder / f"{name}.gz"
-        with (
-            urllib.request.urlopen(mirror + path.name, timeout=TIMEOUT) as response,
-            path.open("wb") as file,
-        ):
-            shutil.copyfileobj(response, file)
+        with urllib.request.urlopen(f"{mirror}{name}.gz", timeout=TIMEOUT) as response:
+            (folder / f"{name}.gz").write_bytes(response.read())
 
 
 def _unpack_debian(folder: Path) -> None:
-    """Debian's package, unpacked without root, by private package lists.
-
-    The system may have none.
-    """
+    """Debian's package, unpacked without root. The system may have no lists of packages."""
     lists = folder / "lists"
     (lists / "partial").mkdir(parents=True)
-    for arguments in (["update"], ["download", DEBIAN_PACKAGE]):
-        places = "-o", f"Dir::State::Lists={lists}", "-o", f"Dir::Cache={folder}"
-        program_output("apt-get", *places, *arguments, folder=folder)
-    program_output(
-        "dpkg-deb", "-x", str(next(folder.glob("*.deb"))), str(folder / "unpacked"), folder=folder
-    )
+    apt = ["apt-get", "-o", f"Dir::State::Lists={lists}", "-o", f"Dir::Cache={folder}"]
+    program_output(*apt, "update", folder=folder)
+    program_output(*apt, "download", DEBIAN_PACKAGE, folder=folder)
+    package = next(folder.glob("*.deb"))
+    program_output("dpkg-deb", "-x", str(package), str(folder / "unpacked"), folder=folder)
     for path in (folder / "unpacked" / DEBIAN_FOLDER).iterdir():
         shutil.move(path, folder / path.name)
 
@@ -172,29 +150,30 @@ def load(root: Path | str | None = None) -> FashionMNIST:
     nothing works.
     """
     root = root or os.environ.get("HW2_DATA")
-    home = Path(os.path.expanduser(root)).resolve() if root else PROJECT / "data"
+    if root:
+        home = Path(os.path.expanduser(root)).resolve()
+        places = [home]
+    else:
+        home = PROJECT / "data"
+        places = [home, Path("/") / DEBIAN_FOLDER]
     if root and not home.is_dir():
         problem = "no such folder, named by --root or HW2_DATA"
         raise InputError(f"{home}: {problem}; make it, and Fashion-MNIST is fetched into it")
-    places = [home] if root else [home, Path("/") / DEBIAN_FOLDER]
     for place in places:
-        if data := _read(place):
-            return data
+        if found := _read(place):
+            return found
     print(f"hw2: {home} lacks Fashion-MNIST, which is fetched into it", file=sys.stderr)
     return _fetch(home, [f"{place} (not all four files)" for place in places])
 
 
 def _fetch(home: Path, tried: list[str]) -> FashionMNIST:
-    """Fill `home` from the first source that works.
-
-    `tried` are words on the places without the data set.
-    """
+    """Fill `home` from the first source that works; `tried` names the places looked at before."""
     from torchvision.datasets import FashionMNIST as Torchvision
 
     sources = {mirror: partial(_download, mirror) for mirror in Torchvision.mirrors}
-    for source, fetch in (sources | {f"Debian's package {DEBIAN_PACKAGE}": _unpack_debian}).items():
-        # Fetched aside and renamed file by file: a reader, or a second process, sees whole files or
-        # none.
+    sources[f"Debian's package {DEBIAN_PACKAGE}"] = _unpack_debian
+    for source, fetch in sources.items():
+        # Fetched aside and renamed file by file: other processes see whole files or none.
         try:
             home.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryDirectory(prefix=".fetch-", dir=home) as aside:
@@ -206,12 +185,9 @@ def _fetch(home: Path, tried: list[str]) -> FashionMNIST:
                 return _read(home)
         except (OSError, InputError, HTTPException, UnicodeError) as error:  # odd proxies: the last
             tried.append(f"{source} ({' '.join(str(error).split()) or type(error).__name__})")
-    raise InputError(
-        "Fashion-MNIST was not found and could not be fetched. Tried: "
-        + "; ".join(tried)
-        + ". Put the four files "
-        f"{', '.join(FILES)} (raw or .gz) into {home}, or name their folder by --root or HW2_DATA"
-    )
+    problem = f"Fashion-MNIST was not found and could not be fetched. Tried: {'; '.join(tried)}"
+    remedy = f"Put the four files {', '.join(FILES)} (raw or .gz) into {home}"
+    raise InputError(f"{problem}. {remedy}, or name their folder by --root or HW2_DATA")
 
 
 fashion_mnist = cache(load)  # read once in a process

@@ -35,42 +35,17 @@ class Ended(Exception):
 
 
 class Bar(tqdm):
-    """Progress, which leaves nothing behind.
+    """Progress on standard error, where there is one; it leaves nothing behind."""
 
-    In a notebook all open bars are text in one output of the cell.
-
-    tqdm's own widget leaves "Error displaying widget" in the saved notebook. An output without data
-    is not shown.
-    """
-
-    monitor_interval = 0  # no thread, which might draw in another cell
-    shown = None  # the cell's output, while bars are open
+    monitor_interval = 0  # tqdm starts no thread of its own
 
     def __init__(self, *arguments, **options):
-        shell = sys.modules["IPython"].get_ipython() if "IPython" in sys.modules else None
-        self.in_cell = hasattr(shell, "kernel")
-        unseen = self.in_cell or sys.stderr is None
-        super().__init__(*arguments, leave=False, file=io.StringIO() if unseen else None, **options)
-
-    def display(self, msg=None, pos=None):
-        if not self.in_cell:
-            return super().display(msg, pos)
-        bars = sorted(self._instances, key=lambda bar: abs(bar.pos))
-        data = {"text/plain": "\n".join(map(str, bars))} if bars else {}
-        if Bar.shown:
-            Bar.shown.update(data, raw=True)
-        else:
-            Bar.shown = sys.modules["IPython"].display.display(data, raw=True, display_id=True)
-        if not bars:
-            Bar.shown = None
-        return True
+        super().__init__(*arguments, leave=False, disable=sys.stderr is None, **options)
 
 
 @contextmanager
 def ending_at_an_epoch():
-    """While the block runs, SIGTERM lets the epoch (or the view of soft targets) finish and then
-    raises `Ended`.
-    """
+    """While the block runs, SIGTERM raises `Ended` at the next call of `end_if_asked`."""
     before = signal.signal(signal.SIGTERM, lambda *_: _asked_to_end.set())
     try:
         yield
@@ -80,6 +55,7 @@ def ending_at_an_epoch():
 
 
 def end_if_asked(label: str) -> None:
+    """`Ended` where SIGTERM came: called between epochs, and while a process waits."""
     if _asked_to_end.is_set():
         raise Ended(f"{label}: ended by SIGTERM; the same command goes on from here")
 

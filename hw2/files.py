@@ -24,10 +24,9 @@ adapter = cache(TypeAdapter)  # of a type: what pydantic takes for it
 
 
 def check_fields(record: object) -> None:
-    """Hold every field of a dataclass against its annotation; a whole number for a float becomes
-    one.
+    """`InputError` for a dataclass's first value that its annotation does not allow.
 
-    Raises `InputError` for the first value of another type, out of range, or none of its choices.
+    A whole number in the place of a float becomes a float.
     """
     for name, kind in get_type_hints(type(record), include_extras=True).items():
         value = getattr(record, name)
@@ -39,7 +38,7 @@ def check_fields(record: object) -> None:
 
 
 def first_error(error: ValidationError) -> str:
-    """What pydantic says of the first value that it does not take, and where that is."""
+    """What pydantic says of the first value that it refuses, and where that value is."""
     first = error.errors(include_url=False, include_input=False)[0]
     return f"{'.'.join(map(str, first['loc']))} {first['msg']}".strip()
 
@@ -47,7 +46,7 @@ def first_error(error: ValidationError) -> str:
 def program_output(*command: str, folder: Path) -> str:
     """What a program prints, started in `folder`; `OSError` in one line where it fails.
 
-    It does not see variables such as GIT_DIR, by which hooks and users name another repository.
+    Variables such as GIT_DIR, which may name another repository, are withheld from it.
     """
     own = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
     options = {"capture_output": True, "text": True, "timeout": 300, "check": True}
@@ -59,9 +58,7 @@ def program_output(*command: str, folder: Path) -> str:
 
 
 def broken(path: Path | str, reason: str, remedy: str | None = None) -> InputError:
-    """What is wrong with a file and what to do about it: `git checkout` helps only where git has
-    the file.
-    """
+    """What is wrong with a file and what to do: `git checkout` where git has the file."""
     if remedy is None:
         path, remedy = Path(path), "restore it, or make it again"
         with suppress(OSError, ValueError):  # no git here, no such folder, or no name of a file
@@ -71,12 +68,10 @@ def broken(path: Path | str, reason: str, remedy: str | None = None) -> InputErr
 
 
 @contextmanager
-def reading(
+def errors_naming(
     path: Path | str, content: str, remedy: str | None = None, errors=(OSError, ValueError)
 ) -> Iterator[None]:
-    """What goes wrong with the file in the block is an `InputError` of one line: no readable
-    `content`, and why.
-    """
+    """Errors of the block become an `InputError`: the file is no readable `content`, and why."""
     try:
         yield
     except InputError:
@@ -90,27 +85,26 @@ def reading(
 
 
 def write_bytes(path: Path, content: bytes | memoryview) -> None:
-    """Written aside, then renamed: a reader sees the old content or the new one, also after a crash
-    or an `OSError`.
+    """Write aside, then rename: a reader sees the old content or the new, also after a crash.
 
-    A link is followed. What is no regular file, such as a device or a pipe, is written into. A file
-    that was there passes on its permissions; its owner and further hard links are not kept.
+    A link is followed, a device or pipe written into. A file that was there passes on its
+    permissions, not its owner.
     """
-    given, path = path, Path(os.path.realpath(path))
+    target = Path(os.path.realpath(path))
     # a loop of links, like a folder, is an `OSError`
-    if path.is_symlink() or (given.exists() and not given.is_file()):
-        given.write_bytes(content)
+    if target.is_symlink() or (path.exists() and not path.is_file()):
+        path.write_bytes(content)
         return
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    aside = target.with_name(f".{target.name}.{os.getpid()}.tmp")
     try:
         with aside.open("wb") as file:
-            if path.exists():
-                shutil.copymode(path, aside)
+            if target.exists():
+                shutil.copymode(target, aside)
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
-        aside.replace(path)
+        aside.replace(target)
     finally:
         aside.unlink(missing_ok=True)
 
@@ -124,10 +118,7 @@ def write_json(path: Path, content: object) -> None:
 
 
 def write_array(path: Path, array: np.ndarray) -> None:
-    """As .npy.
-
-    NumPy itself, writing into a file, tells of a full disk in numbers of items alone.
-    """
+    """As .npy. NumPy itself, writing into a file, tells of a full disk in numbers of items."""
     content = io.BytesIO()
     np.save(content, array)
     write_bytes(path, content.getbuffer())
@@ -135,76 +126,57 @@ def write_array(path: Path, array: np.ndarray) -> None:
 
 def write_csv(path: Path, columns: tuple[str, ...], rows: list[dict]) -> None:
     """Floats are written by repr, so that reading them gives the same number."""
-    write_text(
-        path,
-        pd.DataFrame(rows, columns=columns, dtype=object).to_csv(index=False, lineterminator="\n"),
-    )
+    frame = pd.DataFrame(rows, columns=columns, dtype=object)
+    write_text(path, frame.to_csv(index=False, lineterminator="\n"))
 
 
 def read_json(path: Path, schema: type = dict, remedy: str | None = None) -> dict:
-    """A JSON object, or what pydantic takes for `schema` (`experiments.schemas`); `InputError` for
-    anything else.
-    """
-    with reading(path, "JSON of its kind", remedy):
+    """A JSON object, or what `schema` (`experiments.schemas`) describes; else `InputError`."""
+    with errors_naming(path, "JSON of its kind", remedy):
         return adapter(schema).validate_json(path.read_bytes(), strict=True)
 
 
-def parse_csv(path: Path, **options) -> pd.DataFrame:
-    """pandas' reader, which by itself unpacks what is named .gz and takes a field too many for the
-    name of its row.
+def read_csv(path: Path, columns: tuple[str, ...], words: tuple[str, ...] = ()) -> pd.DataFrame:
+    """Rows of exactly these columns without gaps; all but `words` hold numbers, read exactly.
 
-    Floats are read as exactly as they were written. Raises `OSError` or `ValueError`.
+    `InputError` for anything else.
     """
-    with warnings.catch_warnings():
+    with errors_naming(path, "CSV"), warnings.catch_warnings():
+        # by itself pandas takes a field too many for the name of its row
         warnings.simplefilter("error", pd.errors.ParserWarning)
         # pandas 4 knows no other
         warnings.filterwarnings("ignore", "The 'float_precision' argument")
         try:
-            return pd.read_csv(
-                path, index_col=False, compression=None, float_precision="round_trip", **options
-            )
+            rows = pd.read_csv(path, index_col=False, float_precision="round_trip")
         except pd.errors.ParserWarning:
             raise ValueError("rows have more fields than the header") from None
-
-
-def read_csv(path: Path, columns: tuple[str, ...], words: tuple[str, ...] = ()) -> pd.DataFrame:
-    """A table of exactly these columns without gaps; all but `words` hold numbers.
-
-    `InputError` for anything else.
-    """
-    with reading(path, "CSV"):
-        table = parse_csv(path)
-        if tuple(table.columns) != columns:
-            raise ValueError(
-                f"columns {','.join(map(str, table.columns))}, expected {','.join(columns)}"
-            )
-        if table.isna().any(axis=None):
+        if tuple(rows.columns) != columns:
+            found = ",".join(map(str, rows.columns))
+            raise ValueError(f"columns {found}, expected {','.join(columns)}")
+        if rows.isna().any(axis=None):
             raise ValueError("a row lacks a value")
-        if len(table) and not all(dtype.kind in "iuf" for dtype in table.dtypes.drop(list(words))):
+        numbers = rows.drop(columns=list(words))
+        if len(rows) and not all(dtype.kind in "iuf" for dtype in numbers.dtypes):
             raise ValueError("a column of numbers holds something else")
-        return table
+        return rows
 
 
 def read_array(
     path: Path, dtype: type, shape: tuple[int | None, ...], remedy: str | None = None
 ) -> np.ndarray:
-    """An array of this type and shape (None: any length), mapped into memory and read as it is
-    used.
+    """An array of this type and shape (None: any length), mapped into memory.
 
-    A header that claims more than the file holds makes room for nothing. What a reader writes stays
-    in its own memory.
+    What a reader writes into it stays in its own memory.
     """
     # NumPy parses the header as Python and raises whatever that met
-    with reading(path, "array", remedy, Exception):
+    with errors_naming(path, "array", remedy, Exception):
         array = np.lib.format.open_memmap(path, mode="c")
-        fixed = tuple(
-            None if side is None else length
-            for side, length in zip(shape, array.shape, strict=False)
-        )
-        if array.dtype != dtype or array.ndim != len(shape) or fixed != shape:
-            raise ValueError(
-                f"{array.dtype} {array.shape}, expected {np.dtype(dtype)} {shape}, None: any"
-            )
+        alike = array.dtype == dtype and array.ndim == len(shape)
+        if not alike or any(
+            side not in (None, length) for side, length in zip(shape, array.shape, strict=True)
+        ):
+            expected = f"{np.dtype(dtype)} {shape}, None: any"
+            raise ValueError(f"{array.dtype} {array.shape}, expected {expected}")
         return array
 
 

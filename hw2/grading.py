@@ -1,6 +1,4 @@
-"""The rubric of the assignment, computed from weights and data, and the submission for its
-competition.
-"""
+"""The assignment's rubric, computed from weights and data, and the competition's submission."""
 
 import io
 import re
@@ -20,38 +18,32 @@ from hw2.errors import InputError
 from hw2.experiments import ledger
 from hw2.experiments.run import output
 from hw2.experiments.store import Store
-from hw2.files import parse_csv, reading
+from hw2.files import errors_naming
 
+COMPETITION = "competition: both constraints"
 VERDICTS = {True: "pass", False: "fail", None: "not checkable"}
 
 
 class Line(NamedTuple):
-    """One check of the rubric. No `share`: it is of the part above.
-
-    `ok` None: it cannot be checked here.
-    """
+    """One check of the rubric."""
 
     part: str
-    share: str
-    checked: str
-    ok: bool | None
-    evidence: str
+    share: str  # of the points; empty: it belongs to the part above
+    checked: str  # what is looked at
+    ok: bool | None  # None: it cannot be checked here
+    evidence: str  # what was found
 
 
 def summary_table(network: nn.Module) -> str:
-    """torchsummary's table and the assignment's line; `InputError` where the layers it sees are not
-    all parameters.
-    """
+    """torchsummary's table and the assignment's line; `InputError` where it misses parameters."""
     text = io.StringIO()
     with redirect_stdout(text), torch.random.fork_rng(devices=[]):  # it draws an image
         torchsummary.summary(network, (3, 28, 28), device="cpu")
     table = "\n".join(line.rstrip() for line in text.getvalue().strip().splitlines())
     count = networks.count_parameters(network)
     if f"Total params: {count:,}" not in table:
-        raise InputError(
-            f"torchsummary's total is not the network's {count:,} parameters; check for "
-            f"unseen layers"
-        )
+        problem = f"torchsummary's total is not the network's {count:,} parameters"
+        raise InputError(f"{problem}; check for unseen layers")
     return f"{table}\nNumber of remaining parameters: {count}"
 
 
@@ -66,20 +58,18 @@ def check_submission(path: Path, classes: Tensor) -> tuple[bool, str]:
 
     `InputError` for what is no submission.
     """
-    with reading(path, "submission", "`hw2 submit` writes one"):
-        table = parse_csv(path, dtype=str, keep_default_na=False)
-        if list(table.columns) != ["id", "pred"]:
-            raise ValueError(f"header {','.join(map(str, table.columns))[:80]!r}, expected id,pred")
-    if len(table) != len(classes):
-        return False, f"{len(table):,} rows, expected {len(classes):,}"
-    expected = pd.DataFrame({"id": range(len(classes)), "pred": classes.tolist()}).astype(str)
-    wrong = table.index[(table != expected).any(axis=1)]
-    if len(wrong):
-        return (
-            False,
-            f"{len(wrong):,} rows are not what the weights predict (first: row {wrong[0]})",
-        )
-    return True, f"{len(table):,} rows, each what the weights predict"
+    with errors_naming(path, "submission", "`hw2 submit` writes one"):
+        header, *rows = path.read_text("utf-8").splitlines() or [""]
+        if header != "id,pred":
+            raise ValueError(f"header {header[:80]!r}, expected id,pred")
+    _, *expected = submission_text(classes).splitlines()
+    if len(rows) != len(expected):
+        return False, f"{len(rows):,} rows, expected {len(expected):,}"
+    wrong = [place for place, row in enumerate(rows) if row != expected[place]]
+    if wrong:
+        first = f"first: row {wrong[0]}"
+        return False, f"{len(wrong):,} rows are not what the weights predict ({first})"
+    return True, f"{len(rows):,} rows, each what the weights predict"
 
 
 def methods_section(report: str) -> str:
@@ -93,74 +83,69 @@ def grade(weights: Path, submission: Path, report: Path, fashion: FashionMNIST) 
 
     `InputError` where a file cannot be read, or the ledger has another count for these weights.
     """
-    with reading(report, "report", "`hw2 report` writes one"):
+    with errors_naming(report, "report", "`hw2 report` writes one"):
         text = report.read_text("utf-8")
-    network, runs = networks.load(weights), ledger.of_weights(weights)
+    network = networks.load(weights)
     classes = training.predict(network, fashion.test_images)
-    for run in runs:
-        ledger.checked(run, classes, fashion)
-    count, total = networks.count_parameters(network), len(classes)
-    correct = int((classes == fashion.test_labels).sum())
-    samples = torch.stack(
-        [(fashion.test_labels == label).nonzero()[0, 0] for label in range(len(CLASSES))]
-    )
-    predicted = pictures.probabilities(network, fashion.test_images[samples]).argmax(1)
-    right = int((predicted == fashion.test_labels[samples]).sum())
-    printed, named = summary_table(network) in text, STUDENT_ID in text and AUTHOR in text
-    methods, sources = methods_section(text), all(name in text for name in REFERENCES)
-    words, both = (
-        len(methods.split()),
-        all(method in methods.lower() for method in ("distillation", "pruning")),
-    )
-    evidence = (
-        "the report holds what torchsummary prints" if printed else "not what torchsummary prints"
-    )
-    coverage = f"{words} words; distillation and pruning {'named' if both else 'not both named'}"
-    reached, competition = (
-        f"{correct / total:.2%} ({correct:,} of {total:,})",
-        "competition: both constraints",
-    )
+    for run in ledger.of_weights(weights):
+        ledger.count_correct(run, classes, fashion)
     return [
-        Line(competition, "45%", f"at most {LIMIT:,} parameters", count <= LIMIT, f"{count:,}"),
-        Line(
-            competition,
-            "",
-            f"test accuracy at least {BASELINE:.1%}",
-            correct >= BASELINE * total,
-            reached,
-        ),
-        Line(competition, "", "submission.csv", *check_submission(submission, classes)),
+        *_constraints(network, classes, fashion),
+        Line(COMPETITION, "", "submission.csv", *check_submission(submission, classes)),
         Line("competition: leaderboard", "30%", "place", None, "the leaderboard is private"),
-        Line(
-            "report: torchsummary",
-            "5%",
-            "table and number of remaining parameters",
-            printed,
-            evidence,
-        ),
-        Line(
-            "report: explanation",
-            "15%",
-            "name and student ID",
-            named,
-            "given" if named else "missing",
-        ),
-        Line(
-            "report: explanation",
-            "",
-            f"methods, at most {WORDS} words",
-            both and words <= WORDS,
-            coverage,
-        ),
-        Line("report: explanation", "", "references", sources, "given" if sources else "missing"),
-        Line(
-            "demo",
-            "5%",
-            "a picture of each class, at least 8 right",
-            right >= 8,
-            f"{right} of 10 right",
-        ),
+        _summary(network, text),
+        *_explanation(text),
+        _demo(network, fashion),
     ]
+
+
+def _constraints(network: nn.Module, classes: Tensor, fashion: FashionMNIST) -> list[Line]:
+    """The competition's limits: size, and accuracy of the predicted `classes` (n,)."""
+    count = networks.count_parameters(network)
+    total = len(classes)
+    correct = int((classes == fashion.test_labels).sum())
+    small = count <= LIMIT
+    good = correct >= BASELINE * total
+    reached = f"{correct / total:.2%} ({correct:,} of {total:,})"
+    return [
+        Line(COMPETITION, "45%", f"at most {LIMIT:,} parameters", small, f"{count:,}"),
+        Line(COMPETITION, "", f"test accuracy at least {BASELINE:.1%}", good, reached),
+    ]
+
+
+def _summary(network: nn.Module, report: str) -> Line:
+    """The table that the assignment asks for."""
+    held = summary_table(network) in report
+    evidence = f"the report {'holds' if held else 'lacks'} what torchsummary prints"
+    wanted = "table and number of remaining parameters"
+    return Line("report: torchsummary", "5%", wanted, held, evidence)
+
+
+def _explanation(report: str) -> list[Line]:
+    """Who wrote the report, its explanation of methods, its references."""
+    part = "report: explanation"
+    named = STUDENT_ID in report and AUTHOR in report
+    methods = methods_section(report)
+    words = len(methods.split())
+    both = all(method in methods.lower() for method in ("distillation", "pruning"))
+    coverage = f"{words} words; distillation and pruning {'named' if both else 'not both named'}"
+    short = f"methods, at most {WORDS} words"
+    referred = all(name in report for name in REFERENCES)
+    return [
+        Line(part, "15%", "name and student ID", named, "given" if named else "missing"),
+        Line(part, "", short, both and words <= WORDS, coverage),
+        Line(part, "", "references", referred, "given" if referred else "missing"),
+    ]
+
+
+def _demo(network: nn.Module, fashion: FashionMNIST) -> Line:
+    """The first test image of each class, by the demo's own function."""
+    labels = fashion.test_labels
+    samples = torch.stack([(labels == label).nonzero()[0, 0] for label in range(len(CLASSES))])
+    predicted = pictures.probabilities(network, fashion.test_images[samples]).argmax(1)
+    right = int((predicted == labels[samples]).sum())
+    wanted = "a picture of each class, at least 8 right"
+    return Line("demo", "5%", wanted, right >= 8, f"{right} of 10 right")
 
 
 def grade_project(
@@ -168,10 +153,7 @@ def grade_project(
     submission: Path | str | None = None,
     profile: str | None = None,
 ) -> list[Line]:
-    """`grade` of the files that lie in the project, or of those given in their place.
-
-    Writes nothing.
-    """
+    """`grade` of the files that lie in the project, or of those given. Writes nothing."""
     store = Store(profile)
     folder = output(store.profile)
     weights = Path(weights or store.delivered.weights)
@@ -181,29 +163,21 @@ def grade_project(
 
 def table(lines: list[Line]) -> pd.DataFrame:
     """The lines as a table for notebooks, by part."""
-    rows = [
-        (line.part, line.share, line.checked, VERDICTS[line.ok], line.evidence) for line in lines
-    ]
-    return pd.DataFrame(
-        rows, columns=["part", "share", "checked", "verdict", "evidence"]
-    ).set_index("part")
+    columns = ["part", "share", "checked", "verdict", "evidence"]
+    frame = pd.DataFrame(lines).assign(verdict=[VERDICTS[line.ok] for line in lines])
+    return frame[columns].set_index("part")
 
 
 def text(lines: list[Line]) -> str:
-    """The lines for a terminal, under the parts of the rubric, with a closing count; 100 columns
-    hold them.
-    """
-    rows, verdicts = [], [VERDICTS[line.ok] for line in lines]
+    """The lines for a terminal, under the parts of the rubric, with a closing count."""
+    rows = []
+    verdicts = [VERDICTS[line.ok] for line in lines]
     for line, verdict in zip(lines, verdicts, strict=True):
-        rows += [f"{line.part}, {line.share}"] if line.share else []
+        if line.share:
+            rows.append(f"{line.part}, {line.share}")
         rows.append(f"{verdict:>13}  {line.checked}: {line.evidence}")
-    return "\n".join(
-        [
-            *rows,
-            "",
-            ", ".join(f"{verdicts.count(verdict)} {verdict}" for verdict in VERDICTS.values()),
-        ]
-    )
+    counts = ", ".join(f"{verdicts.count(verdict)} {verdict}" for verdict in VERDICTS.values())
+    return "\n".join([*rows, "", counts])
 
 
 def failed(lines: list[Line]) -> bool:

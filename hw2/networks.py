@@ -17,11 +17,10 @@ from torch.nn import functional
 from hw2.assignment import WIDTHS
 from hw2.data import CLASSES
 from hw2.errors import InputError
-from hw2.files import reading, write_bytes
+from hw2.files import errors_naming, write_bytes
 
-#: where a checkpoint may keep the weights, the first that is there; what wrappers put before the
-#: layers' names
-KEYS, WRAPPERS = ("model_state_dict", "state_dict"), r"^((module|_orig_mod|resnet50)\.)+"
+KEYS = ("model_state_dict", "state_dict")  # where a checkpoint may keep the weights
+WRAPPERS = r"^((module|_orig_mod|resnet50)\.)+"  # what wrappers put before the layers' names
 
 
 class BasicBlock(nn.Module):
@@ -47,9 +46,9 @@ class BasicBlock(nn.Module):
         # The shortcut's stride is taken before its convolution. That is the same function as a
         # strided 1x1 convolution, whose backward pass writes outside its memory for odd widths in
         # channels_last on a CPU (torch 2.15).
-        return self.relu(
-            out + self.shortcut(functional.avg_pool2d(x, 1, self.stride) if self.stride > 1 else x)
-        )
+        if self.stride > 1:
+            x = functional.avg_pool2d(x, 1, self.stride)
+        return self.relu(out + self.shortcut(x))
 
 
 class ResNet14(nn.Module):
@@ -107,15 +106,11 @@ def count_parameters(network: nn.Module) -> int:
 
 
 def save(network: nn.Module, path: Path) -> None:
-    """Weights as safetensors; a ResNet-14's widths go into the metadata, so that `load` can rebuild
-    it.
-    """
-    metadata = (
-        {"widths": ",".join(map(str, network.widths))} if isinstance(network, ResNet14) else {}
-    )
-    state = {
-        name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()
-    }
+    """Weights as safetensors; a ResNet-14's widths go into the metadata, for `load`."""
+    metadata = {}
+    if isinstance(network, ResNet14):
+        metadata["widths"] = ",".join(map(str, network.widths))
+    state = {name: value.cpu().contiguous() for name, value in network.state_dict().items()}
     write_bytes(Path(path), safetensors.torch.save(state, metadata))
 
 
@@ -140,11 +135,7 @@ class _Ignored:
 
 
 #: what NumPy's scalars are pickled by; checkpoints hold them, such as a best accuracy
-NUMPYS = [
-    (_Ignored, "numpy.dtype"),
-    (_Ignored, "numpy.core.multiarray.scalar"),
-    (_Ignored, "numpy._core.multiarray.scalar"),
-]
+NUMPYS = ("numpy.dtype", "numpy.core.multiarray.scalar", "numpy._core.multiarray.scalar")
 
 
 def load_course_teacher(path: Path | str) -> nn.Module:
@@ -154,35 +145,33 @@ def load_course_teacher(path: Path | str) -> nn.Module:
     The key `state_dict`, a bare dict of tensors, and the prefixes of PyTorch's wrappers are taken
     as well. Raises `InputError`.
     """
+    known = torch.serialization.safe_globals([(_Ignored, name) for name in NUMPYS])
     try:
-        with warnings.catch_warnings(), torch.serialization.safe_globals(NUMPYS):
-            warnings.simplefilter("ignore")  # about pickle protocols: the error below says enough
-            content = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings(), known:
+            warnings.simplefilter("ignore")  # about pickle protocols
+            state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises whatever its unpickler met, with unsafe advice
-        reason = "missing or damaged"
-        if match := re.search(r"GLOBAL (\S+)", str(error)):
-            reason = f"it holds {match[1]}, save the `state_dict()` alone"
-        raise InputError(
-            f"{path}: not loaded ({reason}); expected a dict of tensors by torch.save"
-        ) from None
-    state = content
-    if isinstance(content, dict):
-        state = next((content[key] for key in KEYS if key in content), content)
+        match = re.search(r"GLOBAL (\S+)", str(error))
+        held = f"it holds {match[1]}, save the `state_dict()` alone" if match else ""
+        reason = held or "missing or damaged"
+        expected = "expected a dict of tensors by torch.save"
+        raise InputError(f"{path}: not loaded ({reason}); {expected}") from None
+    if isinstance(state, dict):
+        state = next((state[key] for key in KEYS if key in state), state)
     if not isinstance(state, dict) or not all(isinstance(name, str) for name in state):
-        raise InputError(
-            f"{path}: no weights; expected a dict of tensors, bare or under {' or '.join(KEYS)}"
-        )
-    return _filled(
-        teacher, {re.sub(WRAPPERS, "", name): value for name, value in state.items()}, path
-    )
+        expected = f"expected a dict of tensors, bare or under {' or '.join(KEYS)}"
+        raise InputError(f"{path}: no weights; {expected}")
+    state = {re.sub(WRAPPERS, "", name): value for name, value in state.items()}
+    return _filled(teacher, state, path)
 
 
 def _read(path: Path | str) -> tuple[dict[str, str], dict[str, Tensor]]:
     """Metadata and tensors of a safetensors file."""
-    errors = (OSError, safetensors.SafetensorError)
-    guard = reading(path, "weights", "expected a safetensors file by `hw2 train`", errors)
-    with guard, safetensors.safe_open(path, "pt") as file:
-        return file.metadata() or {}, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    remedy = "expected a safetensors file by `hw2 train`"
+    told = errors_naming(path, "weights", remedy, (OSError, safetensors.SafetensorError))
+    with told, safetensors.safe_open(path, "pt") as file:
+        names = file.keys()
+        return file.metadata() or {}, {name: file.get_tensor(name) for name in names}
 
 
 def _filled(make: Callable[[], nn.Module], state: dict[str, Tensor], path: Path | str) -> nn.Module:
@@ -192,7 +181,7 @@ def _filled(make: Callable[[], nn.Module], state: dict[str, Tensor], path: Path 
     Torch's random numbers go on as if nothing had been loaded.
     """
     # torch raises whatever the widths, the names, the shapes or the kinds of values met.
-    with reading(path, "weights", "they are of another network", Exception):
+    with errors_naming(path, "weights", "they are of another network", Exception):
         with torch.device("cpu"), torch.random.fork_rng(devices=[]):
             network = make().float()
         network.load_state_dict(state)

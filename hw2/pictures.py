@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from hw2.data import CLASSES
 from hw2.errors import InputError
-from hw2.files import reading
+from hw2.files import errors_naming
 from hw2.training import exact_logits
 
 SIDE = 28  # pixels
@@ -40,7 +40,7 @@ def read(picture: Picture) -> Tensor:
         name = getattr(picture, "name", name)
     # Pillow's readers, one a format, raise whatever they met.
     with (
-        reading(name, "picture", "give a PNG, JPEG or the like", Exception),
+        errors_naming(name, "picture", "give a PNG, JPEG or the like", Exception),
         warnings.catch_warnings(),
     ):
         warnings.simplefilter("ignore")

@@ -21,7 +21,7 @@ from torch.nn import functional
 from hw2 import views
 from hw2.data import permutation
 from hw2.errors import Bar, InputError, end_if_asked
-from hw2.files import check_fields, reading, write_bytes
+from hw2.files import check_fields, errors_naming, write_bytes
 from hw2.kernels import quick, tiled
 from hw2.views import Task
 
@@ -135,7 +135,7 @@ class Checkpoint:
         device = next(self.network.parameters()).device
         content = f"checkpoint of {self.words}"
         # torch raises whatever its unpickler or the shapes met.
-        with reading(self.path, content, "delete it to begin again", Exception):
+        with errors_naming(self.path, content, "delete it to begin again", Exception):
             state = torch.load(self.path, map_location=device, weights_only=True)
             if state["words"] != self.words:
                 raise ValueError(f"it is of {state['words']}")

@@ -20,7 +20,7 @@ from hw2.data import PROJECT
 from hw2.errors import InputError
 from hw2.experiments import environment, ledger, store
 from hw2.experiments.recipes import StudentRecipe
-from hw2.experiments.run import HISTORY, cache
+from hw2.experiments.run import HISTORY
 from hw2.experiments.store import Store
 from hw2.files import broken, read_json, sha256, write_bytes, write_csv, write_json
 from hw2.networks import count_parameters
@@ -139,9 +139,7 @@ def test_weights_are_known_by_their_content(project):
     copied, stranger = project / "copy.safetensors", project / "stranger.safetensors"
     copied.write_bytes(run.weights.read_bytes())
     networks.save(tiny_network(5), stranger)
-    smoke = make(OTHER, "smoke", tiny_network(1))  # of another store, its weights in the cache
-    write_bytes(cache(OTHER) / "model.safetensors", smoke.weights.read_bytes())
-    (smoke.folder / "model.safetensors").unlink()
+    smoke = make(OTHER, "smoke", tiny_network(1))  # of another store
     assert (ledger.of_weights(copied), ledger.of_weights(stranger)) == ([run, smoke], [])
     run.folder.rename(run.folder.with_name(f".{run.folder.name}.1.tmp"))
     assert ledger.of_weights(copied) == [smoke]
@@ -210,7 +208,7 @@ def committed(folder):
 def test_code_that_no_commit_has_trains_smoke_runs_only(project, monkeypatch, name):
     write_bytes(project / "hw2/inner/a.py", b"x = 1\n")
     digest = environment.code_digest()
-    monkeypatch.setattr(environment, "code", lambda: digest)
+    monkeypatch.setattr(environment, "code_at_start", lambda: digest)
     environment.check_code("full")  # an unpacked archive has no commit to name
     assert environment.environment(CPU)["commit"] is None
     commit = committed(project)
@@ -235,7 +233,7 @@ def test_variables_of_git_name_no_other_repository(project, monkeypatch, names):
     commit, other = committed(project), project / "other"
     write_bytes(other / "hw2/a.py", b"x = 2\n")
     committed(other)
-    monkeypatch.setattr(environment, "code", environment.code_digest)
+    monkeypatch.setattr(environment, "code_at_start", environment.code_digest)
     for name in names:
         monkeypatch.setenv(f"GIT_{name}", str(other / OTHERS[name]))
     assert environment.commit() == commit
@@ -254,7 +252,7 @@ HIDING = [
 @pytest.mark.parametrize("changed", ["hw2/a.py", "hw2/new.py", "hw2/inner/ignored.py"])
 @pytest.mark.parametrize("hide", HIDING, ids=" ".join)
 def test_code_that_git_status_does_not_show_is_found(project, monkeypatch, hide, changed):
-    monkeypatch.setattr(environment, "code", environment.code_digest)
+    monkeypatch.setattr(environment, "code_at_start", environment.code_digest)
     write_bytes(project / "hw2/a.py", b"x = 1\n")
     committed(project)
     git(*hide, folder=project)
@@ -272,7 +270,7 @@ def test_another_users_folder_has_a_commit_too(project, monkeypatch):
     write_bytes(wrapper, script.encode())
     wrapper.chmod(0o755)
     monkeypatch.setenv("PATH", f"{wrapper.parent}:{os.environ['PATH']}")
-    monkeypatch.setattr(environment, "code", environment.code_digest)
+    monkeypatch.setattr(environment, "code_at_start", environment.code_digest)
     assert environment.commit() == commit
     environment.check_code("full")
 

@@ -133,9 +133,10 @@ def untested(folder):
     }
 
 
-def interrupted(monkeypatch, recipe, **told):
-    """Training that is interrupted after its first epoch of fine-tuning; `told` is recorded of the
-    machine.
+def interrupted(monkeypatch, recipe, code=None, **told):
+    """Training, of other `code` perhaps, is interrupted after its first epoch of fine-tuning.
+
+    `told` is recorded of the machine. Gives the checkpoints.
     """
     fit, recorded = training.fit, environment.environment
     shutil.rmtree(Store().require("compressed").folder)
@@ -150,8 +151,10 @@ def interrupted(monkeypatch, recipe, **told):
     with monkeypatch.context() as one, environment.threads(1), pytest.raises(KeyboardInterrupt):
         one.setattr(training, "fit", stopped)
         one.setattr(environment, "environment", lambda device: recorded(device) | told)
+        if code:
+            one.setattr(environment, "code_at_start", lambda: code)
         obtain("compressed")
-    return sorted(cache(recipe).glob("*.pt"))
+    return sorted(cache(recipe).glob("*/*.pt"))
 
 
 def test_an_interrupted_run_goes_on_to_the_same_bits_and_records_where_it_began(
@@ -189,40 +192,21 @@ def test_an_interrupted_run_goes_on_to_the_same_bits_and_records_where_it_began(
     assert left <= {"lock", "model", "study", "ledger"}
 
 
-def test_checkpoints_of_other_code_and_damaged_ones_are_told(walk_done, monkeypatch):
-    monkeypatch.setitem(
-        profiles.PROFILES, "full", SHRUNKEN
-    )  # smoke begins afresh without a question
+def test_other_code_takes_no_checkpoint_and_a_finished_run_leaves_none(walk_done, monkeypatch):
     recipe = Store().require("compressed").recipe
-    (path, _) = interrupted(monkeypatch, recipe, code="another", commit="abcdef")
-    for damage, told in ((False, "from commit abcdef"), (True, "damaged, or older")):
-        if damage:
-            path.write_bytes(path.read_bytes()[:-1000])
-        with pytest.raises(InputError, match=rf"fine-tuning\.pt: this checkpoint is {told}"):
-            module.check_checkpoints(recipe, replace=False)
-    module.check_checkpoints(recipe, replace=True)
-    assert not path.exists()
-
-
-def missing(task):
-    known = Store()
-    return [need for need in plan.before(task, known.profile) if not plan.done(need, known)]
+    assert len(interrupted(monkeypatch, recipe, code="0" * 64)) == 2
+    assert "resumed" not in obtain("compressed").environment
+    assert list(cache(recipe).glob("*/")) == []
 
 
 def test_what_is_missing_is_told_before_and_trained_in_order(walk_done, monkeypatch, capsys):
-    assert missing(("compressed", 0)) == []
     shutil.rmtree(root("smoke") / "tuning")
-    finalists = [
-        (name, seed)
-        for name in ("finalist-1", "finalist-2")
-        for seed in catalogue.seeds(name, "smoke")
-    ]
-    todo = [plan.SEARCH, *finalists, ("distilled", 0)]  # as far as can be known without the search
     trained = []
     monkeypatch.setattr(module.search, "obtain_trials", lambda *_: trained.append(plan.SEARCH))
     monkeypatch.setattr(module, "_train", lambda task, *_: trained.append(task))
-    obtain("compressed")
-    assert trained == [*todo, ("compressed", 0)]
+    obtain("compressed")  # as far as can be known without the search
+    finalists = [(name, seed) for seed in (0, 1) for name in ("finalist-1", "finalist-2")]
+    assert trained == [plan.SEARCH, *finalists, ("distilled", 0), ("compressed", 0)]
     told = "hw2: trains compressed, seed 0, and 6 before it; "
     assert capsys.readouterr().err.startswith(told)
 
@@ -298,7 +282,7 @@ def test_the_courses_teacher_takes_a_runs_place_and_all_is_trained_after_it(walk
     assert len(run.history) == len(run.steps) == 0
     path.unlink()
     assert Store().require("teacher") == run == obtain("teacher")
-    assert "hours" in plan.estimate(plan.tasks("smoke"), "smoke")
+    assert "hours" in plan.estimate(plan.tasks("smoke"), Store())
     assert walk.train_all("smoke", jobs=1, replace=True) == {}
     assert deliver.deliver("smoke").recipe.teacher == run.digest
     assert [line for run in runs() for line in checks.of_run(run, data.fashion_mnist())] == []

@@ -24,7 +24,7 @@ from hw2.data import PROJECT
 from hw2.errors import Ended, InputError, told_in_a_line
 from hw2.experiments.run import home
 from hw2.experiments.store import Store
-from hw2.files import reading, write_text
+from hw2.files import errors_naming, write_text
 
 FOLDER = PROJECT / "notebooks"
 NAMES = ("01_teacher", "02_distillation", "03_pruning", "04_summary")
@@ -65,7 +65,7 @@ def paths() -> list[Path]:
 
 def read(path: Path) -> nbformat.NotebookNode:
     """A valid notebook of nbformat 4, as `normal` makes it; `InputError` for anything else."""
-    with reading(path, "notebook", f"restore it with `git checkout HEAD -- {path}`", Exception):
+    with errors_naming(path, "notebook", f"restore it with `git checkout HEAD -- {path}`", Exception):
         notebook = nbformat.reader.reads(path.read_text("utf-8"))
         if notebook.nbformat != 4:
             raise ValueError(f"nbformat {notebook.nbformat}, expected 4")

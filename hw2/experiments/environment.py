@@ -16,44 +16,7 @@ from hw2.errors import InputError
 from hw2.files import program_output
 
 PACKAGES = ("torch", "torchvision", "torch-pruning", "numpy", "optuna")
-#: variables by which the instruction set can be lowered, and the values that leave no bfloat16
-LOWERING = {
-    "ATEN_CPU_CAPABILITY": ("DEFAULT", "AVX2"),
-    "ONEDNN_MAX_CPU_ISA": (
-        "SSE41",
-        "AVX",
-        "AVX2",
-        "AVX2_VNNI",
-        "AVX2_VNNI_2",
-        "AVX512_CORE",
-        "AVX512_CORE_VNNI",
-    ),
-}
-#: instruction set that a run recorded -> variables with which a process computes so, where its
-#: processor knows more
-SETS = {
-    "AVX2": {"ATEN_CPU_CAPABILITY": "avx2", "ONEDNN_MAX_CPU_ISA": "AVX2"},
-    "DEFAULT": {"ATEN_CPU_CAPABILITY": "default", "ONEDNN_MAX_CPU_ISA": "SSE41"},
-}
-
-
-def lowering(recorded: dict) -> dict[str, str]:
-    """Variables with which a process computes as one did that recorded this environment."""
-    if recorded["device"] != "cpu":
-        return {}
-    return recorded["lowered_by"] or SETS.get(recorded["instruction_set"], {})
-
-
-@contextmanager
-def variables(values: dict[str, str]):
-    """Processes that the block starts have these variables."""
-    before = {name: os.environ.get(name) for name in values}
-    os.environ.update(values)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            os.environ.pop(name) if value is None else os.environ.update({name: value})
+LOWERING = ("ATEN_CPU_CAPABILITY", "ONEDNN_MAX_CPU_ISA")  # variables that lower instruction sets
 
 
 def cores() -> int:
@@ -73,31 +36,27 @@ def threads(count: int):
 
 
 def pick_device(name: str = "auto") -> torch.device:
-    """`auto` is the accelerator where there is one.
-
-    Raises `InputError` for an unknown or unavailable device.
-    """
+    """`auto` is the accelerator where there is one. `InputError` for a device that is not there."""
     if name not in ("auto", "cpu", "cuda"):
         raise InputError(f"device {name!r}: expected auto, cpu or cuda")
-    if name == "cuda" and not torch.cuda.is_available():
+    there = torch.cuda.is_available()
+    if name == "cuda" and not there:
         raise InputError("device 'cuda': torch finds none on this machine; use auto or cpu")
-    return torch.device(
-        "cuda" if name == "auto" and torch.cuda.is_available() else name.replace("auto", "cpu")
-    )
+    return torch.device("cuda" if there and name != "cpu" else "cpu")
 
 
 def environment(device: torch.device) -> dict:
     """Here and now, as a `schemas.Environment`."""
-    name, flags = _processor()
+    processor, flags = _processor()
     return {
         "packages": {name: importlib.metadata.version(name) for name in PACKAGES},
         "python": platform.python_version(),
         "system": f"{platform.system()} {platform.machine()}",
         "device": device.type,
-        "hardware": torch.cuda.get_device_name(device) if device.type == "cuda" else name,
+        "hardware": torch.cuda.get_device_name(device) if device.type == "cuda" else processor,
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
-        "code": code(),
+        "code": code_at_start(),
         "commit": commit(),
         "instruction_set": torch.backends.cpu.get_cpu_capability(),
         "flags": [flag for flag in flags if flag.startswith(("avx", "amx"))],
@@ -107,26 +66,20 @@ def environment(device: torch.device) -> dict:
 
 def _processor() -> tuple[str, list[str]]:
     """Its name and its flags, as Linux tells them."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
+    path = Path("/proc/cpuinfo")
+    if not path.is_file():
         return platform.processor(), []
-    fields = {
-        line.partition(":")[0].strip(): line.partition(":")[2].strip() for line in reversed(lines)
-    }
-    return fields.get("model name", "unknown"), fields.get(
-        "flags", fields.get("Features", "")
-    ).split()
+    fields = dict(re.findall(r"^(.*?)\s*: (.*)$", path.read_text(), re.MULTILINE))
+    flags = fields.get("flags") or fields.get("Features", "")
+    return fields.get("model name", "unknown"), flags.split()
 
 
 def lacks_bfloat16(device: torch.device) -> bool:
-    """Whether bfloat16 is emulated: on a processor without instructions for it, or where they are
-    turned off.
-    """
-    lowered = any(os.environ.get(name, "").upper() in LOWERING[name] for name in LOWERING)
-    return device.type == "cpu" and (
-        lowered or not {"avx512_bf16", "amx_bf16", "bf16"} & set(_processor()[1])
-    )
+    """Whether a processor without instructions for bfloat16, or with them off, emulates it."""
+    if device.type != "cpu":
+        return False
+    lowered = any(name in os.environ for name in LOWERING)
+    return lowered or {"avx512_bf16", "amx_bf16", "bf16"}.isdisjoint(_processor()[1])
 
 
 def git(*words: str) -> str:
@@ -156,13 +109,12 @@ def code_digest() -> str:
     """SHA-256 over the package's source files, by their paths relative to hw2/."""
     digest = hashlib.sha256()
     for name in sources():
-        content = (data.PROJECT / name).read_bytes()
-        digest.update(name.removeprefix("hw2/").encode() + b"\0" + content)
+        digest.update(name.removeprefix("hw2/").encode() + b"\0")
+        digest.update((data.PROJECT / name).read_bytes())
     return digest.hexdigest()
 
 
-#: `code_digest` as it was when it was first asked for: files may be edited while a process trains
-code = cache(code_digest)
+code_at_start = cache(code_digest)  # files may be edited while a process trains
 
 
 def uncommitted() -> list[str]:
@@ -171,8 +123,8 @@ def uncommitted() -> list[str]:
     The index and the ignore rules are not asked: they can hide a file from `git status`.
     """
     names = sources()
-    ids = git("hash-object", "--no-filters", "--", *names).splitlines()
-    here = dict(zip(names, ids, strict=True))
+    blobs = git("hash-object", "--no-filters", "--", *names).splitlines()
+    here = dict(zip(names, blobs, strict=True))
     committed = {}
     for line in git("ls-tree", "-r", "-z", "--full-tree", "HEAD", "hw2").split("\0"):
         entry, _, name = line.partition("\t")
@@ -184,8 +136,7 @@ def uncommitted() -> list[str]:
 def check_code(profile: str) -> None:
     """`InputError` where hw2/ is not that of a commit, which a run must name; smoke runs need none.
 
-    In an unpacked archive there is no repository to ask: then the digest of the code alone names
-    it.
+    An unpacked archive has no repository to ask.
     """
     if profile == "smoke" or not (data.PROJECT / ".git").exists():
         return
@@ -193,18 +144,18 @@ def check_code(profile: str) -> None:
         changed = uncommitted()
     except OSError as error:
         raise InputError(f"{error}; a run names the commit that it is trained from") from None
-    if changed or code_digest() != code():
-        change = changed[0] if changed else "a file changed while this process ran"
-        raise InputError(
-            f"hw2/ is not what HEAD has ({change}): commit it before training, or try it in "
-            f"profile smoke"
-        )
+    if code_digest() != code_at_start():
+        changed.append("a file changed while this process ran")
+    if changed:
+        remedy = "commit it before training, or try it in profile smoke"
+        raise InputError(f"hw2/ is not what HEAD has ({changed[0]}): {remedy}")
 
 
 def peak_memory(device: torch.device) -> int | None:
     """Bytes: the accelerator's peak, or this process's as Linux tells it; None elsewhere."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
-    status = Path("/proc/self/status")
-    match = re.search(r"VmHWM:\s*(\d+)", status.read_text()) if status.is_file() else None
-    return match and 1024 * int(match[1])
+    path = Path("/proc/self/status")
+    if not path.is_file():
+        return None
+    return 1024 * int(re.search(r"VmHWM:\s*(\d+)", path.read_text())[1])

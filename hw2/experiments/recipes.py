@@ -1,8 +1,7 @@
 """What a run is made of: frozen dataclasses with every number that matters, and their digest.
 
-A recipe names no path, device or time. Its digest names the run: a run is loaded where a finished
-folder with the same recipe exists. Every field has a type and a range, which are checked when the
-recipe is made.
+A recipe names no path, device or time. Its digest names the run. Every field has a type and a
+range, which are checked when the recipe is made.
 """
 
 import hashlib
@@ -33,9 +32,7 @@ class Recipe:
 
     stage: Annotated[str, Field(min_length=1)]
     seed: Seed
-    images: Annotated[int, Field(ge=1, le=TRAINING)] = (
-        TRAINING  # the first so many of the training split
-    )
+    images: Annotated[int, Field(ge=1, le=TRAINING)] = TRAINING  # the first of the training split
     validation: Annotated[int, Field(ge=1, le=VALIDATION)] = VALIDATION
     pad: Annotated[int, Field(ge=0, le=14)] = 1  # pixels by which views are moved
     __pydantic_config__ = FORBID
@@ -60,14 +57,9 @@ class Recipe:
 
     def task(self, data: FashionMNIST) -> Task:
         """The rows and views that the recipe's network is trained and validated on."""
-        train, validation = data.split
-        return Task(
-            data,
-            train[: self.images],
-            validation[: self.validation],
-            self.pad,
-            self.seed,
-        )
+        train = data.split[0][: self.images]
+        validation = data.split[1][: self.validation]
+        return Task(data, train, validation, self.pad, self.seed)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,9 +83,7 @@ class StudentRecipe(Recipe):
     alpha: float = 0.0
     teacher: Digest | None = None
     loss: str = "kl"  # the soft part: a key of `distillation.SOFT_LOSSES`
-    targets: str = (
-        "same view"  # the teacher's logits that are learnt from: one of `distillation.TARGETS`
-    )
+    targets: str = "same view"  # logits that are learnt from: one of `distillation.TARGETS`
     widths: tuple[Width, Width, Width, Width] | None = None
 
     def __post_init__(self):
@@ -191,6 +181,9 @@ def flat(values: dict) -> dict[str, object]:
 
 def difference(old: Recipe, new: Recipe) -> str:
     """The first field in which two recipes differ, with both values, in words."""
-    before, after = flat(asdict(old)), flat(asdict(new))
-    name = next((name for name in before | after if before.get(name) != after.get(name)), "digest")
-    return f"its {name} is {before.get(name)}, {after.get(name)} is asked for"
+    before = flat(asdict(old))
+    after = flat(asdict(new))
+    for name in before | after:
+        if before.get(name) != after.get(name):
+            return f"its {name} is {before.get(name)}, {after.get(name)} is asked for"
+    return "its digest is another one"

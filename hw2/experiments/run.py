@@ -27,6 +27,7 @@ SPARSE = {"sparse", "pruned_without_sparse_learning", "recalibrated_without_spar
 
 @functools.cache
 def _group_sizes(widths: tuple[int, ...]) -> list[int]:
+    """Channels of each prunable group of a ResNet-14."""
     return list(map(len, pruning.group_norms(networks.ResNet14(widths))))
 
 
@@ -40,9 +41,7 @@ def root(profile: str) -> Path:
 
 
 def output(profile: str) -> Path:
-    """Where report, figures and submission go: the profile's home, unless HW2_OUT names another
-    folder.
-    """
+    """Where report, figures and submission go: HW2_OUT, or else the profile's home."""
     return Path(os.path.expanduser(os.environ.get("HW2_OUT") or home(profile)))
 
 
@@ -72,7 +71,7 @@ class Run:
 
     @cached_property
     def recorded(self) -> dict:
-        """What recipe.json holds, unchecked: `recipe` holds its digest against its fields."""
+        """What recipe.json holds, unchecked; `recipe` is checked."""
         return read_json(self.folder / "recipe.json")
 
     @property
@@ -85,10 +84,10 @@ class Run:
         content = self.recorded
         try:
             recipe = compose.read(content)
-            if isinstance(recipe, TuningRecipe):
-                raise InputError("a search's recipe, expected a run's")
         except InputError as error:
             raise broken(self.folder / "recipe.json", str(error)) from None
+        if isinstance(recipe, TuningRecipe):
+            raise broken(self.folder / "recipe.json", "a search's recipe, expected a run's")
         return recipe
 
     @property
@@ -98,17 +97,15 @@ class Run:
 
     @cached_property
     def metrics(self) -> schemas.Metrics:
-        """`InputError` where a count is larger than its total, or phases are not those of the
-        recipe.
-        """
+        """`InputError` for a count over its total, and for other phases than the recipe's."""
         path = self.folder / "metrics.json"
         metrics = read_json(path, schemas.Metrics)
-        phases, test = metrics.get("phases", {}), (metrics["test_correct"], metrics["test_total"])
-        counts = [metrics["val_correct"], *phases.values()]
+        phases = metrics.get("phases", {})
+        read = metrics["test_total"] or 0  # test images
         if (
-            max(counts) > metrics["val_total"]
-            or (test.count(None) == 1)
-            or (None not in test and test[0] > test[1])
+            max(metrics["val_correct"], *phases.values(), 0) > metrics["val_total"]
+            or (metrics["test_correct"] or 0) > read
+            or (metrics["test_correct"] is None) != (metrics["test_total"] is None)
         ):
             raise broken(path, "more images are correct than there are")
         expected = PHASES if isinstance(self.recipe, CompressedRecipe) else set()
@@ -130,50 +127,42 @@ class Run:
     def widths(self) -> tuple[int, ...]:
         """What the recipe makes of a ResNet-14."""
         widths = self.recipe.widths or WIDTHS
-        return (
-            pruning.narrowed(widths, self.recipe.ratio)
-            if isinstance(self.recipe, CompressedRecipe)
-            else widths
-        )
+        if isinstance(self.recipe, CompressedRecipe):
+            return pruning.narrowed(widths, self.recipe.ratio)
+        return widths
 
     @cached_property
     def parameters(self) -> int:
-        """Counted: of the weights where they are committed, else of the network that the recipe
-        makes.
-        """
+        """Of the weights where they are committed, else of the network that the recipe makes."""
         if (self.folder / "model.safetensors").is_file():
             return networks.count_parameters(self.network())
-        with torch.device("meta"):
-            teacher = isinstance(self.recipe, TeacherRecipe)
-            network = (
-                networks.teacher(self.recipe.stem) if teacher else networks.ResNet14(self.widths)
-            )
-        return networks.count_parameters(network)
+        with torch.device("meta"):  # shapes without numbers
+            if isinstance(self.recipe, TeacherRecipe):
+                return networks.count_parameters(networks.teacher(self.recipe.stem))
+            return networks.count_parameters(networks.ResNet14(self.widths))
 
     @cached_property
     def group_norms(self) -> schemas.GroupNorms:
-        """Where the row keeps them: of as many channels as there are, `after` where sparse learning
-        came in between.
-        """
+        """Where the row keeps them: of every channel, before and after sparse learning."""
         path = self.folder / "group_norms.json"
-        norms, sizes = (
-            read_json(path, schemas.GroupNorms),
-            _group_sizes(self.recipe.widths or WIDTHS),
-        )
-        lengths = {when: list(map(len, groups)) for when, groups in norms.items()}
-        if lengths != dict.fromkeys(["before", "after"] if self.sparse else ["before"], sizes):
+        norms = read_json(path, schemas.GroupNorms)
+        sizes = _group_sizes(self.recipe.widths or WIDTHS)
+        found = {when: list(map(len, groups)) for when, groups in norms.items()}
+        if found != dict.fromkeys(["before", "after"] if self.sparse else ["before"], sizes):
             raise broken(path, f"expected the norms of {sizes} channels")
         return norms
 
     @cached_property
     def sensitivity(self) -> schemas.Sensitivity:
         """Where it was measured, of these weights (`deliver.measure`)."""
-        path, remedy = self.folder / "sensitivity.json", "`hw2 deliver` measures it"
-        table = read_json(path, schemas.Sensitivity, remedy)
-        lengths = [len(table["ratios"])] * len(_group_sizes(self.widths))
-        if table["weights"] != sha256(self.weights) or list(map(len, table["correct"])) != lengths:
+        path = self.folder / "sensitivity.json"
+        remedy = "`hw2 deliver` measures it"
+        measured = read_json(path, schemas.Sensitivity, remedy)
+        shape = [len(measured["ratios"])] * len(_group_sizes(self.widths))
+        of_these = measured["weights"] == sha256(self.weights)
+        if not of_these or list(map(len, measured["correct"])) != shape:
             raise broken(path, "not of these weights, or not of each group", f"delete it; {remedy}")
-        return table
+        return measured
 
     @cached_property
     def history(self) -> pd.DataFrame:
@@ -186,22 +175,19 @@ class Run:
 
     @property
     def weights(self) -> Path:
-        """The weights' file; the teacher's is too large to commit and stays in the cache of where
-        it was trained.
-        """
-        inside = self.folder / "model.safetensors"
-        cached = data.PROJECT / "cache" / self.digest[:16] / "model.safetensors"
-        return inside if inside.is_file() else cached
+        """The weights' file, committed or else in the cache of the machine that trained it."""
+        committed = self.folder / "model.safetensors"
+        if committed.is_file():
+            return committed
+        return data.PROJECT / "cache" / self.digest[:16] / committed.name
 
     def network(self) -> torch.nn.Module:
         """In evaluation mode. `InputError` where the weights are not on this machine."""
         if not isinstance(self.recipe, TeacherRecipe):
             return networks.load(self.weights)
         if not self.weights.is_file():
-            raise InputError(
-                f"{self.name}: its weights (94 MB) are not committed; train it here: `hw2 "
-                f"train teacher`"
-            )
+            remedy = "train it here: `hw2 train teacher`"
+            raise InputError(f"{self.name}: its weights (94 MB) are not committed; {remedy}")
         return networks.load_teacher(self.weights, self.recipe.stem)
 
     @cached_property
@@ -226,9 +212,8 @@ class Run:
         return self._array("validation_classes.npy", np.uint8)
 
     def _array(self, name: str, dtype: type, *columns: int) -> Tensor:
-        return torch.from_numpy(
-            read_array(self.folder / name, dtype, (self.metrics["val_total"], *columns)).copy()
-        )
+        shape = (self.metrics["val_total"], *columns)
+        return torch.from_numpy(read_array(self.folder / name, dtype, shape).copy())
 
     def _summary(self) -> dict[str, str]:
         test = "not read" if self.test_accuracy is None else f"{self.test_accuracy:.2%}"
@@ -239,9 +224,8 @@ class Run:
         }
 
     def __str__(self) -> str:
-        return "{}: {parameters} parameters, validation {validation}, test {test}".format(
-            self.name, **self._summary()
-        )
+        words = "{parameters} parameters, validation {validation}, test {test}"
+        return f"{self.name}: {words.format(**self._summary())}"
 
     def __repr__(self) -> str:
         # notebooks keep it: no path of a machine, no file that may be damaged
@@ -252,34 +236,21 @@ class Run:
 
     @property
     def val_accuracy(self) -> float:
-        metrics = self.metrics
-        return metrics["val_correct"] / metrics["val_total"]
+        return self.metrics["val_correct"] / self.metrics["val_total"]
 
     @property
     def test_accuracy(self) -> float | None:
         """None until the test set was read for this run."""
-        metrics = self.metrics
-        return (
-            None
-            if metrics["test_correct"] is None
-            else metrics["test_correct"] / metrics["test_total"]
-        )
+        correct = self.metrics["test_correct"]
+        return None if correct is None else correct / self.metrics["test_total"]
 
     @property
     def core_hours(self) -> float:
-        """Of the processor that training took, or of the clock for each thread where only that was
-        recorded.
-        """
-        metrics = self.metrics
-        return (
-            metrics.get("processor_s") or metrics["wall_s"] * self.environment["threads"]
-        ) / 3600
+        """Of the processor, or of the clock for each thread where only that was recorded."""
+        of_clock = self.metrics["wall_s"] * self.environment["threads"]
+        return (self.metrics.get("processor_s") or of_clock) / 3600
 
     def at_phase(self, phase: str) -> float | None:
-        """Validation accuracy of a pruned network after a phase of its compression; None where
-        there was none.
-        """
-        metrics = self.metrics
-        return (
-            metrics["phases"][phase] / metrics["val_total"] if phase in metrics["phases"] else None
-        )
+        """Validation accuracy right after a phase of the compression; None without that phase."""
+        correct = self.metrics["phases"].get(phase)
+        return None if correct is None else correct / self.metrics["val_total"]

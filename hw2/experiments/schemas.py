@@ -1,6 +1,4 @@
-"""What the JSON files under runs/ must hold: a class for the file of its name, checked by pydantic
-when it is read.
-"""
+"""What the JSON files under runs/ must hold, a class a file. Pydantic checks them when read."""
 
 from typing import Annotated, Literal, NotRequired
 
@@ -41,25 +39,12 @@ class Environment(TypedDict):
     instruction_set: str
     flags: list[str]
     lowered_by: dict[str, str]
-    resumed: NotRequired[
-        list["Resumed"]
-    ]  # other environments that trained the run on, or finished it
+    resumed: NotRequired[list["Resumed"]]  # other environments that trained on or finished the run
 
 
 class Resumed(TypedDict):
     epochs_done: NonNegativeInt  # by then
     environment: Environment
-
-
-class TrialsEnvironment(TypedDict):
-    """environment.json of a search: the environments that its trials had, and for each trial the
-    number of its own.
-    """
-
-    environments: list[Environment]
-    of_trials: Annotated[list[NonNegativeInt], Field(min_length=1)]
-    wall_s: list[Amount]
-    processor_s: list[Amount]
 
 
 class Delivered(TypedDict):
@@ -75,10 +60,7 @@ class GroupNorms(TypedDict):
 
 
 class Sensitivity(TypedDict):
-    """sensitivity.json: validation images right with one group pruned by one ratio.
-
-    [group][ratio].
-    """
+    """sensitivity.json: correct validation images with one group pruned alone, [group][ratio]."""
 
     weights: Sha256
     ratios: Annotated[list[Amount], Field(min_length=1)]

@@ -1,13 +1,13 @@
-"""The search over temperature and alpha: a complete grid, on Optuna, judged on the validation
-split.
+"""The search over temperature and alpha: a complete grid, on Optuna, judged on validation.
 
-Several processes, on one machine or on many, may share a study through its storage. Optuna is
-imported where it is used: loading a network needs none of it.
+Several processes may share a study, which is a SQLite file in the cache. Optuna is imported where
+it is used: loading a network needs none of it.
 """
 
 import itertools
 import time
 import warnings
+from urllib.parse import quote
 
 import torch
 from torch import Tensor
@@ -15,15 +15,12 @@ from torch import Tensor
 from hw2 import data, training
 from hw2.data import FashionMNIST
 from hw2.distillation import cached_objective
-from hw2.errors import Bar, InputError
 from hw2.experiments import environment, store
 from hw2.experiments.recipes import TuningRecipe, written
 from hw2.experiments.run import cache
 from hw2.files import write_csv, write_json
 from hw2.networks import ResNet14
 from hw2.training import Options
-
-STORAGE = "sqlite:////folder/study.db or postgresql://user:password@host/name"
 
 
 def settings(recipe: TuningRecipe) -> dict[str, dict]:
@@ -41,37 +38,17 @@ def settings(recipe: TuningRecipe) -> dict[str, dict]:
     return grid
 
 
-def database(url: str):
-    """Optuna's storage; `InputError`, without the URL's password, where it cannot be used."""
-    from optuna.storages import RDBStorage
-    from sqlalchemy import make_url
-
-    password = None
-    try:
-        password = make_url(url).password
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            return RDBStorage(url.replace("{", "{{").replace("}", "}}"))  # Optuna formats it
-    except Exception as error:  # drivers, SQLAlchemy and migrations raise whatever they met
-        reason = " ".join(str(getattr(error, "orig", None) or error).split())
-        reason = reason.replace(password or "\0", "***")
-        raise InputError(f"--storage: {reason}; expected such as {STORAGE}") from None
-
-
-def study(recipe: TuningRecipe, url: str | None = None):
-    """The study of the recipe and of this state of the code; by default in SQLite in the cache."""
+def study(recipe: TuningRecipe):
+    """The study of the recipe and of this state of the code."""
     import optuna
-    from sqlalchemy import URL
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    if url is None:
-        path = cache(recipe) / "study.db"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        url = URL.create("sqlite", database=str(path)).render_as_string()
-    with store.lock(recipe):  # of processes on this machine one makes the tables
+    cache(recipe).mkdir(parents=True, exist_ok=True)
+    path = quote(str(cache(recipe) / "study.db"))
+    with store.lock(recipe):  # one process makes the tables
         return optuna.create_study(
-            study_name=f"{recipe.digest[:16]}-{environment.code()[:16]}",
-            storage=database(url),
+            study_name=f"{recipe.digest[:16]}-{environment.code_at_start()[:16]}",
+            storage=f"sqlite:///{path}",
             sampler=optuna.samplers.GridSampler({"setting": list(settings(recipe))}, seed=0),
             direction="maximize",
             load_if_exists=True,
@@ -105,13 +82,12 @@ def search(
         trials = study.get_trials(states=(TrialState.COMPLETE,))
         return {trial.params["setting"]: trial for trial in reversed(trials)}
 
-    with warnings.catch_warnings(), Bar(total=len(grid), desc="trials", unit="trial") as bar:
+    with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the callback is called experimental
         retry = RetryHeartbeatStaleTrialCallback()
         for trial in study.get_trials(states=(TrialState.FAIL,)):
             retry(study, trial)  # it was interrupted, or it failed: the sampler would leave it out
         while len(done := complete()) < len(grid):
-            bar.update(len(done) - bar.n)
             study.optimize(objective, n_trials=1)
     rows = []
     for number, name in enumerate(grid):
@@ -126,37 +102,36 @@ def trained(
 ) -> ResNet14:
     """The student of one setting."""
     torch.manual_seed(setting["seed"])
+    loss = cached_objective(
+        targets.to(device), setting["T"], setting["alpha"], targets=recipe.targets
+    )
     network, _ = training.fit(
         ResNet14(),
         recipe.fit,
         recipe.task(fashion),
         seed=setting["seed"],
-        objective=cached_objective(
-            targets.to(device), setting["T"], setting["alpha"], targets=recipe.targets
-        ),
+        objective=loss,
         options=Options(name),
         device=device,
     )
     return network
 
 
-def obtain_trials(
-    profile: str, device: str = "auto", url: str | None = None, replace: bool = False
-) -> None:
+def obtain_trials(profile: str, device: str = "auto", replace: bool = False) -> None:
     """Search where the profile has no finished search. Needs the teacher's run.
 
-    `url` is that of the study's database. `replace` allows to take another search's place.
+    `replace` allows to take another search's place.
     """
     known = store.Store(profile)
     recipe = known.tuning
     if known.searched():
         return
-    store.check_replaced(known.search_folder, recipe, replace)
+    folder = known.search_folder
+    store.check_replaced(folder, recipe, replace)
     environment.check_code(profile)
     torch_device = environment.pick_device(device)
     targets = known.made_by(recipe.teacher).soft_targets
-    rows = search(recipe, targets, data.fashion_mnist(), torch_device, study(recipe, url))
-    folder = known.search_folder
+    rows = search(recipe, targets, data.fashion_mnist(), torch_device, study(recipe))
     # An older search's recipe goes first, this one's is written last: then the trials are whole.
     (folder / "recipe.json").unlink(missing_ok=True)
     write_csv(folder / "trials.csv", store.TRIALS, rows)

@@ -1,14 +1,14 @@
 """The store of runs: what is there, what a recipe's settings are, what was delivered.
 
-A folder is written aside and renamed when complete, so an interrupted run is never mistaken for a
-result.
+A folder is written aside and renamed when complete: an interrupted run is no result.
 """
 
+import itertools
 import os
 import shutil
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cached_property
 from pathlib import Path
 
@@ -28,7 +28,9 @@ TRIALS = ("trial", "T", "alpha", "seed", "val_correct", "processor_s", "device",
 def delivered_profile() -> str | None:
     """That of the project's delivered network; None where none is delivered."""
     path = root("full") / "delivered.json"
-    return Run(root("full") / _named(path)["run"]).profile if path.is_file() else None
+    if not path.is_file():
+        return None
+    return Run(root("full") / read_json(path, schemas.Delivered)["run"]).profile
 
 
 class Store:
@@ -187,9 +189,9 @@ class Store:
     def delivered(self) -> Run:
         """The run that delivered.json names; `InputError` where its weights are not those."""
         remedy = f"`hw2 deliver --profile {self.profile}` names the delivered network"
-        named = _named(self.root / "delivered.json", remedy)
+        named = read_json(self.root / "delivered.json", schemas.Delivered, remedy)
         run = self.at(self.root / named["run"])
-        catalogue.row(run.folder.parent.name, run.profile)  # `InputError` for what is none
+        catalogue.row(run.stage, run.profile)  # `InputError` for what is none
         if run.profile != self.profile:
             problem = f"the delivered network is {run.name}; `hw2 deliver` names one"
             raise InputError(f"profile {self.profile}: {problem}")
@@ -199,11 +201,6 @@ class Store:
         if sha256(weights) != named["sha256"]:
             raise broken(weights, "not the delivered weights (SHA-256 differs)")
         return run
-
-
-def _named(path: Path, remedy: str | None = None) -> dict:
-    """The run and the SHA-256 of its weights that delivered.json names."""
-    return read_json(path, schemas.Delivered, remedy)
 
 
 def check_replaced(folder: Path, recipe: Recipe, replace: bool) -> None:
@@ -251,24 +248,20 @@ def lock(recipe: Recipe, wait: bool = True) -> Iterator[bool]:
     cache(recipe).mkdir(parents=True, exist_ok=True)
     held = FileLock(cache(recipe) / "lock", is_singleton=True)  # one object, which counts its holds
     label = f"{recipe.stage}, seed {recipe.seed}"
-    mine = False
-    told = False
-    while not mine:
-        try:
+    for second in itertools.count():
+        with suppress(Timeout):
             held.acquire(timeout=1 if wait else 0)
-            mine = True
-        except Timeout:
-            if not wait:
-                break
-            if not told:
-                print(f"hw2: another process trains {label}; waiting for it", file=sys.stderr)
-            told = True
-            end_if_asked(label)
+            break
+        if not wait:
+            yield False
+            return
+        if second == 0:
+            print(f"hw2: another process trains {label}; waiting for it", file=sys.stderr)
+        end_if_asked(label)
     try:
-        yield mine
+        yield True
     finally:
-        if mine:
-            held.release()
+        held.release()
 
 
 @contextmanager
@@ -279,15 +272,14 @@ def new_folder(recipe: Recipe, profile: str, own: bool = False) -> Iterator[Path
     """
     final = Store(profile).place(recipe, own)
     aside = final.with_name(f".{final.name}.{recipe.digest[:16]}.tmp")
-    older = aside.with_suffix(".old")
     shutil.rmtree(aside, ignore_errors=True)
     aside.mkdir(parents=True)
     try:
         write_json(aside / "recipe.json", recipes.written(recipe))
         yield aside
-        if final.exists():  # half removed under its own name it could be taken for whole
-            final.rename(older)
+        (final / "recipe.json").unlink(missing_ok=True)  # half removed it is not taken for whole
+        if final.exists():
+            shutil.rmtree(final)
         aside.rename(final)
     finally:
-        shutil.rmtree(older, ignore_errors=True)
         shutil.rmtree(aside, ignore_errors=True)

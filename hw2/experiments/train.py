@@ -51,6 +51,11 @@ def layout(recipe: Recipe) -> torch.memory_format:
     return torch.channels_last
 
 
+def unfinished(recipe: Recipe) -> Path:
+    """Where checkpoints lie until the run is complete. Other code finds none, and begins again."""
+    return cache(recipe) / environment.code_at_start()[:16]
+
+
 def correct(network: nn.Module, recipe: Recipe, work: Work) -> int:
     """How many of the recipe's validation images."""
     return training.validate(network, *recipe.task(work.data).held_out)[1]
@@ -99,7 +104,7 @@ def fit(
         environment=environment.environment(work.device),
         **fields,
     )
-    checkpoint = cache(recipe) / f"{(phase or recipe.stage).replace(' ', '-')}.pt"
+    checkpoint = unfinished(recipe) / f"{(phase or recipe.stage).replace(' ', '-')}.pt"
     return training.fit(
         network,
         recipe.sparse if phase == SPARSE else recipe.fit,
@@ -157,7 +162,7 @@ def train_teacher(recipe: TeacherRecipe, work: Work, file: Path | None) -> None:
     networks.save(network, cache(recipe) / "model.safetensors")
     task = recipe.task(work.data)
     rows = torch.cat((task.train, task.validation)).sort().values
-    targets = distillation.build_cache(network, task, work.device, rows, cache(recipe))
+    targets = distillation.build_cache(network, task, work.device, rows, unfinished(recipe))
     with leaving(recipe, work, network.cpu(), [history]) as folder:
         path = folder / "soft_targets.npy"
         write_array(path, targets)

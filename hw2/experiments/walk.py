@@ -5,7 +5,8 @@ import sys
 import time
 import traceback
 from collections.abc import Iterator, MutableMapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
 
 from hw2.errors import Ended, InputError, end_if_asked, ending_at_an_epoch, told_in_a_line
 from hw2.experiments import catalogue, environment, plan, search, store
@@ -22,8 +23,8 @@ def walk(todo: list[Task], profile: str, device: str, replace: bool, failures: F
     A task that fails is added to `failures`, which processes may share, and is not tried again;
     nor is what needs it.
     """
-    torch_device = environment.pick_device(device)
-    with environment.threads(1 if torch_device.type == "cpu" else environment.cores()):
+    on_cpu = environment.pick_device(device).type == "cpu"
+    with environment.threads(1 if on_cpu else environment.cores()):
         while True:
             end_if_asked(f"profile {profile}")
             known = Store(profile)
@@ -43,17 +44,15 @@ def attempt(task: Task, known: Store, device: str, replace: bool, failures: Fail
         return False
     if task == plan.SEARCH:  # all processes take part
         with collecting(task, failures):
-            search.obtain_trials(profile, device, replace=replace)
-            return True
-        return False
-    name, seed = task
-    with store.lock(known.recipe(name, seed), wait=False) as mine:
-        if not mine or task in failures:  # another process is at it, or has just tried it
-            return False
-        with collecting(task, failures):  # a failure is known before the lock is free
-            print(obtain(name, seed, profile=profile, device=device, replace=replace), flush=True)
-            return True
-        return False
+            search.obtain_trials(profile, device, replace)
+    else:
+        with store.lock(known.recipe(*task), wait=False) as mine:
+            if not mine or task in failures:  # another process is at it, or has just tried it
+                return False
+            with collecting(task, failures):  # a failure is known before the lock is free
+                run = obtain(*task, profile=profile, device=device, replace=replace)
+                print(run, flush=True)
+    return task not in failures
 
 
 @contextmanager
@@ -74,9 +73,23 @@ def collecting(task: Task, failures: Failures) -> Iterator[None]:
 def possible(todo: list[Task], profile: str, failures: Failures) -> list[Task]:
     """Those of the tasks that did not fail and need none that failed."""
     failed = set(failures.keys())
-    if not failed:
-        return todo
     return [task for task in todo if failed.isdisjoint([task, *plan.before(task, profile)])]
+
+
+def train_listed(
+    todo: list[Task], profile: str, device: str, replace: bool, weights: Path | None = None
+) -> Failures:
+    """Train these tasks and what they need, one after the other; what failed, and why.
+
+    A failure among several does not end the others. That of a task alone is raised.
+    """
+    failures = {}
+    for task in todo:
+        if task in possible(todo, profile, failures):
+            with collecting(task, failures) if len(todo) > 1 else nullcontext():
+                options = {"profile": profile, "device": device, "weights": weights}
+                print(obtain(*task, replace=replace, **options), flush=True)
+    return failures
 
 
 def summary(todo: list[Task], profile: str, failures: Failures) -> str:

@@ -145,7 +145,7 @@ def texts(source: Source) -> dict[str, str]:
 def _readme(result: str) -> str:
     """README.md with this result between its marks; `InputError` where these are missing."""
     path = data.PROJECT / "README.md"
-    with files.reading(path, "text with the marks of the result"):
+    with files.errors_naming(path, "text with the marks of the result"):
         text = path.read_text("utf-8")
         parts = re.split(r"(?<=<!-- result -->\n).*?(?=<!-- /result -->)", text, flags=re.DOTALL)
         if len(parts) != 2:
