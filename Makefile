@@ -4,7 +4,7 @@ BIN := .venv/bin
 READY := .venv/.ready
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 # The pins are constraints: where an index gives a CPU build of torch, none of CUDA's libraries are asked for.
-WANTED := -c requirements.txt -e '.[test]'
+WANTED := -c requirements.txt -e '.[make,test]'
 # A copied .venv runs the project that it was made in; one that was moved, or lost its interpreter, runs nothing.
 OWN := import hw2, os, sys; sys.exit(not os.path.samefile(hw2.__path__[0], "hw2"))
 FOREIGN := $(if $(wildcard .venv),$(shell $(BIN)/python -I -c '$(OWN)' 2> /dev/null || echo foreign))

@@ -29,7 +29,7 @@ LINES = [
 PINS = {name_of(requirement.name): requirement for requirement in map(Requirement, LINES)}
 META = tomllib.loads((PROJECT / "pyproject.toml").read_text())["project"]
 EXTRAS = META["optional-dependencies"]
-DIRECT = [Requirement(text) for text in META["dependencies"] + EXTRAS["test"]]
+DIRECT = [Requirement(text) for text in META["dependencies"] + EXTRAS["make"] + EXTRAS["test"]]
 
 
 def version(requirement):
@@ -63,6 +63,10 @@ def test_environment_yml_has_the_same_pins_and_the_citation_this_version():
     found |= {name_of(pin.name): version(pin) for pin in map(Requirement, pip["pip"])}
     assert found == {name_of(one.name): version(PINS[name_of(one.name)]) for one in DIRECT}
     assert yaml.safe_load((PROJECT / "CITATION.cff").read_text())["version"] == META["version"]
+
+
+def test_a_reader_of_notebooks_installs_at_most_20_packages_by_name():
+    assert len(META["dependencies"]) <= 20
 
 
 def imported(*folders):

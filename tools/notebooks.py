@@ -65,7 +65,8 @@ def paths() -> list[Path]:
 
 def read(path: Path) -> nbformat.NotebookNode:
     """A valid notebook of nbformat 4, as `normal` makes it; `InputError` for anything else."""
-    with errors_naming(path, "notebook", f"restore it with `git checkout HEAD -- {path}`", Exception):
+    remedy = f"restore it with `git checkout HEAD -- {path}`"
+    with errors_naming(path, "notebook", remedy, Exception):
         notebook = nbformat.reader.reads(path.read_text("utf-8"))
         if notebook.nbformat != 4:
             raise ValueError(f"nbformat {notebook.nbformat}, expected 4")
