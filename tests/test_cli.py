@@ -43,18 +43,9 @@ def process(*words, **environment):
 
 def test_help_answers_at_once():
     done = process("-X", "importtime", "-m", "hw2", "--help")
-    commands = [
-        "data",
-        "train",
-        "tune",
-        "deliver",
-        "report",
-        "figure",
-        "grade",
-        "submit",
-        "predict",
-    ]
-    assert done.returncode == 0 and all(f" {command} " in done.stdout for command in commands)
+    for command in cli.app.registered_commands:
+        assert f" {command.callback.__name__} " in done.stdout
+    assert done.returncode == 0
     # which take seconds to import
     assert not re.search(r"\b(torch|numpy|pandas)$", done.stderr, re.MULTILINE)
 
@@ -170,7 +161,6 @@ def test_train_tells_its_runs_one_a_line(walk_done, no_training, name):
 REFUSED = [
     (("train", "all", "--seed", "7"), "`hw2 train all` takes no --seed"),
     (("train", "plain", "--jobs", "2"), "`hw2 train plain` takes no --jobs"),
-    (("train", "all", "--weights", "x.pth"), "takes no --weights"),
     (("train", "plain", "--weights", "x.pth"), "`hw2 train plain` takes no --weights"),
     (("train", "teacher", "--list"), "--list takes no 'teacher'"),
     (("train", "--list", "--seed", "1"), "--list takes no --seed"),

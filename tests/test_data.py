@@ -8,7 +8,6 @@ import os
 import re
 import shutil
 import socket
-import threading
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -63,16 +62,11 @@ def flipped(content, place):
 
 
 DAMAGE = {
-    "truncated": (lambda whole: whole[:-1], "10,007 bytes"),
     "longer": (lambda whole: whole + b"\0", "SHA-256"),
     "altered": (lambda whole: flipped(whole, 5000), "SHA-256"),
     "packed, altered": (lambda whole: gzip.compress(flipped(whole, 5000)), "SHA-256"),
-    "packed, not gzip": (lambda whole: b"<html>not found</html>", "no readable part"),
+    "packed, not gzip": (lambda whole: b"<html>", "no readable part"),
     "packed, cut off": (lambda whole: gzip.compress(whole)[:-20], "no readable part"),
-    "packed, broken inside": (
-        lambda whole: gzip.compress(whole)[:40] + b"\xff" * 40,
-        "no readable part",
-    ),
 }
 
 
@@ -268,39 +262,15 @@ def test_a_fetch_that_breaks_off_or_brings_wrong_files_leaves_nothing(mirror, tm
     assert names(tmp_path / "home") == []
 
 
-@pytest.mark.parametrize(
-    "answer", [b"220 mail.example ready\r\n\r\n", b""], ids=["not HTTP", "silence"]
-)
-def test_a_mirror_that_does_not_speak_http_is_one_of_the_places_tried(
-    mirror, tmp_path, monkeypatch, answer
-):
-    monkeypatch.setattr(source, "TIMEOUT", 0.5)
-
+def test_a_mirror_that_does_not_speak_http_is_one_of_the_places_tried(mirror, monkeypatch):
     def serve():
         with server.accept()[0] as connection:
             connection.recv(1000)
-            connection.sendall(answer)
-            connection.recv(1000)  # until the other side gives up
+            connection.sendall(b"220 mail.example ready\r\n\r\n")
 
     with socket.create_server(("127.0.0.1", 0)) as server, ThreadPoolExecutor() as pool:
         pool.submit(serve)
         address = f"http://127.0.0.1:{server.getsockname()[1]}/"
         monkeypatch.setattr(torchvision.datasets.FashionMNIST, "mirrors", [address])
         with pytest.raises(InputError, match=re.escape(address)):
-            source.load(tmp_path / "home")
-
-
-def test_two_fetches_at_the_same_time_do_not_collide(mirror, tmp_path, monkeypatch, serve):
-    fetch, together = source._download, threading.Barrier(2)
-
-    def fetch_together(*arguments):
-        together.wait(30)
-        fetch(*arguments)
-        together.wait(30)
-
-    serve("mirror")
-    monkeypatch.setattr(source, "_download", fetch_together)
-    with ThreadPoolExecutor() as pool:
-        found = list(pool.map(source.load, [tmp_path / "home"] * 2))
-    assert [len(one.train_images) for one in found] == [20, 20]
-    assert names(tmp_path / "home") == names(mirror)
+            source.load(mirror.parent / "home")

@@ -3,9 +3,7 @@ from usable ones.
 """
 
 import os
-import pickle
 import re
-import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -88,9 +86,7 @@ def test_loading_neither_uses_nor_changes_torchs_global_state(tmp_path, odd_defa
 
 def written(path, state=None, **metadata):
     """A safetensors file of a tiny network's tensors, changed by `state`."""
-    tensors = {name: tensor.clone() for name, tensor in tiny_network().state_dict().items()} | (
-        state or {}
-    )
+    tensors = tiny_network().state_dict() | (state or {})
     path.write_bytes(safetensors.torch.save(tensors, metadata))
     return path
 
@@ -100,10 +96,7 @@ NAN = torch.full((10,), torch.nan)
 
 
 def tensors(**changed):
-    """Makes a file of a tiny network with the bias of its last layer, or another tensor.
-
-    Changed.
-    """
+    """Makes a file of a tiny network with other tensors, such as `fc_bias`."""
     state = {name.replace("_", "."): value for name, value in changed.items()}
     return lambda path: written(path, state, widths=TINY_TEXT)
 
@@ -115,7 +108,6 @@ def content(made):
 #: what lies in the place of our own weights -> the reason that is told
 UNUSABLE = {
     "missing": (lambda path: path, "no readable weights"),
-    "folder": (lambda path: path.mkdir() or path, "no readable weights"),
     "garbage": (content(b"\xff" * 500), "no readable weights"),
     "cut off": (
         lambda path: content(tensors()(path).read_bytes()[:-9])(path),
@@ -124,16 +116,11 @@ UNUSABLE = {
     "no widths": (written, "KeyError"),
     **{
         f"widths {text}": (lambda path, text=text: written(path, widths=text), "another network")
-        for text in ("a,b,c,d", "4,4,4", "4,0,4,4", "4,4,4,1000000", "4,4,4," + "9" * 400)
+        for text in ("a,b,c,d", "4,4,4", "4,4,4,1000000")
     },
-    "other widths": (lambda path: written(path, widths="4,4,4,5"), "size mismatch for"),
     "an odd shape": (tensors(fc_bias=torch.zeros(3)), "size mismatch for fc.bias"),
     "one too many": (tensors(extra=torch.zeros(3)), "Unexpected key"),
     "NaN": (tensors(fc_bias=NAN), "not finite"),
-    "beyond float32": (
-        tensors(fc_bias=torch.full((10,), 1e300, dtype=torch.float64)),
-        "not finite",
-    ),
 }
 
 
@@ -188,18 +175,14 @@ class Bomb(str):
         return os.mkdir, (str(self),)
 
 
-@pytest.mark.parametrize(
-    "write", [lambda bomb, path: path.write_bytes(pickle.dumps(bomb, protocol=2)), torch.save]
-)
-def test_a_pickle_that_runs_code_is_refused_before_it_does(tmp_path, write):
-    sentinel, path = tmp_path / "code ran", tmp_path / "resnet-50.pth"
-    write({"model_state_dict": Bomb(sentinel)}, path)
+def test_a_pickle_that_runs_code_is_refused_before_it_does(tmp_path):
+    sentinel = tmp_path / "code ran"
+    path = tmp_path / "resnet-50.pth"
+    torch.save({"model_state_dict": Bomb(sentinel)}, path)
     with pytest.raises(InputError, match="not loaded"):
         networks.load_course_teacher(path)
     assert not sentinel.exists()
-    torch.load(path, weights_only=False) if zipfile.is_zipfile(path) else pickle.loads(
-        path.read_bytes()
-    )
+    torch.load(path, weights_only=False)
     assert sentinel.exists()  # the bomb does go off where it is let
 
 
@@ -210,14 +193,12 @@ def torch_file(content):
 #: what lies in the place of the course's weights -> the reason that is told
 COURSE = {
     "missing": (lambda path: path, "not loaded"),
-    "garbage": (content(b"garbage"), "not loaded"),
     "a whole network": (
         torch_file(tiny_network()),
         "it holds hw2.networks.ResNet14, save the `state_dict()` alone",
     ),
     "a bare tensor": (torch_file(torch.zeros(3)), "no weights; expected a dict of tensors"),
     "no dict": (torch_file({"model_state_dict": [1]}), "no weights; expected a dict of tensors"),
-    "numbered": (torch_file({0: torch.zeros(3)}), "no weights; expected a dict of tensors"),
     "no tensors": (lambda path: course_file(path, change={"resnet50.fc.bias": 1}), "fc.bias"),
     "other names": (lambda path: course_file(path, tiny_network(), prefix="net."), "Missing key"),
     "other shapes": (lambda path: course_file(path, ResNet14((4, 4, 4, 5))), "size mismatch"),

@@ -34,36 +34,32 @@ def made(name, profile, seed=None):
 
 
 def test_the_digest_changes_with_every_field():
-    words = {
+    others = {
         "loss": "kl_mean",
         "targets": "mean",
         "stage": "x",
         "teacher": OTHER,
         "parent": OTHER,
         "widths": NARROW,
-        "images": 7,
-        "validation": 7,
-        "ratio": 0.3,
+        "importance": "random",
+        "fit": replace(FIT, epochs=6),
+        "sparse": replace(FIT, epochs=6),
         "precision": "bfloat16",
         "momentum": 0.5,
-        "importance": "random",
+        "ratio": 0.3,
+        "images": 7,
+        "validation": 7,
     }
 
-    def other(name, value):
-        if isinstance(value, Fit):
-            return replace(value, epochs=value.epochs + 5)
-        return words[name] if name in words else value + (1 if isinstance(value, int) else 0.5)
+    def changed(content):
+        for field in fields(content):
+            value = getattr(content, field.name)
+            step = 1 if isinstance(value, int) else 0.5
+            other = others[field.name] if field.name in others else value + step
+            yield replace(content, **{field.name: other})
 
-    changed = [
-        replace(COMPRESSED, **{f.name: other(f.name, getattr(COMPRESSED, f.name))})
-        for f in fields(COMPRESSED)
-    ]
-    changed += [
-        replace(COMPRESSED, fit=replace(FIT, **{f.name: other(f.name, getattr(FIT, f.name))}))
-        for f in fields(FIT)
-    ]
-    digests = {recipe.digest for recipe in [COMPRESSED, *changed]}
-    assert len(digests) == 1 + len(fields(COMPRESSED)) + len(fields(FIT))
+    recipes = [*changed(COMPRESSED), *(replace(COMPRESSED, fit=fit) for fit in changed(FIT))]
+    assert len({recipe.digest for recipe in [COMPRESSED, *recipes]}) == 1 + len(recipes)
     assert replace(COMPRESSED).digest == COMPRESSED.digest
 
 
@@ -175,18 +171,10 @@ def test_a_field_that_was_given_up_is_taken_at_its_default_alone():
             compose.read(recorded | {name: value})
 
 
-def nested(depth):
-    value = "x"
-    for _ in range(depth):
-        value = [value]
-    return value
-
-
 RECORDED = recipes.written(COMPRESSED)
 NO_RECIPE = [
     (RECORDED | {name: value}, r"^no recipe \(.+\)$")
     for name, value in (
-        ("stage", nested(50_000)),
         ("sparse", None),
         ("lr", 1),
         ("images", "64"),
@@ -207,15 +195,6 @@ NO_RECIPE += [
 def test_a_recipe_that_is_none_is_told(recorded, told):
     with pytest.raises(InputError, match=told):
         recipes.read(CompressedRecipe, recorded)
-
-
-@pytest.mark.parametrize(
-    ("name", "value"), [("images", 0), ("reg", -1.0), ("widths", (1, 2, 3)), ("widths", (0,) * 4)]
-)
-def test_numbers_that_nothing_can_be_made_with_are_told_whatever_the_digest(name, value):
-    content = recipes.written(COMPRESSED) | {name: value}
-    with pytest.raises(InputError, match="no recipe"):
-        recipes.read(CompressedRecipe, content)
 
 
 @pytest.mark.parametrize(("profile", "name"), ROWS)
@@ -344,13 +323,8 @@ def test_a_walk_trains_nothing_before_what_it_needs(profile):
     assert len(tasks) == len(set(tasks)) == 1 + runs
     for place, task in enumerate(tasks):
         assert set(plan.needs(task, profile)) <= set(tasks[:place]), task
-
-
-def test_the_walk_of_a_chain_goes_seed_by_seed():
-    chain = [
-        seed for name, seed in plan.tasks("long") if name in ("distilled", "compressed", "scratch")
-    ]
-    assert chain == sorted(chain)
+    chain = [seed for name, seed in tasks if name in ("distilled", "compressed", "scratch")]
+    assert chain == sorted(chain)  # seed by seed
 
 
 def test_an_estimate_adds_up_what_committed_runs_of_the_same_rows_took(project):

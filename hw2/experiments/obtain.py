@@ -38,18 +38,21 @@ def obtain(
     task = name, known.first(name) if seed is None else seed
     # Wrong values and a bad file are told before anything is trained.
     compose.changed(compose.recipe(*task, known.profile, compose.NOTHING), change)
-    if weights:
-        known = Store(profile, course_file(weights))
+    file = course_file(weights) if weights else None
+    known = Store(profile, file)
     needed = [need for need in plan.before(task, known.profile) if not plan.done(need, known)]
-    if not needed and (run := wanted(task, known, change)):
-        return run
+    if not needed:
+        usual = known.recipe(*task)
+        recipe = compose.changed(usual, change)
+        if run := known.find(recipe, own=recipe != usual):
+            return run
     print(plan.announcement([*needed, task], known), file=sys.stderr)
     for need in needed:
         if need == plan.SEARCH:
             search.obtain_trials(known.profile, device)
         else:
             _train(need, Store(known.profile), torch_device)
-    return _train(task, Store(known.profile, known.file), torch_device, replace, weights, change)
+    return _train(task, Store(known.profile, file), torch_device, replace, weights, change)
 
 
 def course_file(path: Path | str) -> str:
@@ -58,13 +61,6 @@ def course_file(path: Path | str) -> str:
         raise InputError(f"{path}: no such file; expected the course's resnet-50.pth")
     networks.load_course_teacher(path)
     return sha256(Path(path))
-
-
-def wanted(task: plan.Task, known: Store, change: dict) -> Run | None:
-    """The finished run of a task, or of its recipe with other values; None where there is none."""
-    usual = known.recipe(*task)
-    recipe = compose.changed(usual, change)
-    return known.find(recipe, own=recipe != usual)
 
 
 def _train(

@@ -153,7 +153,7 @@ def read(kind: type[Recipe], content: dict) -> Recipe:
     values = {name: value for name, value in content.items() if name != "digest"}
     try:
         recipe = adapter(kind).validate_json(json.dumps(values, allow_nan=False), strict=True)
-    except (AttributeError, ValueError, RecursionError) as error:
+    except (AttributeError, ValueError) as error:
         reason = first_error(error) if isinstance(error, ValidationError) else str(error)
         raise InputError(f"no recipe ({textwrap.shorten(reason, 200)})") from None
     if recipe.digest != content.get("digest"):
