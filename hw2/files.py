@@ -9,7 +9,7 @@ import subprocess
 import textwrap
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import get_type_hints
@@ -58,12 +58,8 @@ def program_output(*command: str, folder: Path) -> str:
 
 
 def broken(path: Path | str, reason: str, remedy: str | None = None) -> InputError:
-    """What is wrong with a file and what to do: `git checkout` where git has the file."""
-    if remedy is None:
-        path, remedy = Path(path), "restore it, or make it again"
-        with suppress(OSError, ValueError):  # no git here, no such folder, or no name of a file
-            program_output("git", "ls-files", "--error-unmatch", path.name, folder=path.parent)
-            remedy = "restore it with `git checkout`"
+    """What is wrong with a file and what to do about it."""
+    remedy = remedy or "restore it with `git checkout`, or make it again"
     return InputError(f"{path}: {reason}; {remedy}")
 
 

@@ -50,14 +50,9 @@ def pytest_terminal_summary(terminalreporter):
 FIT = Fit(epochs=1, lr=0.05, batch=64)
 PRUNING = {"sparse": FIT, "reg": 1e-2, "fit": FIT, "recalibration": 32}
 STUDY = PRUNING | {"images": 32}
-SHRUNKEN = {
+ALIKE = ("teacher", "student", "short", "continued", "choices", "finalist")
+SHRUNKEN = {numbers: {"fit": FIT} for numbers in ALIKE} | {
     "common": {"images": 64, "validation": 32, "pad": 0},
-    "teacher": {"fit": FIT},
-    "student": {"fit": FIT},
-    "short": {"fit": FIT},
-    "continued": {"fit": FIT},
-    "choices": {"fit": FIT},
-    "finalist": {"fit": FIT},
     "tuning": {
         "fit": FIT,
         "images": 32,
@@ -88,13 +83,9 @@ def data():
 
 def first(data):
     """The first 576 training images, of which 128 are for validation, and 100 test images."""
-    part = source.FashionMNIST(
-        data.folder,
-        data.train_images[:576],
-        data.train_labels[:576],
-        data.test_images[:100],
-        data.test_labels[:100],
-    )
+    train = data.train_images[:576], data.train_labels[:576]
+    test = data.test_images[:100], data.test_labels[:100]
+    part = source.FashionMNIST(data.folder, *train, *test)
     vars(part)["split"] = torch.arange(448), torch.arange(448, 576)
     return part
 

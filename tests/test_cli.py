@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 from hw2 import cli, data, grading
 from hw2.data import FILES, PROJECT
 from hw2.errors import Bar, Ended, InputError
-from hw2.experiments import catalogue, plan, walk
+from hw2.experiments import plan, walk
 from hw2.experiments.run import root
 from hw2.experiments.store import Store
 from hw2.report import write
@@ -31,14 +31,8 @@ def called(*words):
 
 
 def process(*words, **environment):
-    return subprocess.run(
-        [sys.executable, *words],
-        capture_output=True,
-        text=True,
-        cwd=PROJECT,
-        check=False,
-        env=os.environ | environment,
-    )
+    how = {"capture_output": True, "text": True, "cwd": PROJECT, "env": os.environ | environment}
+    return subprocess.run([sys.executable, *words], **how)
 
 
 def test_help_answers_at_once():
@@ -75,10 +69,8 @@ def test_nothing_is_told_where_standard_error_is_closed(tmp_path, monkeypatch):
 
 
 def test_loading_needs_no_search():
-    unneeded = {"optuna", "sqlalchemy", "matplotlib"}
-    done = process(
-        "-c", f"import hw2, sys; print(hw2.load().widths, {unneeded} & sys.modules.keys())"
-    )
+    loaded = 'print(hw2.load().widths, {"optuna", "matplotlib"} & sys.modules.keys())'
+    done = process("-c", f"import hw2, sys; {loaded}")
     assert done.stdout == "(11, 11, 22, 45) set()\n", done.stderr
 
 
@@ -122,18 +114,14 @@ def test_bad_input_gets_one_line(monkeypatch, words, told):
 
 
 def test_data_prints_place_and_digests(data):
-    assert called("data") == (
-        0,
-        [str(data.folder), *(f"{digest}  {name}" for name, (digest, _) in FILES.items())],
-    )
+    digests = [f"{digest}  {name}" for name, (digest, _) in FILES.items()]
+    assert called("data") == (0, [str(data.folder), *digests])
 
 
 def test_tune_tells_the_best_setting_and_deliver_the_run(walk_done, no_training):
     temperature, alpha = Store("smoke").setting("best")
-    assert called("tune") == (
-        0,
-        [f"T = {temperature:g}, alpha = {alpha:g} has the highest mean validation accuracy"],
-    )
+    told = f"T = {temperature:g}, alpha = {alpha:g} has the highest mean validation accuracy"
+    assert called("tune") == (0, [told])
     assert called("deliver") == (0, [str(Store("smoke").delivered)])
 
 
@@ -150,11 +138,7 @@ def test_grading_exits_with_1_when_something_fails(walk_done, monkeypatch, profi
 @pytest.mark.parametrize("name", ["chain", "plain"])
 def test_train_tells_its_runs_one_a_line(walk_done, no_training, name):
     status, lines = called("train", name)
-    expected = [
-        Store().require(row, seed)
-        for row in catalogue.members(name, "smoke")
-        for seed in catalogue.seeds(row, "smoke")
-    ]
+    expected = [Store().require(*task) for task in walk.members(name, None, "smoke")]
     assert (status, lines) == (0, [str(run) for run in expected])
 
 

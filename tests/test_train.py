@@ -2,6 +2,7 @@
 reads the test set.
 """
 
+import json
 import os
 import shutil
 import signal
@@ -9,6 +10,7 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from pathlib import Path
 
 import checks
 import pytest
@@ -48,31 +50,22 @@ def test_the_second_walk_and_delivery_load_everything_and_change_nothing(walk_do
     before = contents(root("smoke"))
     walk.train_all("smoke", jobs=1)
     assert deliver.deliver("smoke") == Store("smoke").delivered == Store().require("compressed")
-    assert [obtain(run.recipe.stage, run.recipe.seed).recipe for run in runs()] == [
-        r.recipe for r in runs()
-    ]
+    assert [obtain(run.recipe.stage, run.recipe.seed) for run in runs()] == runs()
     assert contents(root("smoke")) == before
     assert {run.recipe.stage for run in runs()} == set(catalogue.names("smoke"))
-    counts = {
-        name: Store().require(name).metrics["parameters"]
-        for name in ("plain", "compressed", "scratch")
-    }
-    assert counts == {"plain": 175_258, "compressed": 85_956, "scratch": 85_956}
+    for name, count in {"plain": 175_258, "compressed": 85_956, "scratch": 85_956}.items():
+        assert Store().require(name).metrics["parameters"] == count
 
 
 def test_only_delivery_reads_the_test_set_and_once_for_each_recipe(walk_done, no_training):
     table = ledger.ledger("smoke")
-    assert table.recipe.tolist() == [
-        Store().require(name).recipe.digest for name in catalogue.names("smoke", "chain")
-    ]
+    chain = catalogue.names("smoke", "chain")
+    assert table.recipe.tolist() == [Store().require(name).recipe.digest for name in chain]
     for run in runs():
-        assert (run.test_accuracy is not None) == (
-            catalogue.EXPERIMENTS[run.recipe.stage].group == "chain"
-        )
+        assert (run.test_accuracy is not None) == (run.recipe.stage in chain)
     shutil.rmtree(Store().require("scratch").folder)
-    with pytest.raises(
-        InputError, match="scratch/smoke-s0 is not there; train it by `hw2 train scratch"
-    ):
+    told = "scratch/smoke-s0 is not there; train it by `hw2 train scratch"
+    with pytest.raises(InputError, match=told):
         deliver.deliver("smoke")
 
 
@@ -163,10 +156,8 @@ def test_an_interrupted_run_goes_on_to_the_same_bits_and_records_where_it_began(
     run = Store().require("compressed")
     before, metrics = untested(run.folder), run.metrics
     left = interrupted(monkeypatch, run.recipe, cores=77)
-    assert [path.name for path in left] == [
-        "fine-tuning.pt",
-        "sparse-learning.pt",
-    ] and not run.folder.exists()
+    assert [path.name for path in left] == ["fine-tuning.pt", "sparse-learning.pt"]
+    assert not run.folder.exists()
     with environment.threads(1):  # as the walk trains: sums are of another order with more
         again = obtain("compressed")
     after = untested(again.folder)
@@ -176,20 +167,10 @@ def test_an_interrupted_run_goes_on_to_the_same_bits_and_records_where_it_began(
     # the rest.
     assert again.environment["cores"] == 77
     (later,) = again.environment["resumed"]
-    assert (later["epochs_done"], later["environment"]["cores"]) == (
-        2,
-        environment.environment(CPU)["cores"],
-    )
-    assert not any(
-        b"resumed" in content for path, content in before.items() if path.name == "environment.json"
-    )
+    assert later["epochs_done"] == 2 and later["environment"]["cores"] != 77
+    assert "resumed" not in json.loads(before[Path("environment.json")])
     times = {"wall_s", "processor_s", "peak_memory_bytes", "test_correct", "test_total"}
     assert {key for key, value in metrics.items() if again.metrics[key] != value} <= times
-    left = {path for path in (walk_done / "cache").rglob("*") if path.is_file()}
-    left = {
-        path.name.partition(".")[0] for path in left if not path.parent.name.startswith("answers-")
-    }
-    assert left <= {"lock", "model", "study", "ledger"}
 
 
 def test_other_code_takes_no_checkpoint_and_a_finished_run_leaves_none(walk_done, monkeypatch):
@@ -304,12 +285,9 @@ def test_the_finalist_that_is_better_when_trained_longer_is_chosen(walk_done, no
     found = store.finalists(Store("smoke").trials)
     for counts, chosen in (((10, 10), 0), ((10, 11), 1), ((11, 10), 0)):
         for name, count in zip(("finalist-1", "finalist-2"), counts, strict=True):
-            for seed in catalogue.seeds(name, "smoke"):
-                field(
-                    "val_correct",
-                    lambda _, count=count: count,
-                    Store().require(name, seed).folder / "metrics.json",
-                )
+            for run in Store().runs(name):
+                path = run.folder / "metrics.json"
+                write_json(path, read_json(path) | {"val_correct": count})
         assert Store("smoke").setting("chosen") == found[chosen]
     assert Store("smoke").recipe("distilled", 0).temperature == found[0][0]
     shutil.rmtree(Store().require("finalist-2", 1).folder)
@@ -318,10 +296,9 @@ def test_the_finalist_that_is_better_when_trained_longer_is_chosen(walk_done, no
 
 
 def test_of_two_processes_that_want_a_run_one_waits_and_finds_it(walk_done, monkeypatch, capsys):
-    fits, fit = [], training.fit
-    monkeypatch.setattr(
-        training, "fit", lambda *a, options, **m: fits.append(1) or fit(*a, options=options, **m)
-    )
+    fits = []
+    fit = training.fit
+    monkeypatch.setattr(training, "fit", lambda *a, **more: fits.append(1) or fit(*a, **more))
     recipe = Store("smoke").recipe("plain", 5)
     with ThreadPoolExecutor(1) as pool:
         with store.lock(recipe) as mine:
@@ -420,33 +397,21 @@ def test_a_run_that_fails_ends_no_other_and_is_named(walk_done, monkeypatch, cap
         return fit(*arguments, options=options, **more)
 
     monkeypatch.setattr(training, "fit", failing)
-    if jobs == 1:
-        failures = walk.train_all("smoke", jobs=1)
-    else:  # two workers in one process, which share their failures as processes do
-        failures = {}
-        with ThreadPoolExecutor(2) as pool:
-            for worker in [
-                pool.submit(walk.walk, plan.tasks("smoke"), "smoke", "cpu", False, failures)
-                for _ in range(2)
-            ]:
-                worker.result(timeout=60)
-    assert failures == {
-        ("plain", 0): "plain: the loss is not finite",
-        ("labels", 2): "ZeroDivisionError",
-    }
-    assert (
-        sum("plain" in label for label in tried) == sum("labels" in label for label in tried) == 1
-    )
+    todo = plan.tasks("smoke")
+    failures = {}
+    arguments = todo, "smoke", "cpu", False, failures
+    with ThreadPoolExecutor(jobs) as pool:  # workers of one process, which share their failures
+        for worker in [pool.submit(walk.walk, *arguments) for _ in range(jobs)]:
+            worker.result(timeout=60)
+    diverged = "plain: the loss is not finite"
+    assert failures == {("plain", 0): diverged, ("labels", 2): "ZeroDivisionError"}
+    for name in ("plain", "labels"):
+        assert sum(name in label for label in tried) == 1
     assert Store().require("kl_mean", 2) and Store().require("weak_reg", 2)
     told = capfd.readouterr().err
-    assert (
-        "hw2: plain, seed 0 failed: plain: the loss is not finite\n" in told
-        and "ZeroDivisionError\n" in told
-    )
-    lines = walk.summary(plan.tasks("smoke"), "smoke", {("distilled", 0): "x"}).splitlines()
-    needing = [
-        task for task in plan.tasks("smoke") if ("distilled", 0) in plan.before(task, "smoke")
-    ]
+    assert f"hw2: plain, seed 0 failed: {diverged}\n" in told and "ZeroDivisionError\n" in told
+    lines = walk.summary(todo, "smoke", {("distilled", 0): "x"}).splitlines()
+    needing = [task for task in todo if ("distilled", 0) in plan.before(task, "smoke")]
     assert ("better_teacher", 2) in needing and ("narrow", 0) not in needing
     count = f"{len(needing)} that need them were not trained"
     assert lines == ["distilled, seed 0 failed: x", count]

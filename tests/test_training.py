@@ -4,6 +4,7 @@ import copy
 import itertools
 import os
 import signal
+from dataclasses import fields
 from functools import partial
 
 import pytest
@@ -22,25 +23,15 @@ TRAIN, VALIDATION = torch.arange(100), torch.arange(500, 564)
 PLAIN = Fit(epochs=2, lr=0.1, batch=40)  # three steps an epoch
 
 
-def fit(
-    few,
-    numbers=PLAIN,
-    network=None,
-    task=None,
-    *,
-    seed=0,
-    objective=training.cross_entropy,
-    checkpoint=None,
-    **options,
-):
-    """`training.fit` of a tiny network on 100 images, with further arguments as options."""
-    network, task, options = (
-        network or tiny_network(),
-        task or Task(few, TRAIN, VALIDATION),
-        Options(**options),
-    )
-    how = {"seed": seed, "objective": objective, "checkpoint": checkpoint, "options": options}
-    return training.fit(network, numbers, task, **how)
+OPTIONS = {field.name for field in fields(Options)}
+
+
+def fit(few, numbers=PLAIN, network=None, task=None, *, seed=0, **more):
+    """`training.fit` of a tiny network on 100 images; `more` are its arguments or options."""
+    network = network or tiny_network()
+    task = task or Task(few, TRAIN, VALIDATION)
+    options = Options(**{name: more.pop(name) for name in OPTIONS & more.keys()})
+    return training.fit(network, numbers, task, seed=seed, options=options, **more)
 
 
 def test_the_learning_rate_rises_on_a_line_to_its_peak_and_falls_to_nearly_0():
@@ -153,15 +144,8 @@ def test_each_epoch_sees_every_row_once_in_the_order_of_seed_and_epoch_and_the_n
     rows = torch.arange(300, 400)  # places in the file, not places among the training rows
     task = Task(few, rows, VALIDATION, pad=3, seed=5)
     numbers = Fit(epochs=3, lr=1e-6, batch=50)
-    fit(
-        few,
-        numbers,
-        Recorder((4, 4, 4, 4)),
-        task,
-        seed=4,
-        objective=objective,
-        channels_last=channels_last,
-    )
+    how = {"seed": 4, "objective": objective, "channels_last": channels_last}
+    fit(few, numbers, Recorder((4, 4, 4, 4)), task, **how)
     for epoch in range(3):
         own = slice(2 * epoch, 2 * epoch + 2)
         order = rows[permutation(100, "shuffle", 4, epoch)]
@@ -169,33 +153,26 @@ def test_each_epoch_sees_every_row_once_in_the_order_of_seed_and_epoch_and_the_n
         assert places.equal(order) and answers.equal(task.view(epoch)[order])
         shown = views.cut(few.train_images, task.view(epoch), pad=3)
         assert torch.cat(batches[own]).equal(views.normalise(shown[order]))
-    assert {one.is_contiguous(memory_format=torch.channels_last) for one in batches} == {
-        channels_last
-    }
+    for batch in batches:
+        assert batch.is_contiguous(memory_format=torch.channels_last) == channels_last
 
 
 def test_the_history_tells_rates_losses_and_accuracies(few):
     told, task = [], Task(few, TRAIN, VALIDATION)
     network, history = fit(few, after_epoch=lambda *args: told.append(args))
-    assert [list(row) for row in history.epochs] == [
-        ["epoch", "lr", "train_loss", "val_loss", "val_accuracy"]
-    ] * 2
+    columns = ["epoch", "lr", "train_loss", "val_loss", "val_accuracy"]
+    assert [list(row) for row in history.epochs] == [columns] * 2
     assert [row["epoch"] for row in history.epochs] == [1, 2]
     assert told == [(row["epoch"], row["val_accuracy"]) for row in history.epochs]
-    assert [row["lr"] for row in history.epochs] == [
-        training.learning_rate(PLAIN, step, 6) for step in (2, 5)
-    ]
+    rates = [training.learning_rate(PLAIN, step, 6) for step in (2, 5)]
+    assert [row["lr"] for row in history.epochs] == rates
     val_loss, correct = training.validate(network, *task.held_out)
-    assert (history.epochs[-1]["val_loss"], history.epochs[-1]["val_accuracy"]) == (
-        val_loss,
-        correct / 64,
-    )
+    last = history.epochs[-1]
+    assert (last["val_loss"], last["val_accuracy"]) == (val_loss, correct / 64)
     assert [row["step"] for row in history.steps] == list(range(6))
-    first = (
-        sum(row["loss"] * size for row, size in zip(history.steps, (40, 40, 20), strict=False))
-        / 100
-    )
-    assert history.epochs[0]["train_loss"] == pytest.approx(first, rel=1e-6)
+    losses = [row["loss"] for row in history.steps[:3]]
+    mean = 0.4 * losses[0] + 0.4 * losses[1] + 0.2 * losses[2]
+    assert history.epochs[0]["train_loss"] == pytest.approx(mean, rel=1e-6)
     assert not network.training
     _, history = fit(
         few, Fit(epochs=4, lr=0.1, batch=16), task=Task(few, torch.arange(256), VALIDATION)
@@ -214,30 +191,22 @@ def test_the_recipes_precision_reaches_the_loss(few):
 
 def test_a_loss_that_is_not_finite_is_an_error_that_names_the_rate(few, tmp_path):
     network = tiny_network()
+    infinite = {"objective": lambda logits, *_: logits.sum() * torch.inf, "label": "student"}
     with pytest.raises(InputError, match=r"student: .* epoch 1.*lr \(0.1\)"):
-        fit(
-            few,
-            objective=lambda logits, *_: logits.sum() * torch.inf,
-            label="student",
-            checkpoint=tmp_path / "a.pt",
-        )
+        fit(few, checkpoint=tmp_path / "a.pt", **infinite)
     assert not (tmp_path / "a.pt").exists()
+
     # One step: its loss is still finite, the network after it is not.
+    def spoil():
+        network.fc.weight.grad.fill_(torch.nan)
+
     with pytest.raises(InputError, match="not finite"):
-        fit(
-            few,
-            Fit(1, 0.1, batch=100),
-            network,
-            after_backward=lambda: network.fc.weight.grad.fill_(torch.nan),
-        )
+        fit(few, Fit(1, 0.1, batch=100), network, after_backward=spoil)
 
 
 @pytest.fixture(scope="module")
 def undecided(few):
-    """An untrained network whose ten logits are nearly equal, images.
-
-    And their classes in float64.
-    """
+    """An untrained network whose ten logits are nearly equal, images, their classes in float64."""
     network, images = tiny_network().eval(), few.train_images[:100]
     with torch.no_grad():
         network.fc.weight.mul_(1e-5)
