@@ -1,7 +1,4 @@
-"""What figures and tables are made from: a profile's runs, its search.
-
-The bench and the data set.
-"""
+"""What figures and tables are made from: a profile's runs and search, the bench, the data set."""
 
 from functools import cache, cached_property
 
@@ -24,10 +21,8 @@ ROUNDING = 8e-5
 class Source(Store):
     """A profile's finished runs and the data set, each thing read once.
 
-    It never trains and never writes.
-
-    One lives as long as a call of `show`, `table` or `write`: the next call sees what was trained
-    meanwhile.
+    It never trains and never writes. One lives as long as a call of `show`, `table` or `write`: the
+    next call sees what was trained meanwhile.
     """
 
     def __init__(self, profile: str | None = None):
@@ -41,9 +36,7 @@ class Source(Store):
         return read_json(data.PROJECT / "runs/bench.json", schemas.Bench)
 
     def answers(self, run: Run) -> Tensor:
-        """Classes (n,) that the run's network predicts for the test images; checked against the
-        ledger.
-        """
+        """Predicted classes (n,) of the test images, checked against the ledger."""
         return ledger.answers(run, self.fashion)
 
     @property
@@ -58,8 +51,7 @@ class Source(Store):
         return teacher.soft_targets[0][teacher.recipe.task(self.fashion).validation].double()
 
     def confidences(self, run: Run) -> tuple[Tensor, Tensor]:
-        """How sure the run's network is of its answer to each validation image, (n,), and which
-        answers are right.
+        """Of each validation image (n,): the network's confidence, and whether it is right.
 
         float64 decides where float32's rounding could move an answer, or a confidence into another
         bin of `statistics.calibration` or to another of the numbers that it sums.

@@ -1,0 +1,159 @@
+"""What the runs say, in sentences: a finding, its number, and what that allows to claim.
+
+A sentence is a function of numbers: accuracies are fractions, differences percentage points.
+`story` and `others` take the numbers from the runs.
+"""
+
+import numpy as np
+
+from hw2.assignment import BASELINE, LIMIT
+from hw2.experiments import catalogue
+from hw2.report import nb03_pruning
+from hw2.report.comparisons import compare, tested, unlike
+from hw2.report.source import Source
+from hw2.report.statistics import Difference, bounds, p_of, spread, told
+
+CLOSE = 0.5  # points: under this two networks are called about as good
+CAVEAT = (
+    "Differences are in percentage points, with 95% intervals. "
+    "The chain's are Welch's, and p is corrected by Holm's method. "
+    "Those of arms and ablation are Dunnett's and hold together. "
+    "Beside a difference that was not detected stands the one that 80% power would have detected."
+)
+
+
+def by_size(gap: float, close: str, more: str, less: str) -> str:
+    """The words for a difference of `gap` points."""
+    if abs(gap) < CLOSE:
+        return close
+    return more if gap > 0 else less
+
+
+def taught(teacher: float, alone: list[float]) -> str:
+    """Does ResNet-14 need its teacher?"""
+    reaches = by_size(100 * (np.mean(alone) - teacher), "about as much", "more", "less")
+    return (
+        f"A ResNet-50 with {teacher:.2%} on validation teaches a ResNet-14, "
+        f"which reaches {reaches} without it ({spread(alone)})."
+    )
+
+
+def learned(epoch: int, epochs: int, early: list[list[float]], end: Difference) -> str:
+    """What does distillation bring? `early`: accuracies with and without a teacher at `epoch`."""
+    lead = 100 * (np.mean(early[0]) - np.mean(early[1]))
+    faster = min(early[0]) > max(early[1]) and lead > end.mean
+    better = by_size(end.mean, "hardly better", "better", "worse")
+    return (
+        f"Distillation makes learning {'faster' if faster else 'no faster'}, the result {better}: "
+        f"{lead:+.2f} points at epoch {epoch} of {epochs}, finally {told(end)}."
+    )
+
+
+def cut(removed: float, before: list[float], directly: list[float], measured: list[float]) -> str:
+    """What does pruning do? Accuracies before it, right after it, and recalibrated."""
+    lost, regained = np.mean(before) - np.mean(directly), np.mean(measured) - np.mean(directly)
+    share = "mostly" if 2 * regained > lost else "partly"
+    return (
+        f"Pruned directly, the student loses {removed:.1%} of its parameters and falls to "
+        f"{spread(directly)}, {share} for stale BatchNorm statistics: measured again, they give "
+        f"{spread(measured)}."
+    )
+
+
+def restored(before: list[float], end: list[float]) -> str:
+    """Does the whole recipe bring the accuracy back?"""
+    gap = 100 * (np.mean(end) - np.mean(before))
+    reached = by_size(gap, "brings it back", "brings back more", "brings back less")
+    return (
+        f"The whole recipe, with sparse learning and fine-tuning, {reached}: "
+        f"{spread(end)} of {spread(before)}."
+    )
+
+
+def from_scratch(validation: Difference, test: Difference | None, apart: list[str]) -> str:
+    """Is pruning better than the same widths from scratch? `apart`: what else sets them apart."""
+    well = by_size(-validation.mean, "about as well", "better", "worse")
+    text = (
+        f"The same widths, distilled from scratch for as long, do {well}. "
+        f"Pruned minus scratch is {told(validation)} on validation."
+    )
+    if test:
+        text += f" It is {told(test)} on the test set."
+    if apart:
+        text += f" Besides, the two differ in {' and '.join(apart)}."
+    return text
+
+
+def lengthened(short: int, long: int, longer: Difference, methods: list[Difference]) -> str:
+    """Does length matter more than distillation and pruning?"""
+    more = longer.mean > max(abs(found.mean) for found in methods)
+    return (
+        f"Length matters {'more than either method' if more else 'no more than the methods'}: "
+        f"{long} epochs in place of {short} bring the distilled ResNet-14 {told(longer)}."
+    )
+
+
+def story(source: Source) -> list[str]:
+    """The report in five findings."""
+    plain, distilled, compressed = map(source.runs, ("plain", "distilled", "compressed"))
+    epochs = distilled[0].recipe.fit.epochs
+    half = max(1, epochs // 2)
+    early = [[run.history.val_accuracy.iloc[half - 1] for run in row] for row in (distilled, plain)]
+    removed = 1 - compressed[0].parameters / distilled[0].parameters
+    after = {row["phase"]: row for row in nb03_pruning.phase_rows(source)}
+    before = after["distilled"]["without"]
+    directly = after["right after pruning"]["without"]
+    measured = after["BatchNorm recalibrated"]["without"]
+    long, short = "unpruned", "distilled"
+    if "distilled-24" in catalogue.names(source.profile):
+        long, short = "distilled", "distilled-24"
+    lengths = [source.run(name).recipe.fit.epochs for name in (short, long)]
+    helped = compare(source, "distilled", "plain")
+    against = compare(source, "compressed", "scratch")
+    on_test = compare(source, "compressed", "scratch", "test_accuracy")
+    apart = unlike(source, "compressed", "scratch")
+    return [
+        taught(source.run("teacher").val_accuracy, [run.val_accuracy for run in plain]),
+        learned(half, epochs, early, helped),
+        f"{cut(removed, before, directly, measured)} "
+        f"{restored(before, after['fine-tuned']['with sparse learning'])}",
+        from_scratch(against, on_test, apart),
+        lengthened(*lengths, compare(source, long, short), [helped, against]),
+    ]
+
+
+def rivals() -> list[dict]:
+    """Of what others published within the limit: what the test set did not choose, and the best."""
+    small = [one for one in nb03_pruning.public() if one["parameters"] <= LIMIT]
+    best = max(small, key=lambda one: one["accuracy"])
+    return [one for one in small if one["chosen"] == "no" or one is best]
+
+
+def above(reached: list[float], published: list[dict]) -> str:
+    """Is the network better than others? `published` as in `nb03_pruning.public`."""
+    teacher = {"name": "the course's teacher", "accuracy": BASELINE, "chosen": "no"}
+    below, more = [], []
+    for one in [teacher, *published]:
+        chosen = ", chosen on the test set" if one["chosen"] == "yes" else ""
+        side = below if np.mean(reached) > one["accuracy"] else more
+        side.append(f"{one['name']} ({one['accuracy']:.2%}{chosen})")
+    return (
+        f"The pruned network's mean on test is {spread(reached)}. "
+        f"Results below it: {'; '.join(below) or 'none'}. "
+        f"Results as good or above it: {'; '.join(more) or 'none'}."
+    )
+
+
+def others(source: Source) -> list[str]:
+    """What the runs say besides."""
+    loss = compare(source, "distilled", "plain", "val_loss")
+    interval = f"{bounds(loss, 3)}, p = {p_of(loss)}" if loss.p is not None else "one seed"
+    sparse = told(compare(source, "pruned_directly", "pruned"))
+    channels = told(compare(source, "compressed", "unpruned"))
+    reached = tested(source.runs("compressed"))
+    return [
+        f"Distillation changes the validation loss by {loss.mean:+.3f} ({interval}).",
+        f"Leaving out sparse learning changes the ablation's accuracy by {sparse}.",
+        f"Pruned minus unpruned, trained for as long, is {channels} on validation.",
+        above(reached, rivals()),
+    ]
