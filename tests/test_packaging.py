@@ -119,10 +119,9 @@ def test_imports_run_one_way():
 
 
 def test_the_readmes_commands_exist():
-    readme, makefile = (
-        (PROJECT / "README.md").read_text("utf-8"),
-        (PROJECT / "Makefile").read_text(),
-    )
+    pages = ("README.md", "docs/use.md")
+    readme = "".join((PROJECT / name).read_text("utf-8") for name in pages)
+    makefile = (PROJECT / "Makefile").read_text()
     assert set(re.findall(r"\bmake ([a-z]+)[`\n]", readme)) <= set(
         re.findall(r"^([a-z]+):", makefile, re.MULTILINE)
     )
