@@ -14,6 +14,8 @@ from hw2.files import write_bytes
 from hw2.report.write import output
 
 STYLE = Path(__file__).with_name("report.typ")
+WIDE = 850  # points of a figure that is as wide as the text: letters of all figures are of one size
+FIGURE = re.compile(r"\]\(figures/(\w+)\.png\)(\n\n\*Figure .*\*)?")
 
 
 def pdf(folder: Path) -> bytes:
@@ -35,13 +37,19 @@ def pdf(folder: Path) -> bytes:
         text = (folder / "report.md").read_text("utf-8")
         # Typst reads what lies under its root alone
         with TemporaryDirectory(dir=folder, prefix=".pdf-") as workspace:
+
+            def vector(found: re.Match) -> str:
+                path = folder / f"figures/{found[1]}.svg"
+                points = float(re.search(r'width="([\d.]+)pt"', path.read_text("utf-8"))[1])
+                return f"](../figures/{path.name}){{width={points / WIDE:.0%}}}"
+
             # Typst sets the captions, from the alternative texts, and keeps them with their
             # figures.
-            text = re.sub(
-                r"\]\(figures/(\w+)\.png\)(\n\n\*Figure .*\*)?", r"](../figures/\1.svg)", text
-            )
             body = pypandoc.convert_text(
-                text, "typst", format="gfm+implicit_figures", extra_args=["--wrap=none"]
+                FIGURE.sub(vector, text),
+                "typst",
+                format="gfm+implicit_figures+attributes",
+                extra_args=["--wrap=none"],
             )
             page = Path(workspace, "report.typ")
             page.write_text(STYLE.read_text("utf-8") + body, "utf-8")
