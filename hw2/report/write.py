@@ -161,13 +161,11 @@ def write_figure(name: str, profile: str, folder: Path | None = None) -> list[Pa
     """Write the files of one figure into `folder`, or into figures/."""
     folder = folder or output(profile) / "figures"
     plot = choose("figure", report.FIGURES, name)
-    content = {
-        folder / f"{name}.{ending}": part
-        for ending, part in style.files(plot, Source(profile)).items()
-    }
-    for path, part in content.items():
-        files.write_bytes(path, part)
-    return list(content)
+    paths = []
+    for ending, part in style.files(plot, Source(profile)).items():
+        paths.append(folder / f"{name}.{ending}")
+        files.write_bytes(paths[-1], part)
+    return paths
 
 
 def stale(profile: str, folder: Path | None = None) -> list[str]:
