@@ -129,7 +129,6 @@ def train(
         if name == "all":
             failures = walk.train_all(runs.profile, jobs, device, replace)
         else:
-            replace = replace or bool(weights)
             failures = walk.train_listed(todo, runs.profile, device, replace, weights)
     if failures:
         print(walk.summary(todo, runs.profile, failures), file=sys.stderr)

@@ -151,7 +151,6 @@ REFUSED = [
     (("train", "--list", "--estimate"), "--list takes no --estimate"),
     (("train", "--estimate", "--jobs", "1"), "--estimate takes no --jobs"),
     (("train", "--estimate", "--replace"), "--estimate takes no --replace"),
-    (("train", "plain", "--yes"), "`hw2 train plain` without --weights takes no --yes"),
     (("predict", "x.png", "--weights", "w", "--profile", "smoke"), "--weights takes no --profile"),
 ]
 
