@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
+from filelock import FileLock
 from torch import Tensor
 
 from hw2 import data
@@ -79,20 +80,22 @@ def read_test_set(run: Run, fashion: data.FashionMNIST) -> None:
 
     Where the recipe has a reading, it must give the same.
     """
-    recorded = reading(run)
     if run.test_accuracy is not None:
-        if recorded is None:  # it would be a second one: what was there is put back
+        if reading(run) is None:  # it would be a second one: what was there is put back
             problem = f"it has no reading of {run.name}, whose metrics.json has one"
             raise broken(_file(run.profile), problem)
         return
     classes = predict(run.network(), fashion.test_images)
     correct = count_correct(run, classes, fashion)
     total = len(classes)
-    if recorded is None:  # an earlier run of the recipe may have one
-        when = datetime.now(UTC).isoformat(timespec="seconds")
-        row = dict(zip(COLUMNS, (when, run.name, run.digest, correct, total), strict=True))
-        rows = [*ledger(run.profile).to_dict("records"), row]
-        write_csv(_file(run.profile), COLUMNS, rows)
+    held = data.PROJECT / "cache/ledger.lock"
+    held.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(held):
+        if reading(run) is None:  # another process, or an earlier run of the recipe, may have one
+            when = datetime.now(UTC).isoformat(timespec="seconds")
+            row = dict(zip(COLUMNS, (when, run.name, run.digest, correct, total), strict=True))
+            rows = [*ledger(run.profile).to_dict("records"), row]
+            write_csv(_file(run.profile), COLUMNS, rows)
     write_array(run.folder / ANSWERS, classes.numpy().astype(np.uint8))
     metrics = read_json(run.folder / "metrics.json")  # fields that the schema does not know stay
     metrics |= {"test_correct": correct, "test_total": total}
