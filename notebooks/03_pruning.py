@@ -440,7 +440,8 @@ print(nb03_pruning.frontier_note(source))
 report.table("frontier")
 
 # %% [markdown]
-# The next figure adds the chain's networks and, on the test set, what others published. The dashed line is the homework's limit.
+# The next figure adds the chain's networks, which were trained for longer. The dashed line is the homework's limit. Notebook 4 adds what
+# others published.
 
 # %%
 report.show("frontier")

@@ -182,24 +182,16 @@ def test_the_frontier_gives_each_ratios_network(committed):
         *(runs[0].recipe.ratio for runs in committed.group("frontier").values()),
     ]
     assert (rows["not pruned"]["parameters"], rows[0.29]["parameters"]) == (175_258, 85_956)
-    validation, test = FIGURES["frontier"].data(committed)["panels"]
-    by_ratio, chain = validation["series"]
+    by_ratio, chain = FIGURES["frontier"].data(committed)["series"]
     assert [85_956, rows[0.29]["in the end"], "ratio 0.29"] in by_ratio["points"]
     runs = committed.runs("scratch")
     assert [85_956, [run.val_accuracy for run in runs], "scratch"] in chain["points"]
-    assert [85_956, [run.test_accuracy for run in runs], "scratch"] in test["series"][0]["points"]
     best = max(
         row["test accuracy"]
         for row in nb03_pruning.other_rows(committed)
         if row["parameters"] <= 100_000
     )
     assert best == 0.9448
-
-
-def test_a_network_whose_test_set_was_not_read_has_no_point_on_test(committed, monkeypatch):
-    monkeypatch.setattr(nb03_pruning, "tested", lambda runs: [])
-    _, test = FIGURES["frontier"].data(committed)["panels"]
-    assert test["series"][0] == {"name": "this chain", "points": []}
 
 
 def test_a_published_number_links_to_its_source_and_says_whether_the_test_set_chose_it(committed):

@@ -23,7 +23,6 @@ from hw2.report.comparisons import (
     draw_forest,
     forest_of_study,
     study_rows,
-    tested,
 )
 from hw2.report.nb02_distillation import budget
 from hw2.report.source import Source
@@ -156,60 +155,47 @@ def other_rows(source: Source) -> list[dict]:
 
 
 def draw_frontier(data: dict) -> Figure:
-    figure, axes = panels((9, 4.4), 1, 2, sharex=True)
-    for ax, panel in zip(axes, data["panels"], strict=True):
-        for series, colour, marker in distinct(panel["series"]):
-            drawn = Counter()  # texts of points with as many parameters stand left, right, left
-            for number, (parameters, each, text) in enumerate(series["points"]):
-                label = None if number else series["name"]
-                ax.plot(parameters, np.mean(each), marker, color=colour, label=label)
-                if len(each) > 1:
-                    ax.plot([parameters] * len(each), each, "_", color=colour)
-                offset, side = ((6, -3), "left") if drawn[parameters] % 2 else ((-6, -3), "right")
-                beside(ax, text, (parameters, np.mean(each)), offset, colour, ha=side)
-                drawn[parameters] += 1
-        ax.axvline(data["limit"], color=style.GREY, ls="--", lw=1)
-        ax.set(xscale="log", xlim=(7_000, 400_000), xlabel="parameters", title=panel["title"])
-        ticks = (10_000, 30_000, 100_000, 300_000)
-        ax.set_xticks(ticks, [f"{tick:,}" for tick in ticks])
-        ax.minorticks_off()
-        ax.yaxis.set_major_locator(MultipleLocator(0.005))
-        percent(ax.yaxis, 1)
-        ax.legend(loc="upper left", fontsize=8)
-    axes[0].set_ylabel("accuracy")
+    figure, ax = panels((7, 4))
+    for series, colour, marker in distinct(data["series"]):
+        drawn = Counter()  # texts of points with as many parameters stand left, right, left
+        for number, (parameters, each, text) in enumerate(series["points"]):
+            label = None if number else series["name"]
+            ax.plot(parameters, np.mean(each), marker, color=colour, label=label)
+            if len(each) > 1:
+                ax.plot([parameters] * len(each), each, "_", color=colour)
+            offset, side = ((6, -3), "left") if drawn[parameters] % 2 else ((-6, -3), "right")
+            beside(ax, text, (parameters, np.mean(each)), offset, colour, ha=side)
+            drawn[parameters] += 1
+    ax.axvline(data["limit"], color=style.GREY, ls="--", lw=1)
+    ax.set(xscale="log", xlim=(7_000, 400_000), xlabel="parameters", ylabel="validation accuracy")
+    ticks = (10_000, 30_000, 100_000, 300_000)
+    ax.set_xticks(ticks, [f"{tick:,}" for tick in ticks])
+    ax.minorticks_off()
+    ax.yaxis.set_major_locator(MultipleLocator(0.005))
+    percent(ax.yaxis, 1)
+    ax.legend(loc="upper left", fontsize=8)
     figure.suptitle(data["note"], fontsize=9, color=style.GREY)
     return figure
 
 
-@plot(
-    draw_frontier,
-    "Accuracy against parameters, on validation and on test. The dashed line is the limit.",
-)
+@plot(draw_frontier, "Validation accuracy against parameters. The dashed line is the limit.")
 def frontier(source: Source) -> dict:
-    """panels, a list of {title, series}; limit, of the homework; note.
+    """series, a list of {name, points}; limit, of the homework; note.
 
-    series: a list of {name, points}; a point: parameters, accuracies over the seeds, text.
+    A point: parameters, accuracies over the seeds, text.
     """
     pruned = [
         [row["parameters"], row["in the end"], f"ratio {row['ratio']:g}"]
         for row in frontier_rows(source)[1:]
     ]
-    validation = [{"name": "by ratio, few epochs", "points": pruned}]
-    validation.append({"name": "this chain", "points": []})
-    test = [{"name": "this chain", "points": []}]
-    for name, runs in source.group("chain").items():
-        if name != "teacher":
-            accuracies = [run.val_accuracy for run in runs]
-            validation[1]["points"].append([runs[0].parameters, accuracies, name])
-            if tested(runs):
-                test[0]["points"].append([runs[0].parameters, tested(runs), name])
-    for chosen in dict.fromkeys(one["chosen"] for one in public()):
-        points = [
-            [one["parameters"], [one["accuracy"]], ""]
-            for one in public()
-            if one["chosen"] == chosen
-        ]
-        test.append({"name": f"others, chosen by the test set: {chosen}", "points": points})
-    both = [{"title": "validation", "series": validation}, {"title": "test", "series": test}]
+    chain = [
+        [runs[0].parameters, [run.val_accuracy for run in runs], name]
+        for name, runs in source.group("chain").items()
+        if name != "teacher"
+    ]
+    series = [
+        {"name": "by ratio, few epochs", "points": pruned},
+        {"name": "this chain", "points": chain},
+    ]
     note = f"by ratio: {frontier_note(source)}; dashes are seeds"
-    return {"panels": both, "limit": LIMIT, "note": note}
+    return {"series": series, "limit": LIMIT, "note": note}
