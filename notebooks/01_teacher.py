@@ -196,6 +196,8 @@ def soften(ax, T):
     ax.set(yscale="log", ylim=(1e-5, 1), title=f"T = {T:g}")
     ax.set_xticks(range(10), data.CLASSES, rotation=90, fontsize=8)
 
+
+# %%
 figure, (left, *panels) = plt.subplots(1, 4, figsize=(9, 3), width_ratios=(2, 3, 3, 3))
 left.imshow(fashion.train_images[validation[doubtful]].numpy(), cmap="gray")
 left.axis("off")
