@@ -155,6 +155,10 @@ def evaluated(run: Run, fashion: FashionMNIST) -> Iterator[str]:
             training.predict(network, fashion.test_images)
         ):
             yield f"{ledger.ANSWERS} is not what the weights predict"
+        if counts := run.metrics.get("mirrored"):
+            again = ledger.mirrored(network, images, labels)
+            if again != counts["val_correct"]:
+                yield f"with mirror images {again} are right, metrics.json says {counts}"
         if teacher:
             yield from _soft_targets(run, network, fashion)
     if (run.folder / "sensitivity.json").is_file():

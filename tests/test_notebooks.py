@@ -251,7 +251,8 @@ def test_a_kernel_that_does_not_start_is_told_with_its_notebook(first, monkeypat
 
 ENDLESS = "import pathlib, time; pathlib.Path({0!r}).touch(); time.sleep(600)"
 MAIN = """
-import pathlib
+import pathlib, signal
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it
 from hw2.errors import told_in_a_line
 from tools import notebooks
 notebooks.FOLDER = pathlib.Path({0!r})

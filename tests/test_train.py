@@ -37,6 +37,8 @@ from hw2.experiments.obtain import obtain
 from hw2.experiments.run import cache, root
 from hw2.experiments.store import Store
 from hw2.files import read_json, sha256, write_json
+from hw2.report.nb04_summary import result_rows
+from hw2.report.source import Source
 from hw2.training import Fit
 
 CPU = torch.device("cpu")
@@ -67,6 +69,26 @@ def test_only_delivery_reads_the_test_set_and_once_for_each_recipe(walk_done, no
     told = "scratch/smoke-s0 is not there; train it by `hw2 train scratch"
     with pytest.raises(InputError, match=told):
         deliver.deliver("smoke")
+
+
+def test_delivery_counts_what_the_mean_of_image_and_mirror_image_gets_right(walk_done, few):
+    run = Store().require("compressed")
+    network = run.network().double()
+    counts = {}
+    held_out = run.recipe.task(few).held_out
+    for name, (images, labels) in {
+        "val_correct": held_out,
+        "test_correct": (few.test_images, few.test_labels),
+    }.items():
+        both = [network(views.normalise(views.cut(images, one, 0)).double()) for one in (0, 1)]
+        counts[name] = int((torch.stack(both).mean(0).argmax(1) == labels).sum())
+    assert run.metrics["mirrored"] == counts
+    assert "mirrored" not in Store().require("scratch").metrics
+    (row,) = [row for row in result_rows(Source()) if "mirror" in row["network"]]
+    assert (row["validation"], row["test"]) == (
+        [counts["val_correct"] / 32],
+        [counts["test_correct"] / len(few.test_labels)],
+    )
 
 
 def test_soft_targets_cover_training_and_validation_rows_and_no_others(walk_done, few, no_training):
@@ -169,8 +191,11 @@ def test_an_interrupted_run_goes_on_to_the_same_bits_and_records_where_it_began(
     (later,) = again.environment["resumed"]
     assert later["epochs_done"] == 2 and later["environment"]["cores"] != 77
     assert "resumed" not in json.loads(before[Path("environment.json")])
-    times = {"wall_s", "processor_s", "peak_memory_bytes", "test_correct", "test_total"}
-    assert {key for key, value in metrics.items() if again.metrics[key] != value} <= times
+    of_delivery = {"test_correct", "test_total", "mirrored"}
+    times = {"wall_s", "processor_s", "peak_memory_bytes"}
+    assert {key for key, value in metrics.items() if again.metrics.get(key) != value} <= (
+        times | of_delivery
+    )
 
 
 def test_other_code_takes_no_checkpoint_and_a_finished_run_leaves_none(walk_done, monkeypatch):

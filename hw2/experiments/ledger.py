@@ -7,10 +7,11 @@ import numpy as np
 import pandas as pd
 import torch
 from filelock import FileLock
-from torch import Tensor
+from torch import Tensor, nn
 
 from hw2 import data
 from hw2.errors import InputError
+from hw2.experiments.recipes import CompressedRecipe
 from hw2.experiments.run import Run, root
 from hw2.experiments.store import Store
 from hw2.files import (
@@ -23,7 +24,7 @@ from hw2.files import (
     write_csv,
     write_json,
 )
-from hw2.training import predict
+from hw2.training import exact_logits, predict
 
 ANSWERS = "test_classes.npy"  # in the run's folder, uint8 (10000,)
 COLUMNS = ("when", "run", "recipe", "correct", "total")
@@ -85,7 +86,8 @@ def read_test_set(run: Run, fashion: data.FashionMNIST) -> None:
             problem = f"it has no reading of {run.name}, whose metrics.json has one"
             raise broken(_file(run.profile), problem)
         return
-    classes = predict(run.network(), fashion.test_images)
+    network = run.network()
+    classes = predict(network, fashion.test_images)
     correct = count_correct(run, classes, fashion)
     total = len(classes)
     held = data.PROJECT / "cache/ledger.lock"
@@ -99,8 +101,21 @@ def read_test_set(run: Run, fashion: data.FashionMNIST) -> None:
     write_array(run.folder / ANSWERS, classes.numpy().astype(np.uint8))
     metrics = read_json(run.folder / "metrics.json")  # fields that the schema does not know stay
     metrics |= {"test_correct": correct, "test_total": total}
+    if isinstance(run.recipe, CompressedRecipe):
+        metrics["mirrored"] = {
+            "val_correct": mirrored(network, *run.recipe.task(fashion).held_out),
+            "test_correct": mirrored(network, fashion.test_images, fashion.test_labels),
+        }
     write_json(run.folder / "metrics.json", metrics)
     vars(run).pop("metrics", None)  # what was read before
+
+
+def mirrored(network: nn.Module, images: Tensor, labels: Tensor) -> int:
+    """How many images (n, 28, 28) the mean of two logits gets right: of an image and its mirror
+    image. In float64, so that no count hangs on rounding.
+    """
+    logits = exact_logits(network, images) + exact_logits(network, images.flip(-1))
+    return int((logits.argmax(1) == labels).sum())
 
 
 def of_weights(path: Path) -> list[Run]:

@@ -45,6 +45,19 @@ def result_rows(source: Source) -> list[dict]:
             "test": tested(runs),
         }
         rows.append(row)
+        mirrored = [run.metrics["mirrored"] for run in runs if "mirrored" in run.metrics]
+        if mirrored:
+            totals = runs[0].metrics["val_total"], runs[0].metrics["test_total"]
+            rows.append(
+                {
+                    "network": f"{row['network']}, image and mirror image averaged",
+                    "parameters": runs[0].parameters,
+                    "seeds": len(mirrored),
+                    "validation": [one["val_correct"] / totals[0] for one in mirrored],
+                    "validation loss": None,
+                    "test": [one["test_correct"] / totals[1] for one in mirrored],
+                }
+            )
     return rows
 
 
