@@ -148,7 +148,7 @@ def recalibrate(network: nn.Module, images: Tensor) -> None:
         norm.momentum = None
     network.train()
     for part in images.split(500):
-        network(views.normalise(part))
+        network(views.normalise(part).to(norms[0].weight.dtype))
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum
     network.eval()
