@@ -253,21 +253,3 @@ def draw_heat(
     ax.grid(False)
     percent(figure.colorbar(picture, ax=ax, shrink=0.8, label=label).ax.yaxis, 1)
     return figure
-
-
-def draw_rows(data: dict) -> Figure:
-    """Fractions of the seeds (hollow), their means, and a bar from the least to the greatest.
-
-    data: rows; each, of each row its values; axis, its label; note.
-    """
-    count = len(data["rows"])
-    figure, ax = panels((8.5, 0.45 * count + 1.1))
-    for place, values in enumerate(data["each"]):
-        ax.plot([min(values), max(values)], [place, place], color=BLUE, lw=1.5)
-        ax.plot(values, [place] * len(values), "o", mfc="white", color=BLUE, ms=4)
-        ax.plot(np.mean(values), place, "o", color=BLUE, ms=7)
-    ax.set_yticks(range(count), data["rows"])
-    ax.set(xlabel=f"{data['axis']}\n{data['note']}", ylim=(count - 0.4, -0.6))
-    ax.grid(axis="y", visible=False)
-    percent(ax.xaxis)
-    return figure
