@@ -221,11 +221,11 @@ def test_what_is_compared_exactly_does_not_hang_on_float32(walk_done, monkeypatc
 
 
 def test_a_ninth_curve_is_an_error_and_eight_differ():
-    arm = {"name": "one", "epoch": [1], "val_loss": [0.5], "val_accuracy": [0.5]}
-    lines = style.draw_curves({"arms": [arm] * 8}).axes[1].lines
-    assert len({(line.get_color(), line.get_marker()) for line in lines}) == 8
+    chain = [{"row": name} for name in catalogue.names("long", "chain")]
+    for items in (chain, [*range(8)]):
+        assert len({colour for _, colour, _ in style.distinct(items)}) == 8
     with pytest.raises(InputError, match="9 curves"):
-        style.draw_curves({"arms": [arm] * 9})
+        style.distinct([*range(9)])
 
 
 def test_the_next_call_sees_what_was_trained_meanwhile(walk_done):

@@ -14,7 +14,6 @@ except ValueError as error:  # of a setting that it does not know, such as MPLBA
 
 # Each registers its figures and tables.
 from hw2.report import (  # noqa: F401
-    nb01_teacher,
     nb02_distillation,
     nb03_pruning,
     nb04_demo,

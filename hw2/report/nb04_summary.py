@@ -10,7 +10,6 @@ from hw2.experiments import catalogue
 from hw2.experiments.catalogue import EXPERIMENTS
 from hw2.report import nb03_pruning, statistics, style
 from hw2.report.comparisons import LOSS, losses, tested
-from hw2.report.nb01_teacher import confused, draw_confusion
 from hw2.report.source import Source
 from hw2.report.statistics import wilson
 from hw2.report.style import (
@@ -18,6 +17,7 @@ from hw2.report.style import (
     beside,
     distinct,
     draw_boxes,
+    draw_heat,
     panels,
     percent,
     plot,
@@ -180,13 +180,28 @@ def class_rows(source: Source) -> list[dict]:
     return rows
 
 
+def draw_confusion(data: dict) -> Figure:
+    matrix = np.array(data["matrix"])
+    wrong = np.where(np.eye(len(matrix), dtype=bool), np.nan, matrix / matrix.sum(1, keepdims=True))
+    most = np.nanmax(wrong)
+    texts = {
+        place: (str(value), not wrong[place] > most / 2)
+        for place, value in np.ndenumerate(matrix)
+        if value
+    }
+    rows, columns = (CLASSES, "true class"), (CLASSES, "predicted class")
+    return draw_heat(wrong, texts, rows, columns, "Blues", "share of the true class, errors")
+
+
 @plot(
     draw_confusion,
     "The delivered network on the test set: images by true and predicted class. Colour: share "
     "of a row, errors only.",
 )
 def confusion(source: Source) -> dict:
-    return confused(source.fashion.test_labels, source.answers(source.delivered))
+    """matrix: counts (true class, predicted class)."""
+    places = 10 * source.fashion.test_labels + source.answers(source.delivered)
+    return {"matrix": torch.bincount(places, minlength=100).view(10, 10).tolist()}
 
 
 def draw_reliability(data: dict) -> Figure:

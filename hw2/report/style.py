@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator, PercentFormatter
+from matplotlib.ticker import PercentFormatter
 
 from hw2.errors import InputError
 from hw2.report.source import Source
@@ -26,7 +26,16 @@ BLUE, ORANGE, GREEN, VERMILION, GREY = "#0072B2", "#E69F00", "#009E73", "#D55E00
 COLOURS = (BLUE, VERMILION, GREEN, ORANGE, "#CC79A7", "#56B4E9", "#000000", GREY)
 MARKERS = "os^DvPX*"
 # these colours, in every figure
-ROWS = ("distilled", "plain", "compressed", "teacher", "scratch", "unpruned")
+ROWS = (
+    "distilled",
+    "plain",
+    "compressed",
+    "teacher",
+    "scratch",
+    "unpruned",
+    "narrow",
+    "narrow_plain",
+)
 STYLE = Path(__file__).with_name("templates") / "hw2.mplstyle"
 # no date and no version
 METADATA = {"png": {"Software": None}, "svg": {"Date": None, "Creator": None}}
@@ -171,37 +180,6 @@ def images(axes, pictures: list, titles: list[str]) -> None:
         ax.set(xticks=[], yticks=[])
         ax.grid(False)
         ax.spines[:].set(visible=True, color="#cccccc")
-
-
-def draw_curves(data: dict) -> Figure:
-    """Loss and accuracy by epoch, a line for each seed.
-
-    data: arms, a list of {name, epoch, val_loss, val_accuracy}, the last two with a list for each
-    seed; mark, optional: [epoch, text]. An arm may have lr.
-    """
-    figure, (left, right) = panels((9, 3.4), 1, 2)
-    for arm, colour, marker in distinct(data["arms"]):
-        every = max(1, len(arm["epoch"]) // 12)
-        line = {"color": colour, "marker": marker, "ms": 4, "markevery": every, "lw": 1}
-        if "lr" in arm:
-            rate = right.twinx()
-            rate.fill_between(arm["epoch"], arm["lr"], color=GREY, alpha=0.15, lw=0)
-            rate.set(ylabel="learning rate (grey)", ylim=(0, None))
-            rate.grid(False)
-        for ax, column in ((left, "val_loss"), (right, "val_accuracy")):
-            for number, values in enumerate(arm[column]):
-                ax.plot(arm["epoch"], values, label=None if number else arm["name"], **line)
-    for ax in (left, right):
-        if "mark" in data:
-            epoch, text = data["mark"]
-            ax.axvline(epoch, color=GREY, lw=1, ls="--")
-            beside(ax, text, (epoch, 0.02), (4, 0), xycoords=("data", "axes fraction"))
-        ax.xaxis.set_major_locator(MaxNLocator(integer=True))
-    left.set(xlabel="epoch", ylabel="loss", title="Loss")
-    right.set(xlabel="epoch", ylabel="validation accuracy", title="Accuracy on validation")
-    percent(right.yaxis)
-    left.legend()
-    return figure
 
 
 def draw_boxes(data: dict) -> Figure:
