@@ -239,7 +239,7 @@ for verdict, words in verdicts.items():
 answers, repeats = source.teacher_logits.argmax(dim=1), {}
 wrong = answers != source.held_out[1]  # the images on which the teacher errs
 for name in ("vanilla", "labels"):
-    said = [run.validation_logits.argmax(dim=1) for run in source.runs(name)]
+    said = [run.validation_classes for run in source.runs(name)]
     repeats[name] = [100 * (each == answers)[wrong].double().mean().item() for each in said]
     print(f"{name:7} repeats {np.mean(repeats[name]):.1f} % of {wrong.sum()} wrong answers, mean of {len(said)} seeds")
 (difference,) = statistics.welch([tuple(repeats.values())])

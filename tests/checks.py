@@ -21,15 +21,14 @@ from hw2.experiments.store import Store
 from hw2.files import sha256
 
 #: Relative difference of the last epoch's validation loss that may be rounding, by the device that
-#: recorded it. Measured for a CPU: 1e-7 where weights are evaluated again, 2e-5 where logits were
-#: kept in float16. GPUs round more.
+#: recorded it. Measured for a CPU: 1e-7 where weights are evaluated again, 2e-5 for the teacher's
+#: logits, which are kept in float16. GPUs round more.
 LAST = {"cpu": 1e-4, "cuda": 1e-3}
 # relative difference of a group's norm that may be rounding; measured between processors: 1e-6
 NORMS = 1e-4
 #: what rows keep of their networks' answers, by the word in `keep`
 KEPT = {
     "weights": "model.safetensors",
-    "logits": "validation_logits.npy",
     "classes": "validation_classes.npy",
 }
 
@@ -108,15 +107,12 @@ def _answers(run: Run, fashion: FashionMNIST) -> Iterator[str]:
     labels = fashion.train_labels[task.validation]
     if (run.folder / KEPT["classes"]).is_file():
         yield from against(run, int((run.validation_classes == labels).sum()), 0, None)
-    if teacher or (run.folder / KEPT["logits"]).is_file():
-        logits = (
-            run.soft_targets[0][task.validation] if teacher else run.validation_logits
-        ).double()
-        # Of the teacher's float16 makes equals of near ones; a student's nearer ones were settled
-        # in float64.
-        moved = training.margins(logits) <= (0.0 if teacher else training.NEAR)
-        right, loss = (logits.argmax(1) == labels).sum(), functional.cross_entropy(logits, labels)
-        yield from against(run, int(right), int(moved.sum()), loss.item())
+    if teacher:
+        logits = run.soft_targets[0][task.validation].double()
+        equal = training.margins(logits) == 0  # float16 makes equals of near ones
+        right = int((logits.argmax(1) == labels).sum())
+        loss = functional.cross_entropy(logits, labels).item()
+        yield from against(run, right, int(equal.sum()), loss)
 
 
 def against(run: Run, right: int, slack: int, loss: float | None) -> Iterator[str]:

@@ -93,7 +93,7 @@ def test_a_drawn_figure_is_shown_with_its_alternative_text_or_not_at_all(monkeyp
 
 
 def test_a_new_arm_is_in_list_walk_table_and_figure_by_its_row_alone(project, monkeypatch):
-    new = catalogue.Experiment("an arm of the test's", "is it shown?", **catalogue.ARM)
+    new = catalogue.arm("an arm of the test's", "is it shown?", teacher=None, setting=None)
     monkeypatch.setitem(catalogue.EXPERIMENTS, "tested", new)
     runs = Store.runs
     monkeypatch.setattr(

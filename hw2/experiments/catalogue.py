@@ -5,6 +5,7 @@ The first row of a group is the one that the others are compared with. A row is 
 """
 
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 from hw2.assignment import NARROW, RATIO
 from hw2.errors import choose
@@ -26,177 +27,138 @@ class Experiment:
     widths: tuple[int, ...] | None = None
     ratio: float | None = None  # None: nothing is pruned
     change: dict = field(default_factory=dict)  # other fields of the recipe
-    keep: tuple[str, ...] = ("weights",)  # or group_norms; logits, classes: of validation images
+    keep: tuple[str, ...] = ("weights",)  # or group_norms, or classes of the validation images
 
 
-CHOSEN = {"teacher": "teacher", "setting": "chosen"}
-CHAIN = {"group": "chain", "numbers": "student"}
-CONTINUED = {"group": "chain", "numbers": "continued"}
-PRUNED = {"parent": "distilled", "ratio": RATIO, "keep": ("weights", "group_norms")}
-CHOICE = {"group": "choices", "numbers": "choices", "seeds": "choices", "widths": NARROW}
-ARM = {"group": "arms", "numbers": "study", "seeds": "studies", "keep": ("logits",)}
-STUDY = {"ratio": RATIO, "keep": ("classes", "group_norms")}
-ABLATION = {"group": "ablation", "numbers": "ablation", "seeds": "studies", "parent": "vanilla"}
-FRONTIER = {"group": "frontier", "numbers": "frontier", "seeds": "frontier", "parent": "distilled"}
-LESS = "does less augmentation do better in long training?"
+CHOSEN = {"teacher": "teacher", "setting": "chosen"}  # distilled as the search chose
+FIRST = "the arm that the others are held against"
 BETTER = "does a better teacher teach better?"
 STRENGTH = "does the regulariser's strength matter?"
+LESS = "does less augmentation do better in long training?"
 LENGTH = "what does longer training bring?"
-FIRST = "the arm that the others are held against"
+
+chain = partial(Experiment, group="chain", numbers="student")
+continued = partial(Experiment, group="chain", numbers="continued", **CHOSEN)
+choice = partial(
+    Experiment, group="choices", numbers="choices", seeds="choices", widths=NARROW, **CHOSEN
+)
+finalist = partial(
+    Experiment,
+    question="does the search's ranking hold in longer training?",
+    group="finalists",
+    numbers="finalist",
+    seeds="search",
+    teacher="teacher",
+    keep=("classes",),
+)
+arm = partial(
+    Experiment, group="arms", numbers="study", seeds="studies", keep=("classes",), **CHOSEN
+)
+study = partial(Experiment, ratio=RATIO, keep=("classes", "group_norms"), **CHOSEN)
+ablation = partial(study, group="ablation", numbers="ablation", seeds="studies", parent="vanilla")
+frontier = partial(
+    study,
+    question="how far can it go?",
+    group="frontier",
+    numbers="frontier",
+    seeds="frontier",
+    parent="distilled",
+)
+short = partial(Experiment, question=LENGTH, group="short", numbers="short")
 
 EXPERIMENTS = {
-    "teacher": Experiment(
-        "ResNet-50, the teacher", "what can be learnt from?", "chain", "teacher", seeds="first"
+    "teacher": chain(
+        "ResNet-50, the teacher", "what can be learnt from?", numbers="teacher", seeds="first"
     ),
-    "plain": Experiment("ResNet-14 alone", "what do labels alone reach?", **CHAIN),
-    "distilled": Experiment("ResNet-14, distilled", "what do soft targets add?", **CHAIN, **CHOSEN),
-    "compressed": Experiment(
+    "plain": chain("ResNet-14 alone", "what do labels alone reach?"),
+    "distilled": chain("ResNet-14, distilled", "what do soft targets add?", **CHOSEN),
+    "compressed": chain(
         "pruned and fine-tuned",
         "what is left at half the size?",
-        "chain",
-        "compressed",
-        **PRUNED,
+        numbers="compressed",
+        parent="distilled",
+        ratio=RATIO,
+        keep=("weights", "group_norms"),
         **CHOSEN,
     ),
-    "narrow": Experiment(
+    "narrow": chain(
         "the same widths, distilled",
         "what do the pruned network's widths reach from random weights?",
         widths=NARROW,
-        **CHAIN,
         **CHOSEN,
     ),
-    "scratch": Experiment(
+    "scratch": continued(
         "the same widths, distilled from scratch",
         "does pruning beat training its widths at once?",
         parent="narrow",
         widths=NARROW,
-        **CONTINUED,
-        **CHOSEN,
     ),
-    "narrow_plain": Experiment(
+    "narrow_plain": chain(
         "the same widths alone",
         "what do labels alone reach at the pruned network's widths?",
         widths=NARROW,
-        **CHAIN,
     ),
-    "unpruned": Experiment(
+    "unpruned": continued(
         "ResNet-14, distilled as long",
         "what are the removed channels worth?",
         parent="distilled",
-        **CONTINUED,
-        **CHOSEN,
     ),
-    "pad_1": Experiment(
-        "`scratch`, moved by one pixel", LESS, change={"pad": 1}, **CHOICE, **CHOSEN
-    ),
-    "pad_0": Experiment("`scratch`, mirrored alone", LESS, change={"pad": 0}, **CHOICE, **CHOSEN),
-    "student_teaches": Experiment(
+    "pad_1": choice("`scratch`, moved by one pixel", LESS, change={"pad": 1}),
+    "pad_0": choice("`scratch`, mirrored alone", LESS, change={"pad": 0}),
+    "student_teaches": choice(
         "`scratch`, taught by `unpruned`",
         BETTER,
         change={"temperature": 4.0, "alpha": 0.9},
-        **CHOICE,
-        **CHOSEN | {"teacher": "unpruned"},
+        teacher="unpruned",
     ),
-    "new_views": Experiment(
+    "new_views": choice(
         "`scratch`, a new view every epoch",
         "do views that come again cost accuracy?",
         change={"views": 0},
-        **CHOICE,
-        **CHOSEN,
     ),
-    **{
-        f"finalist-{number}": Experiment(
-            f"finalist {number} of the search",
-            "does the search's ranking hold in longer training?",
-            "finalists",
-            "finalist",
-            seeds="search",
-            teacher="teacher",
-            setting=f"finalist-{number}",
-            keep=("logits",),
-        )
-        for number in (1, 2)
-    },
-    "vanilla": Experiment(
-        "KD with averaged targets",
-        FIRST,
-        **CHOSEN,
-        **ARM | {"keep": ("weights", "logits")},
-    ),
-    "labels": Experiment("the labels alone", "does distillation help?", **ARM),
-    "kl_mean": Experiment(
+    "finalist-1": finalist("finalist 1 of the search", setting="finalist-1"),
+    "finalist-2": finalist("finalist 2 of the search", setting="finalist-2"),
+    "vanilla": arm("KD with averaged targets", FIRST, keep=("weights", "classes")),
+    "labels": arm("the labels alone", "does distillation help?", teacher=None, setting=None),
+    "kl_mean": arm(
         "KD with the mean reduction",
         "what does the common bug cost?",
         change={"loss": "kl_mean"},
-        **CHOSEN,
-        **ARM,
     ),
-    "same_view": Experiment(
+    "same_view": arm(
         "KD, targets of the student's own view",
         "do student and teacher need the same view?",
         change={"targets": "same view"},
-        **CHOSEN,
-        **ARM,
     ),
-    "fixed_teacher": Experiment(
+    "fixed_teacher": arm(
         "KD, targets of the un-augmented image",
         "do views matter?",
         change={"targets": "identity"},
-        **CHOSEN,
-        **ARM,
     ),
-    "better_teacher": Experiment(
-        "KD, taught by the distilled ResNet-14", BETTER, **CHOSEN | {"teacher": "distilled"}, **ARM
+    "better_teacher": arm("KD, taught by the distilled ResNet-14", BETTER, teacher="distilled"),
+    "pruned": ablation("the whole recipe", FIRST),
+    "pruned_directly": ablation(
+        "without sparse learning", "what does sparse learning add?", numbers="unsparse"
     ),
-    "pruned": Experiment("the whole recipe", FIRST, **CHOSEN, **ABLATION, **STUDY),
-    "pruned_directly": Experiment(
-        "without sparse learning",
-        "what does sparse learning add?",
-        **CHOSEN,
-        **ABLATION | {"numbers": "unsparse"},
-        **STUDY,
+    "pruned_labels": ablation(
+        "labels alone from sparse learning on",
+        "does KD help after pruning?",
+        teacher=None,
+        setting=None,
     ),
-    "pruned_labels": Experiment(
-        "labels alone from sparse learning on", "does KD help after pruning?", **ABLATION, **STUDY
-    ),
-    "pruned_at_random": Experiment(
+    "pruned_at_random": ablation(
         "channels chosen at random",
         "does it matter which channels leave?",
         change={"importance": "random"},
-        **CHOSEN,
-        **ABLATION,
-        **STUDY,
     ),
-    "weak_reg": Experiment(
-        "a regulariser five times weaker",
-        STRENGTH,
-        change={"reg": 1e-3},
-        **CHOSEN,
-        **ABLATION,
-        **STUDY,
-    ),
-    "strong_reg": Experiment(
-        "a regulariser five times stronger",
-        STRENGTH,
-        change={"reg": 2.5e-2},
-        **CHOSEN,
-        **ABLATION,
-        **STUDY,
-    ),
+    "weak_reg": ablation("a regulariser five times weaker", STRENGTH, change={"reg": 1e-3}),
+    "strong_reg": ablation("a regulariser five times stronger", STRENGTH, change={"reg": 2.5e-2}),
     **{
-        f"frontier-{ratio:g}": Experiment(
-            f"pruned by {ratio:g}",
-            "how far can it go?",
-            **CHOSEN,
-            **FRONTIER,
-            **STUDY | {"ratio": ratio},
-        )
+        f"frontier-{ratio:g}": frontier(f"pruned by {ratio:g}", ratio=ratio)
         for ratio in (0.0, 0.2, 0.24, RATIO, 0.5, 0.7)
     },
-    "plain-24": Experiment("ResNet-14 alone, 24 epochs", LENGTH, "short", "short"),
-    "distilled-24": Experiment(
-        "ResNet-14, distilled for 24 epochs", LENGTH, "short", "short", **CHOSEN
-    ),
+    "plain-24": short("ResNet-14 alone, 24 epochs"),
+    "distilled-24": short("ResNet-14, distilled for 24 epochs", **CHOSEN),
 }
 
 # Until `long` takes the place of `full`, `full` keeps the rows that it was trained by.

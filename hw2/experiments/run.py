@@ -202,18 +202,12 @@ class Run:
         return targets
 
     @cached_property
-    def validation_logits(self) -> Tensor:
-        """Where the row keeps them: float16 logits (n, 10) of the validation images."""
-        return self._array("validation_logits.npy", np.float16, 10)
-
-    @cached_property
     def validation_classes(self) -> Tensor:
         """Where the row keeps them: predicted classes (n,) of the validation images, uint8."""
-        return self._array("validation_classes.npy", np.uint8)
-
-    def _array(self, name: str, dtype: type, *columns: int) -> Tensor:
-        shape = (self.metrics["val_total"], *columns)
-        return torch.from_numpy(read_array(self.folder / name, dtype, shape).copy())
+        shape = (self.metrics["val_total"],)
+        return torch.from_numpy(
+            read_array(self.folder / "validation_classes.npy", np.uint8, shape).copy()
+        )
 
     def _summary(self) -> dict[str, str]:
         test = "not read" if self.test_accuracy is None else f"{self.test_accuracy:.2%}"

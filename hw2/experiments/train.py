@@ -204,11 +204,6 @@ def keep(recipe: StudentRecipe, work: Work, network: nn.Module, histories: list[
     with leaving(recipe, work, network, histories) as folder:
         inside = folder if "weights" in kept else cache(recipe)
         networks.save(network, inside / "model.safetensors")
-        if "logits" in kept:
-            logits = training.logits_of(network, images)
-            # Less the largest of each image, or float16 would make equals of near ties.
-            logits = (logits - logits.amax(1, keepdim=True)).half()
-            write_array(folder / "validation_logits.npy", logits.numpy())
         if "classes" in kept:
             classes = training.predict(network, images).numpy().astype(np.uint8)
             write_array(folder / "validation_classes.npy", classes)
