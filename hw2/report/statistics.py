@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
-from scipy import optimize, special, stats
+from scipy import optimize, stats
 from torch import Tensor
 
 LEVEL = 0.05  # of a test, and what the intervals leave out
@@ -90,47 +90,27 @@ def welch(samples: list[tuple[list[float], list[float]]]) -> list[Difference]:
     return found
 
 
-def _all_below(limit: float, freedom: int, shares: np.ndarray) -> float:
-    """The probability that no |t| of Dunnett's test exceeds `limit`, if all true means are equal.
-
-    `shares`: of each group and the first one together, the group's share of the values. Given the
-    first group's mean and the pooled deviation, the groups are independent (Dunnett 1955, JASA 50,
-    1096). Gauss's quadrature takes the mean over both: it draws no random numbers.
-    """
-    first, first_weights = special.roots_hermitenorm(64)
-    halves, weights = special.roots_genlaguerre(64, freedom / 2 - 1)  # of chi squared
-    bound = limit * np.sqrt(2 * halves / freedom)[:, None]
-    inside = 1.0
-    for share in shares:
-        shift, scale = np.sqrt(share) * first, np.sqrt(1 - share)
-        inside *= special.ndtr((shift + bound) / scale) - special.ndtr((shift - bound) / scale)
-    return float(weights @ inside @ first_weights / (weights.sum() * first_weights.sum()))
-
-
 def dunnett(first: list[float], others: list[list[float]]) -> list[Difference]:
     """Each other group's mean minus the first group's, by Dunnett's test (1955).
 
     The variance is pooled over all groups. The intervals hold together with 95 %, and p is
-    corrected for the number of groups.
+    corrected for the number of groups. SciPy's probabilities are exact to about three digits.
     """
-    groups, sizes = [first, *others], np.array([len(group) for group in others])
+    groups = [first, *others]
     means = [float(np.mean(group) - np.mean(first)) for group in others]
     freedom = sum(map(len, groups)) - len(groups)
     squares = sum(len(group) * np.var(group) for group in groups)
     if not squares:
-        return list(map(Difference, means))
-    shares = sizes / (sizes + len(first))
-
-    def missing(limit: float) -> float:
-        return _all_below(limit, freedom, shares) - (1 - LEVEL)
-
-    limit = optimize.brentq(missing, 0, 1000)
+        return [Difference(mean) for mean in means]
+    test = stats.dunnett(*others, control=first, rng=0)
+    interval = test.confidence_interval(1 - LEVEL)
     found = []
-    for mean, size in zip(means, sizes, strict=True):
-        error = float(np.sqrt(squares / freedom * (1 / size + 1 / len(first))))
-        p = 1 - _all_below(abs(mean) / error, freedom, shares)
-        detectable = _detectable(error, freedom, limit)
-        found.append(Difference(mean, mean - limit * error, mean + limit * error, p, detectable))
+    for place, group in enumerate(others):
+        low = float(interval.low[place])
+        high = float(interval.high[place])
+        error = float(np.sqrt(squares / freedom * (1 / len(group) + 1 / len(first))))
+        detectable = _detectable(error, freedom, (high - low) / 2 / error)
+        found.append(Difference(means[place], low, high, float(test.pvalue[place]), detectable))
     return found
 
 
