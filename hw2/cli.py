@@ -113,7 +113,7 @@ def train(
         refuse("--list", estimate=estimate, replace=replace)
         print(catalogue.listing(runs.profile))
         return
-    todo = walk.members(name or ("all" if estimate else name), seed, runs.profile)
+    todo = plan.members(name or ("all" if estimate else name), seed, runs.profile)
     if estimate:
         refuse("--estimate", weights=weights, jobs=jobs, replace=replace)
         print(plan.estimate(plan.in_order(todo, runs.profile), runs))
@@ -131,7 +131,8 @@ def train(
         else:
             failures = walk.train_listed(todo, runs.profile, device, replace, weights)
     if failures:
-        print(walk.summary(todo, runs.profile, failures), file=sys.stderr)
+        for (row, number), why in failures.items():
+            print(f"hw2: {row}, seed {number}, and what needs it: {why}", file=sys.stderr)
         raise typer.Exit(1)
 
 
@@ -153,7 +154,7 @@ def tune(profile: Profile = None, device: Device = "auto", replace: Replace = Fa
 @app.command()
 def deliver(profile: Profile = None) -> None:
     """Name the delivered network; read the test set once for each recipe of the chain."""
-    from hw2.experiments.deliver import deliver
+    from hw2.experiments.ledger import deliver
 
     print(deliver(_store(profile).profile))
 

@@ -23,7 +23,6 @@ from hw2.data import PROJECT
 from hw2.errors import Ended, InputError, ending_at_an_epoch
 from hw2.experiments import (
     catalogue,
-    deliver,
     environment,
     ledger,
     plan,
@@ -51,7 +50,7 @@ def runs():
 def test_the_second_walk_and_delivery_load_everything_and_change_nothing(walk_done, no_training):
     before = contents(root("smoke"))
     walk.train_all("smoke", jobs=1)
-    assert deliver.deliver("smoke") == Store("smoke").delivered == Store().require("compressed")
+    assert ledger.deliver("smoke") == Store("smoke").delivered == Store().require("compressed")
     assert [obtain(run.recipe.stage, run.recipe.seed) for run in runs()] == runs()
     assert contents(root("smoke")) == before
     assert {run.recipe.stage for run in runs()} == set(catalogue.names("smoke"))
@@ -68,7 +67,7 @@ def test_only_delivery_reads_the_test_set_and_once_for_each_recipe(walk_done, no
     shutil.rmtree(Store().require("scratch").folder)
     told = "scratch/smoke-s0 is not there; train it by `hw2 train scratch"
     with pytest.raises(InputError, match=told):
-        deliver.deliver("smoke")
+        ledger.deliver("smoke")
 
 
 def test_delivery_counts_what_the_mean_of_image_and_mirror_image_gets_right(walk_done, few):
@@ -290,7 +289,7 @@ def test_the_courses_teacher_takes_a_runs_place_and_all_is_trained_after_it(walk
     assert Store().require("teacher") == run == obtain("teacher")
     assert "hours" in plan.estimate(plan.tasks("smoke"), Store())
     assert walk.train_all("smoke", jobs=1, replace=True) == {}
-    assert deliver.deliver("smoke").recipe.teacher == run.digest
+    assert ledger.deliver("smoke").recipe.teacher == run.digest
     assert [line for run in runs() for line in checks.of_run(run, data.fashion_mnist())] == []
 
 
@@ -355,7 +354,7 @@ def _may_take(recipe):
     ("wait", "told"),
     [
         (lambda: obtain("plain"), "plain, seed 0"),
-        (lambda: walk.walk([("plain", 0)], "smoke", "cpu", False, {}), "profile smoke"),
+        (lambda: walk.walk([("plain", 0)], "smoke", "cpu", False), "profile smoke"),
     ],
     ids=["one run", "the walk"],
 )
@@ -383,7 +382,7 @@ def test_as_many_processes_walk_as_processors_may_be_used(monkeypatch):
     monkeypatch.setattr(os, "sched_getaffinity", lambda process: {5}, raising=False)
     assert environment.cores() == 1
     alone = []
-    monkeypatch.setattr(walk, "walk", lambda *arguments: alone.append(arguments))
+    monkeypatch.setattr(walk, "walk", lambda *arguments: alone.append(arguments) or {})
     assert walk.train_all("smoke") == {} and len(alone) == 1
 
 
@@ -395,7 +394,7 @@ def test_two_processes_share_the_walk(walk_done, few):
     held = Store("smoke").recipe("plain", 0)
     with ThreadPoolExecutor(1) as pool:
         with store.lock(held):
-            other = pool.submit(walk.walk, plan.tasks("smoke"), "smoke", "cpu", False, {})
+            other = pool.submit(walk.walk, plan.tasks("smoke"), "smoke", "cpu", False)
             while not (root("smoke") / "compressed/smoke-s0").is_dir():
                 assert not other.done()
                 time.sleep(0.05)
@@ -422,32 +421,41 @@ def test_a_run_that_fails_ends_no_other_and_is_named(walk_done, monkeypatch, cap
         return fit(*arguments, options=options, **more)
 
     monkeypatch.setattr(training, "fit", failing)
-    todo = plan.tasks("smoke")
-    failures = {}
-    arguments = todo, "smoke", "cpu", False, failures
-    with ThreadPoolExecutor(jobs) as pool:  # workers of one process, which share their failures
-        for worker in [pool.submit(walk.walk, *arguments) for _ in range(jobs)]:
-            worker.result(timeout=60)
+    arguments = plan.tasks("smoke"), "smoke", "cpu", False
+    with ThreadPoolExecutor(jobs) as pool:
+        walks = [pool.submit(walk.walk, *arguments) for _ in range(jobs)]
+        failures = [each.result(timeout=60) for each in walks]
     diverged = "plain: the loss is not finite"
-    assert failures == {("plain", 0): diverged, ("labels", 2): "ZeroDivisionError"}
+    assert failures == [{("plain", 0): diverged, ("labels", 2): "ZeroDivisionError"}] * jobs
     for name in ("plain", "labels"):
-        assert sum(name in label for label in tried) == 1
+        assert sum(name in label for label in tried) == jobs  # once in each process
     assert Store().require("kl_mean", 2) and Store().require("weak_reg", 2)
     told = capfd.readouterr().err
     assert f"hw2: plain, seed 0 failed: {diverged}\n" in told and "ZeroDivisionError\n" in told
-    lines = walk.summary(todo, "smoke", {("distilled", 0): "x"}).splitlines()
-    needing = [task for task in todo if ("distilled", 0) in plan.before(task, "smoke")]
-    assert ("better_teacher", 2) in needing and ("narrow", 0) not in needing
-    count = f"{len(needing)} that need them were not trained"
-    assert lines == ["distilled, seed 0 failed: x", count]
 
 
-def test_workers_of_their_own_processes_share_what_failed(monkeypatch):
+def test_what_needs_a_run_that_failed_is_not_tried():
+    failures = {("distilled", 0): "x"}
+    spoilt = [
+        name for name, seed in plan.tasks("smoke") if walk.spoilt((name, seed), "smoke", failures)
+    ]
+    assert "better_teacher" in spoilt and "narrow" not in spoilt
+
+
+def test_processes_tell_what_failed(monkeypatch):
     monkeypatch.setattr(walk, "_worker", _failing_worker)
-    failures = walk.train_all("smoke", jobs=2)
-    assert list(failures.values()) == ["not finite"] * 2
+    assert walk.train_all("smoke", jobs=2) == {("plain", 0): "not finite"}
+    monkeypatch.setattr(walk, "_worker", _killed_worker)
+    with pytest.raises(InputError, match="a process was killed"):
+        walk.train_all("smoke", jobs=2)
 
 
-def _failing_worker(todo, profile, device, replace, failures):
-    with walk.collecting(("plain", os.getpid()), failures):
+def _failing_worker(*arguments):
+    failures = {}
+    with walk.collecting(("plain", 0), failures):
         raise InputError("not finite")
+    return failures
+
+
+def _killed_worker(*arguments):
+    os.kill(os.getpid(), signal.SIGKILL)

@@ -33,6 +33,14 @@ def seed_by_seed(names: list[str], profile: str) -> list[Task]:
     return sorted(tasks, key=itemgetter(1))
 
 
+def members(name: str, seed: int | None, profile: str) -> list[Task]:
+    """The runs that `hw2 train NAME` is about: of one seed, or of every seed of the profile."""
+    rows = catalogue.members(name, profile)
+    if seed is not None:
+        return [(row, seed) for row in rows]
+    return [(row, number) for row in rows for number in catalogue.seeds(row, profile)]
+
+
 def before(task: Task, profile: str) -> list[Task]:
     """What it needs, what that needs, and so on, in an order in which it can be trained."""
     return in_order(needs(task, profile), profile)
