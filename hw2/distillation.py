@@ -1,7 +1,5 @@
 """Knowledge distillation (Hinton, Vinyals & Dean 2015) and the cache of soft targets."""
 
-import math
-from numbers import Real
 from pathlib import Path
 
 import numpy as np
@@ -10,13 +8,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from hw2 import views
-from hw2.errors import Bar, InputError, choose, end_if_asked
+from hw2.errors import Bar, end_if_asked
 from hw2.files import read_array, write_array
 from hw2.training import Objective, Task, logits_of
-
-#: which of the teacher's logits are learnt from: those for the view that the student sees; for the
-#: image as it is (a control); or their mean over all views (test-time augmentation of the teacher)
-TARGETS = ("same view", "identity", "mean")
 
 
 def soft_targets(logits: Tensor, temperature: float) -> Tensor:
@@ -70,9 +64,10 @@ def cached_objective(
 ) -> Objective:
     """The loss that looks up a batch's teacher logits in `cache`, (views, 60000, 10).
 
-    `targets` is one of `TARGETS`. `InputError` for values that `check` refuses.
+    `loss` is a key of `SOFT_LOSSES`. `targets` says which of the teacher's logits are learnt from:
+    those for the view that the student sees; for the image as it is (`identity`, a control); or
+    their `mean` over all views (test-time augmentation of the teacher).
     """
-    check(temperature, alpha, loss, targets)
     if targets == "mean":
         cache = cache.float().mean(0, keepdim=True)
 
@@ -114,15 +109,3 @@ def read_cache(path: Path) -> Tensor:
     """The soft targets of a teacher run, float16 (views, 60000, 10), mapped into memory."""
     remedy = "train the teacher again"
     return torch.from_numpy(read_array(path, np.float16, (None, None, 10), remedy))
-
-
-def check(temperature: float, alpha: float, loss: str, targets: str) -> None:
-    """`InputError` for a value that `cached_objective` cannot take."""
-    if not isinstance(temperature, Real) or not 0 < temperature < math.inf:
-        expected = "expected a number above 0; 2 to 8 is usual"
-        raise InputError(f"temperature {temperature!r}: {expected}")
-    if not isinstance(alpha, Real) or not 0 <= alpha <= 1:
-        expected = "expected the weight of the KL term, a number from 0 to 1"
-        raise InputError(f"alpha {alpha!r}: {expected}")
-    choose("loss", SOFT_LOSSES, loss)
-    choose("targets", dict.fromkeys(TARGETS), targets)

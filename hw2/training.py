@@ -63,7 +63,6 @@ class Options:
     before_epoch: Callable[[int], object] = nothing  # epochs from 0
     after_backward: Callable[[], object] = nothing  # before each step of the optimizer
     after_epoch: Callable[[int, float], object] = nothing  # epochs done, validation accuracy
-    channels_last: bool = True
     first_steps: int | None = None  # ends training after so many, without validation
     environment: dict = field(default_factory=dict)  # kept in the history and in the checkpoint
 
@@ -182,8 +181,7 @@ def fit(
     """
     options = options or Options()
     device = device or torch.device("cpu")
-    layout = torch.channels_last if options.channels_last else torch.contiguous_format
-    network.to(device, memory_format=layout)
+    network.to(device, memory_format=torch.channels_last)
     words = f"{options.label}, seed {seed}, {numbers}, {len(task.train)} images"
     state = Checkpoint(checkpoint, words, network, sgd(network, numbers), History())
     state.load()
@@ -206,7 +204,7 @@ def fit(
                 optimizer.param_groups[0]["lr"] = lr
                 optimizer.zero_grad(set_to_none=True)
                 with _precision(numbers, device):
-                    logits = network(views.normalise(shown[rows]).contiguous(memory_format=layout))
+                    logits = network(views.normalise(shown[rows]))
                 loss = objective(logits.float(), labels[rows], rows, answers[rows])
                 loss.backward()
                 options.after_backward()

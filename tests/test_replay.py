@@ -18,7 +18,7 @@ import torch
 from helpers import cell, contents, field
 
 from conftest import SHRUNKEN
-from hw2 import data, networks, training
+from hw2 import data, networks
 from hw2.errors import InputError
 from hw2.experiments import environment, profiles
 from hw2.experiments.obtain import obtain
@@ -120,24 +120,6 @@ def test_what_was_changed_is_told(walk_done, name, file, change, told):
     change(run.folder / file)
     problems = problems_of(run)
     assert any(told in problem for problem in problems), problems
-
-
-@pytest.mark.parametrize(("stem", "last"), [("imagenet", False), ("stride1", True)])
-def test_a_teacher_is_prepared_in_its_stems_layout_in_training_and_replay_alike(
-    walk_done, monkeypatch, stem, last
-):
-    layouts = []
-    fit = training.fit
-
-    def noted(*arguments, options, **more):
-        layouts.append(options.channels_last)
-        return fit(*arguments, options=options, **more)
-
-    monkeypatch.setattr(training, "fit", noted)
-    teacher = {"stem": stem, "fit": training.Fit(epochs=2, lr=0.05)}
-    monkeypatch.setitem(profiles.PROFILES, "smoke", SHRUNKEN | {"teacher": teacher})
-    assert replaying.replay(obtain("teacher", replace=True), CPU).problems == []
-    assert layouts == [last, last]
 
 
 def test_first_steps_in_bfloat16_are_left_out_where_the_processor_lacks_it(walk_done, monkeypatch):

@@ -44,13 +44,6 @@ class Work:
     processor: float = field(default_factory=time.process_time)
 
 
-def layout(recipe: Recipe) -> torch.memory_format:
-    """Torchvision's stem trains faster in PyTorch's own order of memory."""
-    if getattr(recipe, "stem", "") == "imagenet":
-        return torch.contiguous_format
-    return torch.channels_last
-
-
 def unfinished(recipe: Recipe) -> Path:
     """Where checkpoints lie until the run is complete. Other code finds none, and begins again."""
     return cache(recipe) / environment.code_at_start()[:16]
@@ -100,7 +93,6 @@ def fit(
         fields |= pruning.sparse_learning(network, recipe.ratio, recipe.reg)
     options = Options(
         label,
-        channels_last=layout(recipe) == torch.channels_last,
         environment=environment.environment(work.device),
         **fields,
     )
