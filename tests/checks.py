@@ -9,6 +9,7 @@ from datetime import datetime
 from functools import cache
 
 import numpy as np
+import torch
 from torch.nn import functional
 
 from hw2 import networks, pruning, training
@@ -53,19 +54,26 @@ def of_run(run: Run, fashion: FashionMNIST) -> list[str]:
     if not isinstance(recipe, TeacherRecipe):  # whose weights are too large to commit
         files = [KEPT[word] for word in catalogue.EXPERIMENTS[recipe.stage].keep if word in KEPT]
         lines += [f"{name} is missing" for name in files if not (run.folder / name).is_file()]
-    if run.parameters != metrics["parameters"]:
-        lines.append(f"{run.parameters:,} parameters, metrics.json says {metrics['parameters']:,}")
+    counted = parameters(run)
+    if counted != run.parameters:
+        lines.append(f"{counted:,} parameters, metrics.json says {run.parameters:,}")
     if metrics["val_total"] != len(recipe.task(fashion).validation):
         lines.append(f"metrics.json is of {metrics['val_total']} validation images")
     lines += of_history(run, metrics["val_correct"], metrics["val_total"])
     lines += _answers(run, fashion)
     if isinstance(recipe, CompressedRecipe):
         lines += _phases(run)
-    if (run.folder / "sensitivity.json").is_file() and np.max(run.sensitivity["correct"]) > metrics[
-        "val_total"
-    ]:
-        lines.append("sensitivity.json counts more validation images than there are")
     return [*lines, *_test(run, fashion)]
+
+
+def parameters(run: Run) -> int:
+    """Of the weights where they are committed, else of the network that the recipe makes."""
+    if (run.folder / KEPT["weights"]).is_file():
+        return networks.count_parameters(run.network())
+    with torch.device("meta"):  # shapes without numbers
+        if isinstance(run.recipe, TeacherRecipe):
+            return networks.count_parameters(networks.teacher(run.recipe.stem))
+        return networks.count_parameters(networks.ResNet14(run.widths))
 
 
 def of_history(run: Run, correct: int, total: int) -> list[str]:

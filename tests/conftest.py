@@ -14,7 +14,7 @@ from tqdm import tqdm
 from hw2 import data as source
 from hw2 import networks
 from hw2.errors import InputError
-from hw2.experiments import deliver, profiles, walk
+from hw2.experiments import ledger, profiles, walk
 from hw2.experiments.store import Store, delivered_profile
 from hw2.training import Fit
 
@@ -122,7 +122,7 @@ def walked(few, tmp_path_factory, worker_id):
         patched(patch, folder, few)
         if not folder.is_dir():
             walk.train_all("smoke", jobs=1)
-            deliver.deliver("smoke")
+            ledger.deliver("smoke")
     return folder
 
 

@@ -147,12 +147,6 @@ def test_a_run_under_another_name_a_copy_and_a_second_reading_are_told(walk_done
         ("compressed", "model.safetensors", lambda path: path.write_bytes(b"x"), "SHA-256 differs"),
         ("compressed", "model.safetensors", remove, "no model.safetensors"),
         ("teacher", "soft_targets.npy", soften, "not what soft_targets.json"),
-        (
-            "distilled",
-            "sensitivity.json",
-            partial(field, "weights", lambda text: text[::-1]),
-            "these weights",
-        ),
     ],
 )
 def test_files_that_are_not_a_runs_own_are_refused_where_they_are_read(
@@ -162,7 +156,6 @@ def test_files_that_are_not_a_runs_own_are_refused_where_they_are_read(
     with pytest.raises(InputError, match=told):
         _ = Store().delivered
         _ = Store().require("teacher").soft_targets
-        _ = Store().require("distilled").sensitivity
 
 
 def test_ties_that_float16_made_may_move_the_teachers_count_and_nothing_else_may():

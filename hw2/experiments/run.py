@@ -131,15 +131,9 @@ class Run:
             return pruning.narrowed(widths, self.recipe.ratio)
         return widths
 
-    @cached_property
+    @property
     def parameters(self) -> int:
-        """Of the weights where they are committed, else of the network that the recipe makes."""
-        if (self.folder / "model.safetensors").is_file():
-            return networks.count_parameters(self.network())
-        with torch.device("meta"):  # shapes without numbers
-            if isinstance(self.recipe, TeacherRecipe):
-                return networks.count_parameters(networks.teacher(self.recipe.stem))
-            return networks.count_parameters(networks.ResNet14(self.widths))
+        return self.metrics["parameters"]
 
     @cached_property
     def group_norms(self) -> schemas.GroupNorms:
@@ -151,18 +145,6 @@ class Run:
         if found != dict.fromkeys(["before", "after"] if self.sparse else ["before"], sizes):
             raise broken(path, f"expected the norms of {sizes} channels")
         return norms
-
-    @cached_property
-    def sensitivity(self) -> schemas.Sensitivity:
-        """Where it was measured, of these weights (`deliver.measure`)."""
-        path = self.folder / "sensitivity.json"
-        remedy = "`hw2 deliver` measures it"
-        measured = read_json(path, schemas.Sensitivity, remedy)
-        shape = [len(measured["ratios"])] * len(_group_sizes(self.widths))
-        of_these = measured["weights"] == sha256(self.weights)
-        if not of_these or list(map(len, measured["correct"])) != shape:
-            raise broken(path, "not of these weights, or not of each group", f"delete it; {remedy}")
-        return measured
 
     @cached_property
     def history(self) -> pd.DataFrame:
@@ -209,24 +191,14 @@ class Run:
             read_array(self.folder / "validation_classes.npy", np.uint8, shape).copy()
         )
 
-    def _summary(self) -> dict[str, str]:
-        test = "not read" if self.test_accuracy is None else f"{self.test_accuracy:.2%}"
-        return {
-            "parameters": f"{self.parameters:,}",
-            "validation": f"{self.val_accuracy:.2%}",
-            "test": test,
-        }
-
     def __str__(self) -> str:
-        words = "{parameters} parameters, validation {validation}, test {test}"
-        return f"{self.name}: {words.format(**self._summary())}"
+        test = "not read" if self.test_accuracy is None else f"{self.test_accuracy:.2%}"
+        words = f"{self.parameters:,} parameters, validation {self.val_accuracy:.2%}, test {test}"
+        return f"{self.name}: {words}"
 
     def __repr__(self) -> str:
         # notebooks keep it: no path of a machine, no file that may be damaged
         return f"Run({self.name})"
-
-    def _repr_html_(self) -> str:
-        return pd.DataFrame(self._summary(), index=[self.name]).to_html()
 
     @property
     def val_accuracy(self) -> float:

@@ -6,7 +6,6 @@ from pydantic import Field, NonNegativeInt, PositiveInt
 from typing_extensions import TypedDict  # pydantic asks for it before Python 3.12
 
 Amount = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-Number = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
@@ -65,29 +64,3 @@ class GroupNorms(TypedDict):
 
     before: list[list[Amount]]
     after: NotRequired[list[list[Amount]]]
-
-
-class Sensitivity(TypedDict):
-    """sensitivity.json: correct validation images with one group pruned alone, [group][ratio]."""
-
-    weights: Sha256
-    ratios: Annotated[list[Amount], Field(min_length=1)]
-    correct: list[list[NonNegativeInt]]
-
-
-class Speed(TypedDict):
-    name: str
-    unit: Literal["images/s", "ms"]
-    median: Number
-    repeats: PositiveInt
-    ratio_to: str | None
-    ratio: Number | None
-    ratio_low: Number | None
-    ratio_high: Number | None
-
-
-class Bench(TypedDict):
-    when: str
-    hardware: str
-    packages: dict[str, str]
-    rows: Annotated[list[Speed], Field(min_length=1)]
