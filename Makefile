@@ -20,7 +20,7 @@ help:
 	@echo "make smoke      everything on a tiny subset, from nothing, in build/smoke"
 	@echo "make reproduce  train the delivered profile where runs are missing (HW2_PROFILE=smoke: another), then report"
 	@echo "make replay     train the first steps of every run again, evaluate its weights: are they as recorded?"
-	@echo "make bench      measure speeds side by side, on an otherwise idle machine; KEEP=1 writes runs/bench.json"
+	@echo "make bench      measure speeds side by side, on an otherwise idle machine; KEEP=1 writes runs/bench.json and docs/speed.md"
 	@echo "make weekly     what is slow: replay, all tests under coverage, JupyterLab in a browser; an hour or two"
 	@echo "make setup      environment in .venv and data set; the others call it first"
 	@echo "make clean      remove .venv, build/ and cache/; runs/ and data/ stay"

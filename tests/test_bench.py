@@ -57,11 +57,11 @@ def test_values_are_images_a_second_and_milliseconds(monkeypatch, few):
 def test_speeds_are_printed_and_kept_where_that_is_asked_for(monkeypatch, capsys, words, expected):
     kept = []
     monkeypatch.setattr(bench, "bench", lambda: "speeds")
-    monkeypatch.setattr(bench, "table", lambda result: f"a table of {result}")
+    monkeypatch.setattr(bench, "page", lambda result: f"a page of {result}")
     monkeypatch.setattr(bench, "keep", kept.append)
     monkeypatch.setattr(sys, "argv", ["bench.py", *words])
     bench.main()
-    assert (kept, capsys.readouterr().out) == (expected, "a table of speeds\n")
+    assert (kept, capsys.readouterr().out) == (expected, "a page of speeds\n")
 
 
 def test_it_starts_from_any_folder(tmp_path):
@@ -82,7 +82,7 @@ def test_what_is_committed_has_the_rows_that_the_bench_has():
             "ratio_high",
         ]
         assert row["ratio_to"] is None or row["ratio_low"] <= row["ratio"] <= row["ratio_high"]
-    assert all(row["name"] in bench.table(kept) for row in kept["rows"])
+    assert (PROJECT / "docs/speed.md").read_text("utf-8") == bench.page(kept)
 
 
 def test_a_sitting_names_the_machine_and_is_kept_whole(monkeypatch, project):
@@ -92,6 +92,8 @@ def test_a_sitting_names_the_machine_and_is_kept_whole(monkeypatch, project):
         lambda: [Case("work", lambda: 5.0), Case("more", lambda: 10.0, "ms", "work")],
     )
     result = bench.bench(1)
-    assert environment.environment(torch.device("cpu"))["hardware"] in bench.table(result)
+    monkeypatch.setattr(bench, "PROJECT", project)
     bench.keep(result)
+    page = (project / "docs/speed.md").read_text("utf-8")
+    assert environment.environment(torch.device("cpu"))["hardware"] in page
     assert read_json(project / "runs/bench.json") == result

@@ -1,6 +1,5 @@
 """The report and its figures: what is missing, strange or blackened is named, and drawn again."""
 
-import json
 import os
 import re
 import shutil
@@ -21,7 +20,7 @@ from hw2.experiments import catalogue, ledger, plan, store
 from hw2.experiments.run import root
 from hw2.experiments.store import Store
 from hw2.files import read_csv, read_json, write_bytes, write_json
-from hw2.report import findings, style, write
+from hw2.report import findings, nb04_summary, style, write
 from hw2.report.source import Source
 from hw2.report.statistics import Difference
 from tools import pdf
@@ -31,9 +30,7 @@ from tools import pdf
 def project(walk_done, no_training):
     """A project in which the walk of smoke was done, with what the report takes from elsewhere."""
     shutil.copytree(PROJECT / "notebooks", walk_done / "notebooks")
-    (walk_done / "runs").mkdir(exist_ok=True)
-    for name in ("README.md", "runs/bench.json"):
-        shutil.copy(PROJECT / name, walk_done / name)
+    shutil.copy(PROJECT / "README.md", walk_done)
     return walk_done
 
 
@@ -59,22 +56,17 @@ def test_all_is_written_and_what_is_changed_is_named_and_made_right_again(
     report.show("demo", profile="smoke")
     png, alt = (out / "figures/demo.png").read_bytes(), report.FIGURES["demo"].alt
     assert shown == [report.picture(png, alt)]
-    reliability = json.loads((out / "figures/reliability.json").read_text())["arms"]
-    (error,) = [
-        one["error"]
-        for one in reliability
-        if one["name"] == catalogue.EXPERIMENTS["compressed"].words
-    ]
+    (error,) = nb04_summary.calibration_errors(source, "compressed")
     assert f"expected calibration error {error:.2%}" in (out / "model_card.md").read_text("utf-8")
     submission = grading.submission_text(source.answers(source.delivered))
     assert (out / "submission.csv").read_bytes() == submission.encode()
 
     untouched = (out / "report.md").stat().st_mtime_ns
-    blacken(out / "figures/networks.png")
+    blacken(out / "figures/frontier.png")
     (out / "figures/demo.png").rename(out / "figures/stranger.png")
     (out / "submission.csv").write_bytes(made["submission.csv"].replace(b"\n", b"\r\n"))
     problems = write.stale("smoke", out)
-    files = ["figures/demo.png", "figures/networks.png", "figures/stranger.png", "submission.csv"]
+    files = ["figures/demo.png", "figures/frontier.png", "figures/stranger.png", "submission.csv"]
     assert sorted(line.partition(":")[0] for line in problems) == files
     assert "submission.csv: only its line ends differ; save it with LF" in problems
     write.write("smoke", out)
@@ -101,22 +93,18 @@ def test_a_new_arm_is_in_list_walk_table_and_figure_by_its_row_alone(project, mo
     )
     assert new.words in catalogue.listing("smoke") and ("tested", 2) in plan.tasks("smoke")
     assert new.words in report.table("arms")["what it is"].to_list()
-    assert new.words in [
-        words for words, _ in report.FIGURES["arm_differences"].data(Source())["rows"]
-    ]
+    (ax,) = report.FIGURES["arm_differences"].draw(Source()).axes
+    assert new.words in [label.get_text() for label in ax.get_yticklabels()]
 
 
 def test_what_delivery_brings_is_asked_for_by_its_command(project):
     """A process that delivered may have been killed after it had named the network."""
-    (Store().run("distilled").folder / "sensitivity.json").unlink()
     for name in ("test_correct", "test_total"):
         field(name, lambda _: None, Store().delivered.folder / "metrics.json")
     (root("smoke") / "test_ledger.csv").unlink()
     before = contents(root("smoke"))
     with pytest.raises(InputError, match="its test set was not read; `hw2 deliver` reads it"):
         write.texts(Source())
-    with pytest.raises(InputError, match=r"sensitivity\.json: .*; `hw2 deliver` measures it"):
-        _ = Source().run("distilled").sensitivity
     assert contents(root("smoke")) == before
 
 
@@ -215,9 +203,7 @@ def test_a_table_reads_each_json_file_once(monkeypatch, name):
 
 def test_one_figure_alone_is_written(walk_done, tmp_path):
     paths = write.write_figure("tuning", "smoke", tmp_path / "one")
-    assert sorted(path.name for path in paths) == [
-        f"tuning.{kind}" for kind in ("json", "png", "svg")
-    ]
+    assert sorted(path.name for path in paths) == ["tuning.png", "tuning.svg"]
     assert paths == [path for path in paths if path.read_bytes()]
     with pytest.raises(InputError, match="tuning"):
         write.write_figure("stranger", "smoke", tmp_path)
@@ -230,7 +216,7 @@ def test_a_figure_follows_no_setting_of_the_users(tmp_path):
     folders = {"MATPLOTLIBRC": str(tmp_path), "MPLCONFIGDIR": "/proc/nowhere", "HOME": "/proc/no"}
 
     def figure(**more):
-        words = [sys.executable, "-m", "hw2", "figure", "networks", "--out", tmp_path]
+        words = [sys.executable, "-m", "hw2", "figure", "frontier", "--out", tmp_path]
         told = os.environ | folders | more
         return subprocess.run(words, env=told, cwd=PROJECT, capture_output=True, text=True)
 
@@ -238,8 +224,8 @@ def test_a_figure_follows_no_setting_of_the_users(tmp_path):
     assert done.returncode == 2
     assert re.fullmatch(r"hw2: matplotlib: .*nosuch.*\n", done.stderr.splitlines(True)[-1])
     assert figure().returncode == 0
-    committed = PROJECT / "figures/networks.png"
-    assert (tmp_path / "networks.png").read_bytes() == committed.read_bytes()
+    committed = PROJECT / "figures/frontier.png"
+    assert (tmp_path / "frontier.png").read_bytes() == committed.read_bytes()
 
 
 @pytest.mark.weekly

@@ -10,20 +10,8 @@ from hw2.experiments.catalogue import EXPERIMENTS
 from hw2.experiments.run import Run
 from hw2.report import statistics
 from hw2.report.source import Source
-from hw2.report.statistics import (
-    Difference,
-    bounds,
-    detectable,
-    p_of,
-    p_value,
-    points,
-    points_and_bounds,
-    rounded,
-    spread_of_losses,
-    told,
-    verdict,
-)
-from hw2.report.style import BLUE, GREY, VERMILION, panels, plot, table
+from hw2.report.statistics import Difference
+from hw2.report.style import BLUE, GREY, VERMILION, panels, table
 
 #: the comparisons of the chain that docs/design.md declares
 DECLARED = (
@@ -98,12 +86,12 @@ def compare(
 
 #: columns of a table -> how a difference, or losses, are written there
 DIFFERENCE = {
-    "minus the first": points,
-    "95 % interval": bounds,
-    "p": p_of,
-    "detectable": detectable,
+    "minus the first": statistics.points,
+    "95 % interval": statistics.bounds,
+    "p": statistics.p_of,
+    "detectable": statistics.detectable,
 }
-LOSS = {"validation loss": spread_of_losses}
+LOSS = {"validation loss": statistics.spread_of_losses}
 INTERVALS = "Simultaneous 95 % intervals by Dunnett's test; filled: a difference was detected."
 
 
@@ -122,53 +110,47 @@ def study_rows(runs: dict[str, list[Run]], **phases: str) -> list[dict]:
     return rows
 
 
-def forest(groups: dict[str, dict[str, Difference]], note: str = "") -> dict:
-    """What `draw_forest` draws, from heading -> words -> difference in percentage points."""
-    listed = []
-    for heading, rows in groups.items():
-        listed.append([heading, None])
-        listed += [[words, [*map(rounded, found)]] for words, found in rows.items()]
-    return {"rows": listed, "note": note}
-
-
-def forest_of_study(runs: dict[str, list[Run]], note: str) -> dict:
+def draw_study(runs: dict[str, list[Run]], note: str) -> Figure:
+    """A study's differences from its first row."""
     words = {name: EXPERIMENTS[name].words for name in runs}
     rows = {words[name]: found for name, found in study(runs).items()}
-    return forest({f"minus {words[next(iter(runs))]}": rows}, note)
+    return draw_forest({f"minus {words[next(iter(runs))]}": rows}, note)
 
 
-def draw_forest(data: dict) -> Figure:
-    """data: rows, each [words, the numbers of a `Difference`], or [heading, null]; note."""
-    count = len(data["rows"])
-    figure, ax = panels((9, 0.3 * count + 0.8))
+def draw_forest(groups: dict[str, dict[str, Difference]], note: str = "") -> Figure:
+    """heading -> words -> difference in percentage points: intervals under each other."""
+    rows = []
+    for heading, found in groups.items():
+        rows += [(heading, None), *found.items()]
+    figure, ax = panels((9, 0.3 * len(rows) + 0.8))
     ax.axvline(0, color=GREY, ls="--", lw=1)
-    ax.set_yticks(range(count), [words for words, _ in data["rows"]], fontsize=8)
+    ax.set_yticks(range(len(rows)), [words for words, _ in rows], fontsize=8)
     ax.tick_params(axis="y", length=0)
-    labels = ax.get_yticklabels()
-    for place, (_, numbers) in enumerate(data["rows"]):
-        if numbers is None:
-            labels[place].set_weight("bold")
+    for place, (_, found) in enumerate(rows):
+        if found is None:
+            ax.get_yticklabels()[place].set_weight("bold")
             continue
-        found = Difference(*numbers)
-        detected = verdict(found) in ("better", "worse")
+        detected = statistics.verdict(found) in ("better", "worse")
         colour = VERMILION if detected else BLUE
         if found.low is not None:
             ax.plot([found.low, found.high], [place, place], color=colour, lw=1.5)
         ax.plot(found.mean, place, "o", color=colour, mfc=colour if detected else "white")
-        words = told(found)
-        ax.text(1.02, place, words, va="center", fontsize=8, transform=ax.get_yaxis_transform())
-    ax.set(
-        xlabel=f"percentage points of validation accuracy\n{data['note']}", ylim=(count - 0.4, -0.6)
-    )
+        beside = ax.get_yaxis_transform()
+        ax.text(1.02, place, statistics.told(found), va="center", fontsize=8, transform=beside)
+    ax.set(xlabel=f"percentage points of validation accuracy\n{note}", ylim=(len(rows) - 0.4, -0.6))
     ax.grid(axis="y", visible=False)
     return figure
 
 
 @table(
     "pairs",
-    **{"validation": points, "95 % interval": bounds, "p": p_of, "detectable": detectable},
-    **{"loss": lambda found: f"{found.mean:+.3f}", "test": points_and_bounds},
-    **{"McNemar's p": p_value},
+    **DIFFERENCE,
+    **{
+        "validation": statistics.points,
+        "loss": lambda found: f"{found.mean:+.3f}",
+        "test": statistics.points_and_bounds,
+        "McNemar's p": statistics.p_value,
+    },
 )
 def pair_rows(source: Source) -> list[dict]:
     """The declared comparisons: differences in percentage points and of validation losses, and
@@ -194,25 +176,6 @@ def pair_rows(source: Source) -> list[dict]:
             row["more often right"] = f"{first} : {second}"
         rows.append(row)
     return rows
-
-
-@plot(
-    draw_forest,
-    "Differences in validation accuracy with 95 % intervals: Welch's for the chain, Dunnett's "
-    "simultaneous ones for arms and ablation. Filled: a difference was detected.",
-)
-def differences(source: Source) -> dict:
-    pairs = {
-        "\nminus ".join(EXPERIMENTS[name].words for name in pair): found
-        for pair, found in declared(source).items()
-    }
-    groups = {"chain": pairs}
-    for name in ("arms", "ablation"):
-        runs = source.group(name)
-        first = EXPERIMENTS[next(iter(runs))].words
-        found = {EXPERIMENTS[row].words: each for row, each in study(runs).items()}
-        groups[f"{name}, minus {first}"] = found
-    return forest(groups)
 
 
 def unlike(source: Source, name: str, other: str) -> list[str]:

@@ -1,21 +1,12 @@
 """Notebook 02: the search, its finalists, the arms."""
 
-import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
 from hw2.experiments import store
-from hw2.report.comparisons import (
-    DIFFERENCE,
-    INTERVALS,
-    LOSS,
-    draw_forest,
-    forest_of_study,
-    study_rows,
-)
+from hw2.report.comparisons import DIFFERENCE, INTERVALS, LOSS, draw_study, study_rows
 from hw2.report.source import Source
-from hw2.report.statistics import rounded
-from hw2.report.style import draw_heat, plot, table
+from hw2.report.style import heat, plot, table
 
 
 def budget(epochs: int, images: int, seeds: int) -> str:
@@ -26,44 +17,32 @@ def budget(epochs: int, images: int, seeds: int) -> str:
     )
 
 
-def draw_tuning(data: dict) -> Figure:
-    accuracy = np.array(data["accuracy"])
-    texts = {}
-    for (row, column), value in np.ndenumerate(accuracy):
-        finalist = [data["temperatures"][row], data["alphas"][column]] in data["finalists"]
-        text = f"{value:.2%}"
-        if data["spread"]:
-            text += f"\n± {100 * data['spread'][row][column]:.2f}"
-        if finalist:
-            text += "\nfinalist"
-        dark = value > (accuracy.min() + accuracy.max()) / 2
-        texts[row, column] = text, dark
-    rows = [f"{value:g}" for value in data["temperatures"]], "temperature"
-    columns = [f"{value:g}" for value in data["alphas"]], "alpha, weight of the KL term"
-    figure = draw_heat(accuracy, texts, rows, columns, "viridis", "validation accuracy")
-    figure.axes[0].set_title(data["note"], fontsize=9)
-    return figure
-
-
-@plot(draw_tuning, "The search: validation accuracy by temperature and alpha, over the seeds.")
-def tuning(source: Source) -> dict:
-    """temperatures, alphas, accuracy and spread (temperature, alpha; null for one seed), finalists,
-    note.
-    """
+@plot("The search: validation accuracy by temperature and alpha, over the seeds.")
+def tuning(source: Source) -> Figure:
     total = source.run("teacher").metrics["val_total"]
     trials = source.trials[source.trials.alpha > 0]  # labels alone are a control
     cells = trials.assign(accuracy=trials.val_correct / total).groupby(["T", "alpha"]).accuracy
-    mean = cells.mean().unstack()
+    accuracy = cells.mean().unstack()
+    deviation = cells.std().unstack()
+    finalists = store.finalists(trials)
     seeds = trials.seed.nunique()
+    middle = (accuracy.min(axis=None) + accuracy.max(axis=None)) / 2
+    texts = {}
+    for row, temperature in enumerate(accuracy.index):
+        for column, alpha in enumerate(accuracy.columns):
+            value = accuracy.iloc[row, column]
+            text = f"{value:.2%}"
+            if seeds > 1:
+                text += f"\n± {100 * deviation.iloc[row, column]:.2f}"
+            if (temperature, alpha) in finalists:
+                text += "\nfinalist"
+            texts[row, column] = text, value > middle
+    rows = [f"{value:g}" for value in accuracy.index], "temperature"
+    columns = [f"{value:g}" for value in accuracy.columns], "alpha, weight of the KL term"
+    figure = heat(accuracy, texts, rows, columns, "viridis", "validation accuracy")
     spent = budget(source.tuning.fit.epochs, source.tuning.images, seeds)
-    return {
-        "temperatures": mean.index.tolist(),
-        "alphas": mean.columns.tolist(),
-        "accuracy": rounded(mean),
-        "spread": rounded(cells.std().unstack()) if seeds > 1 else None,
-        "finalists": store.finalists(trials),
-        "note": f"validation accuracy; {spent} a setting",
-    }
+    figure.axes[0].set_title(f"validation accuracy; {spent} a setting", fontsize=9)
+    return figure
 
 
 def seed_deviation(trials: pd.DataFrame) -> float:
@@ -105,9 +84,6 @@ def arm_note(source: Source) -> str:
     )
 
 
-@plot(
-    draw_forest,
-    f"Validation accuracy of each arm minus that of KD with averaged targets. {INTERVALS}",
-)
-def arm_differences(source: Source) -> dict:
-    return forest_of_study(source.group("arms"), arm_note(source))
+@plot(f"Validation accuracy of each arm minus that of KD with averaged targets. {INTERVALS}")
+def arm_differences(source: Source) -> Figure:
+    return draw_study(source.group("arms"), arm_note(source))

@@ -1,6 +1,5 @@
 """Notebook 03: the accuracy on the way of a compression, what matters, what each ratio costs."""
 
-from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -11,29 +10,20 @@ from matplotlib.ticker import MultipleLocator
 from safetensors.torch import save
 
 from hw2 import networks, pruning
-from hw2.assignment import LIMIT, NARROW
+from hw2.assignment import LIMIT
 from hw2.experiments.catalogue import EXPERIMENTS
 from hw2.files import read_json
-from hw2.report import style
 from hw2.report.comparisons import (
     DIFFERENCE,
     INTERVALS,
     LOSS,
     at_phase,
-    draw_forest,
-    forest_of_study,
+    draw_study,
     study_rows,
 )
 from hw2.report.nb02_distillation import budget
 from hw2.report.source import Source
-from hw2.report.style import (
-    beside,
-    distinct,
-    panels,
-    percent,
-    plot,
-    table,
-)
+from hw2.report.style import BLUE, GREY, VERMILION, panels, percent, plot, table
 
 #: phases of compression in words; their counts in metrics.json, and those without sparse learning
 PHASES = (
@@ -66,9 +56,9 @@ def ablation_note(source: Source) -> str:
     return f"{budget(epochs, runs[0].recipe.images, len(runs))} an arm"
 
 
-@plot(draw_forest, f"Validation accuracy of each arm minus the whole recipe's. {INTERVALS}")
-def ablation(source: Source) -> dict:
-    return forest_of_study(source.group("ablation"), ablation_note(source))
+@plot(f"Validation accuracy of each arm minus the whole recipe's. {INTERVALS}")
+def ablation(source: Source) -> Figure:
+    return draw_study(source.group("ablation"), ablation_note(source))
 
 
 @table("ablation", **DIFFERENCE, **LOSS)
@@ -89,24 +79,6 @@ def cost(widths: tuple[int, ...]) -> dict[str, int]:
         networks.ResNet14(widths).eval(), torch.zeros(1, 3, 28, 28)
     )
     return {"parameters": parameters, "MACs": int(macs)}
-
-
-@table("cost")
-def cost_rows(source: Source) -> list[dict]:
-    """ResNet-14 against the pruned network; times are the bench's medians, their ratio the median
-    of its rounds.
-    """
-    whole, narrow = cost(networks.WIDTHS), cost(NARROW)
-    rows = [{"": name, "ResNet-14": whole[name], "pruned": narrow[name]} for name in whole]
-    rows = [row | {"ratio": row["pruned"] / row["ResNet-14"]} for row in rows]
-    large, small = (row for row in source.bench["rows"] if row["unit"] == "ms")
-    time = {
-        "": "ms for one image",
-        "ResNet-14": large["median"],
-        "pruned": small["median"],
-        "ratio": small["ratio"],
-    }
-    return [*rows, time]
 
 
 @table(
@@ -154,19 +126,39 @@ def other_rows(source: Source) -> list[dict]:
     return rows
 
 
-def draw_frontier(data: dict) -> Figure:
+@plot("Validation accuracy against parameters. The dashed line is the limit.")
+def frontier(source: Source) -> Figure:
+    pruned = [
+        (row["parameters"], row["in the end"], f"ratio {row['ratio']:g}")
+        for row in frontier_rows(source)[1:]
+    ]
+    chain = [
+        (runs[0].parameters, [run.val_accuracy for run in runs], name)
+        for name, runs in source.group("chain").items()
+        if name != "teacher"
+    ]
     figure, ax = panels((7, 4))
-    for series, colour, marker in distinct(data["series"]):
-        drawn = Counter()  # texts of points with as many parameters stand left, right, left
-        for number, (parameters, each, text) in enumerate(series["points"]):
-            label = None if number else series["name"]
-            ax.plot(parameters, np.mean(each), marker, color=colour, label=label)
-            if len(each) > 1:
-                ax.plot([parameters] * len(each), each, "_", color=colour)
-            offset, side = ((6, -3), "left") if drawn[parameters] % 2 else ((-6, -3), "right")
-            beside(ax, text, (parameters, np.mean(each)), offset, colour, ha=side)
-            drawn[parameters] += 1
-    ax.axvline(data["limit"], color=style.GREY, ls="--", lw=1)
+    series = (("by ratio, few epochs", pruned, BLUE), ("this chain", chain, VERMILION))
+    for words, points, colour in series:
+        sizes = [size for size, _, _ in points]
+        for number, (size, accuracies, text) in enumerate(points):
+            label = None if number else words
+            ax.plot(size, np.mean(accuracies), "o", color=colour, label=label)
+            if len(accuracies) > 1:
+                ax.plot([size] * len(accuracies), accuracies, "_", color=colour)
+            # texts of points with as many parameters stand left, right, left
+            right = sizes[:number].count(size) % 2
+            offset, side = ((6, -3), "left") if right else ((-6, -3), "right")
+            ax.annotate(
+                text,
+                (size, np.mean(accuracies)),
+                xytext=offset,
+                textcoords="offset points",
+                color=colour,
+                fontsize=8,
+                ha=side,
+            )
+    ax.axvline(LIMIT, color=GREY, ls="--", lw=1)
     ax.set(xscale="log", xlim=(7_000, 400_000), xlabel="parameters", ylabel="validation accuracy")
     ticks = (10_000, 30_000, 100_000, 300_000)
     ax.set_xticks(ticks, [f"{tick:,}" for tick in ticks])
@@ -174,28 +166,6 @@ def draw_frontier(data: dict) -> Figure:
     ax.yaxis.set_major_locator(MultipleLocator(0.005))
     percent(ax.yaxis, 1)
     ax.legend(loc="upper left", fontsize=8)
-    figure.suptitle(data["note"], fontsize=9, color=style.GREY)
-    return figure
-
-
-@plot(draw_frontier, "Validation accuracy against parameters. The dashed line is the limit.")
-def frontier(source: Source) -> dict:
-    """series, a list of {name, points}; limit, of the homework; note.
-
-    A point: parameters, accuracies over the seeds, text.
-    """
-    pruned = [
-        [row["parameters"], row["in the end"], f"ratio {row['ratio']:g}"]
-        for row in frontier_rows(source)[1:]
-    ]
-    chain = [
-        [runs[0].parameters, [run.val_accuracy for run in runs], name]
-        for name, runs in source.group("chain").items()
-        if name != "teacher"
-    ]
-    series = [
-        {"name": "by ratio, few epochs", "points": pruned},
-        {"name": "this chain", "points": chain},
-    ]
     note = f"by ratio: {frontier_note(source)}; dashes are seeds"
-    return {"series": series, "limit": LIMIT, "note": note}
+    figure.suptitle(note, fontsize=9, color=GREY)
+    return figure

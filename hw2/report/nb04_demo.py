@@ -5,76 +5,74 @@ import io
 import torch
 from matplotlib.figure import Figure
 from PIL import Image, ImageOps
-from torch import Tensor
+from torch import Tensor, nn
 
 import hw2
 from hw2 import pictures
 from hw2.data import CLASSES
 from hw2.report.source import Source
-from hw2.report.statistics import rounded
-from hw2.report.style import GREEN, VERMILION, images, panels, plot
+from hw2.report.style import GREEN, VERMILION, panels, plot
 from hw2.training import exact_logits, logits_of
 
 
-def draw_predictions(data: dict) -> Figure:
+def draw_predictions(network: nn.Module, images: Tensor, labels: Tensor) -> Figure:
+    """Ten images (10, 28, 28) under their true classes, with the likeliest classes."""
+    probabilities = pictures.probabilities(network, images).tolist()
     listed = []
-    for true, values in zip(data["true"], data["probabilities"], strict=True):
-        order = sorted(range(len(CLASSES)), key=lambda label: -values[label])
-        listed.append(order[:3] + [true] * (true not in order[:3]))
+    for label, values in zip(labels.tolist(), probabilities, strict=True):
+        order = sorted(range(len(CLASSES)), key=lambda each: -values[each])
+        listed.append(order[:3] + [label] * (label not in order[:3]))
     bars = max(map(len, listed))
     figure, grid = panels((9, 3.4 + 0.36 * bars), 4, 5, height_ratios=(6, bars) * 2)
-    images(grid[::2].flat, data["images"], [CLASSES[true] for true in data["true"]])
-    cells = zip(grid[1::2].flat, listed, data["true"], data["probabilities"], strict=True)
-    for ax, labels, true, values in cells:
-        for place, label in enumerate(labels):
-            colour = GREEN if label == true else VERMILION
+    for ax, image, label in zip(grid[::2].flat, images.numpy(), labels.tolist(), strict=True):
+        # dark where the data set is bright
+        ax.imshow(image, cmap="gray_r", vmin=0, vmax=255, interpolation="nearest")
+        ax.set_title(CLASSES[label], fontsize=8)
+        ax.set(xticks=[], yticks=[])
+        ax.grid(False)
+        ax.spines[:].set(visible=True, color="#cccccc")
+    cells = zip(grid[1::2].flat, listed, labels.tolist(), probabilities, strict=True)
+    for ax, classes, label, values in cells:
+        for place, each in enumerate(classes):
+            colour = GREEN if each == label else VERMILION
             ax.barh(place, 1, 0.8, color=colour, alpha=0.12)
-            ax.barh(place, values[label], 0.8, color=colour, alpha=0.5)
-            words = f"{CLASSES[label]} {values[label]:.0%}"
+            ax.barh(place, values[each], 0.8, color=colour, alpha=0.5)
+            words = f"{CLASSES[each]} {values[each]:.0%}"
             ax.text(0.02, place, words, fontsize=7.5, va="center")
         ax.set(xlim=(0, 1), ylim=(bars - 0.5, -0.5))
         ax.axis("off")
     return figure
 
 
-def _shown(rows: Tensor, source: Source) -> dict:
-    """images, true (class numbers), probabilities (image, class) of some test images, by the
-    delivered network.
-    """
-    shown, true = source.fashion.test_images[rows], source.fashion.test_labels[rows]
-    values = rounded(pictures.probabilities(source.delivered.network(), shown))
-    return {"images": shown.tolist(), "true": true.tolist(), "probabilities": values}
+def _draw(rows: Tensor, source: Source) -> Figure:
+    shown = source.fashion.test_images[rows]
+    return draw_predictions(source.delivered.network(), shown, source.fashion.test_labels[rows])
 
 
 @plot(
-    draw_predictions,
     "A test image of each class under its true class, and the three likeliest classes. Green: "
     "the true class.",
 )
-def demo(source: Source) -> dict:
+def demo(source: Source) -> Figure:
     labels = source.fashion.test_labels
-    return _shown(
-        torch.stack([(labels == label).nonzero()[0, 0] for label in range(len(CLASSES))]), source
-    )
+    firsts = [(labels == label).nonzero()[0, 0] for label in range(len(CLASSES))]
+    return _draw(torch.stack(firsts), source)
 
 
 @plot(
-    draw_predictions,
     "The ten mistakes on the test set with the lowest probability of the true class. Above: the "
     "true class. Below: the three likeliest classes, then the true one (green).",
 )
-def mistakes(source: Source) -> dict:
-    images, labels, network = (
-        source.fashion.test_images,
-        source.fashion.test_labels,
-        source.delivered.network(),
-    )
+def mistakes(source: Source) -> Figure:
+    labels = source.fashion.test_labels
+    network = source.delivered.network()
     rows = (source.answers(source.delivered) != labels).nonzero().flatten()
     # exact ones are slow: they settle the order of a few
     for count, logits in ((40, logits_of), (10, exact_logits)):
-        true = logits(network, images[rows]).softmax(1)[torch.arange(len(rows)), labels[rows]]
+        probabilities = logits(network, source.fashion.test_images[rows]).softmax(1)
+        true = probabilities[torch.arange(len(rows)), labels[rows]]
         rows = rows[true.argsort(stable=True)[:count]]
-    return _shown(rows, source)
+    return _draw(rows, source)
 
 
 def upload() -> None:
@@ -82,7 +80,8 @@ def upload() -> None:
     import ipywidgets
     from IPython.display import display
 
-    button, shown = ipywidgets.FileUpload(accept="image/*"), ipywidgets.Output()
+    button = ipywidgets.FileUpload(accept="image/*")
+    shown = ipywidgets.Output()
 
     @shown.capture(clear_output=True)
     def predict(change: dict) -> None:

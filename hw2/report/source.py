@@ -1,4 +1,4 @@
-"""What figures and tables are made from: a profile's runs and search, the bench, the data set."""
+"""What figures and tables are made from: a profile's runs and search, the data set."""
 
 from functools import cache, cached_property
 
@@ -6,11 +6,10 @@ import torch
 from torch import Tensor
 
 from hw2 import data, pictures
-from hw2.experiments import ledger, schemas
+from hw2.experiments import ledger
 from hw2.experiments.recipes import TeacherRecipe
 from hw2.experiments.run import Run
 from hw2.experiments.store import Store
-from hw2.files import read_json
 from hw2.report.statistics import BINS, DIGITS
 from hw2.training import NEAR, logits_of, margins
 
@@ -29,11 +28,6 @@ class Source(Store):
         super().__init__(profile)
         self.fashion = data.fashion_mnist()
         self.answers, self.confidences = cache(self.answers), cache(self.confidences)
-
-    @cached_property
-    def bench(self) -> dict:
-        """A machine's speeds, which belong to no profile."""
-        return read_json(data.PROJECT / "runs/bench.json", schemas.Bench)
 
     def answers(self, run: Run) -> Tensor:
         """Predicted classes (n,) of the test images, checked against the ledger."""

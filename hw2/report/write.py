@@ -23,7 +23,7 @@ from hw2.report import (
 from hw2.report.source import Source
 
 #: made of a template each
-WRITTEN = ("report.md", "model_card.md", "docs/ledger.md", "docs/speed.md", "docs/training.md")
+WRITTEN = ("report.md", "model_card.md", "docs/ledger.md", "docs/training.md")
 
 
 def markdown(table: style.Table, source: Source, *code: str) -> str:
