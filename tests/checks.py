@@ -16,7 +16,7 @@ from hw2 import networks, pruning, training
 from hw2.data import FashionMNIST
 from hw2.errors import InputError
 from hw2.experiments import catalogue, ledger
-from hw2.experiments.recipes import CompressedRecipe, Recipe, TeacherRecipe
+from hw2.experiments.recipes import Recipe
 from hw2.experiments.run import Run
 from hw2.experiments.store import Store
 from hw2.files import sha256
@@ -51,7 +51,7 @@ def of_run(run: Run, fashion: FashionMNIST) -> list[str]:
     recipe, metrics, lines = run.recipe, run.metrics, []
     if run.name != f"{recipe.stage}/{run.profile}-s{recipe.seed}":
         lines.append(f"its recipe is of {recipe.stage}, seed {recipe.seed}")
-    if not isinstance(recipe, TeacherRecipe):  # whose weights are too large to commit
+    if not recipe.stem:  # whose weights are too large to commit
         files = [KEPT[word] for word in catalogue.EXPERIMENTS[recipe.stage].keep if word in KEPT]
         lines += [f"{name} is missing" for name in files if not (run.folder / name).is_file()]
     counted = parameters(run)
@@ -61,7 +61,7 @@ def of_run(run: Run, fashion: FashionMNIST) -> list[str]:
         lines.append(f"metrics.json is of {metrics['val_total']} validation images")
     lines += of_history(run, metrics["val_correct"], metrics["val_total"])
     lines += _answers(run, fashion)
-    if isinstance(recipe, CompressedRecipe):
+    if recipe.ratio is not None:
         lines += _phases(run)
     return [*lines, *_test(run, fashion)]
 
@@ -71,7 +71,7 @@ def parameters(run: Run) -> int:
     if (run.folder / KEPT["weights"]).is_file():
         return networks.count_parameters(run.network())
     with torch.device("meta"):  # shapes without numbers
-        if isinstance(run.recipe, TeacherRecipe):
+        if run.recipe.stem:
             return networks.count_parameters(networks.teacher(run.recipe.stem))
         return networks.count_parameters(networks.ResNet14(run.widths))
 
@@ -111,7 +111,7 @@ def rates(recipe: Recipe) -> list[float]:
 
 def _answers(run: Run, fashion: FashionMNIST) -> Iterator[str]:
     """What the run kept of its network's answers against its counts."""
-    task, teacher = run.recipe.task(fashion), isinstance(run.recipe, TeacherRecipe)
+    task, teacher = run.recipe.task(fashion), bool(run.recipe.stem)
     labels = fashion.train_labels[task.validation]
     if (run.folder / KEPT["classes"]).is_file():
         yield from against(run, int((run.validation_classes == labels).sum()), 0, None)

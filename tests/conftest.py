@@ -50,8 +50,9 @@ def pytest_terminal_summary(terminalreporter):
 FIT = Fit(epochs=1, lr=0.05, batch=64)
 PRUNING = {"sparse": FIT, "reg": 1e-2, "fit": FIT, "recalibration": 32}
 STUDY = PRUNING | {"images": 32}
-ALIKE = ("teacher", "student", "short", "continued", "choices", "finalist")
+ALIKE = ("student", "short", "continued", "choices", "finalist")
 SHRUNKEN = {numbers: {"fit": FIT} for numbers in ALIKE} | {
+    "teacher": {"stem": "imagenet", "fit": FIT},
     "common": {"images": 64, "validation": 32, "pad": 0},
     "tuning": {
         "fit": FIT,

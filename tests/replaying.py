@@ -14,7 +14,7 @@ from hw2 import data, training, views
 from hw2.data import FashionMNIST
 from hw2.errors import InputError
 from hw2.experiments import environment, ledger, train
-from hw2.experiments.recipes import CompressedRecipe, Recipe, TeacherRecipe
+from hw2.experiments.recipes import Recipe
 from hw2.experiments.run import Run
 from hw2.experiments.store import Store
 
@@ -59,9 +59,7 @@ def kind(recipe: Recipe) -> str:
     """The key of `TOLERANCES`."""
     if recipe.fit.precision == "bfloat16":
         return "bfloat16"
-    network = {TeacherRecipe: "teacher", CompressedRecipe: "compressed"}.get(
-        type(recipe), "student"
-    )
+    network = "teacher" if recipe.stem else "student" if recipe.ratio is None else "compressed"
     return f"{network}, float32"
 
 
@@ -145,7 +143,7 @@ def compared(recorded: list[float], losses: list[float], kind: str) -> tuple[lis
 def evaluated(run: Run, fashion: FashionMNIST) -> Iterator[str]:
     """What passes of the validation and test images through the committed networks say."""
     images, labels = run.recipe.task(fashion).held_out
-    teacher = isinstance(run.recipe, TeacherRecipe)
+    teacher = bool(run.recipe.stem)
     if run.weights.is_file() and (teacher or run.weights.parent == run.folder):
         network = run.network().to(memory_format=torch.channels_last)  # as in training
         loss, right = training.validate(network, images, labels)
@@ -161,7 +159,7 @@ def evaluated(run: Run, fashion: FashionMNIST) -> Iterator[str]:
                 yield f"with mirror images {again} are right, metrics.json says {counts}"
         if teacher:
             yield from _soft_targets(run, network, fashion)
-    if isinstance(run.recipe, CompressedRecipe):
+    if run.recipe.ratio is not None:
         yield from pruned_at_once(run, fashion)
 
 

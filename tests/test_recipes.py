@@ -15,14 +15,14 @@ from hw2.data import PROJECT
 from hw2.errors import InputError
 from hw2.experiments import catalogue, compose, earlier, plan, recipes
 from hw2.experiments.profiles import PROFILES
-from hw2.experiments.recipes import CompressedRecipe, StudentRecipe
+from hw2.experiments.recipes import Recipe
 from hw2.experiments.store import Store
 from hw2.files import read_json, write_json
 from hw2.training import Fit
 
 FIT = Fit(epochs=1, lr=0.1)
 ONE, OTHER = "1" * 64, "2" * 64  # digests
-COMPRESSED = CompressedRecipe(
+COMPRESSED = Recipe(
     stage="compressed", seed=0, fit=FIT, sparse=FIT, teacher=ONE, parent=ONE, reg=0.1, ratio=0.29
 )
 ROWS = [(profile, name) for profile in PROFILES for name in catalogue.names(profile)]
@@ -38,6 +38,8 @@ def test_the_digest_changes_with_every_field():
         "loss": "kl_mean",
         "targets": "mean",
         "stage": "x",
+        "stem": "stride1",
+        "weights": OTHER,
         "teacher": OTHER,
         "parent": OTHER,
         "widths": NARROW,
@@ -78,6 +80,8 @@ REFUSED = {
     "recalibration": (0, 60_000),
     "importance": ("hessian", None),
     "pad": (-1, 15, 1.0),
+    "stem": ("vgg", 1),
+    "weights": ("full-s0", 1),
     "teacher": ("full-s0", 1),
     "parent": (None, "f" * 63),
     "widths": ((1, 2, 3), (0,) * 4, (1, 2, 3, 5000), (1.0,) * 4),
@@ -158,7 +162,7 @@ def test_a_search_takes_settings_in_range_and_each_once(change):
 
 
 def test_a_field_that_was_given_up_is_taken_at_its_default_alone():
-    today = earlier.EarlierCompressedRecipe(**vars(COMPRESSED))
+    today = earlier.EarlierRecipe(**vars(COMPRESSED))
     recorded = recipes.written(today) | {"iterations": 1, "growing": False}
     assert compose.read(recorded) == today != COMPRESSED
     assert compose.read(recipes.written(COMPRESSED)) == COMPRESSED
@@ -194,30 +198,26 @@ NO_RECIPE += [
 @pytest.mark.parametrize(("recorded", "told"), NO_RECIPE, ids=range(len(NO_RECIPE)))
 def test_a_recipe_that_is_none_is_told(recorded, told):
     with pytest.raises(InputError, match=told):
-        recipes.read(CompressedRecipe, recorded)
+        recipes.read(Recipe, recorded)
 
 
 @pytest.mark.parametrize(("profile", "name"), ROWS)
 def test_a_rows_recipe_is_what_the_row_says(profile, name):
     row, recipe = catalogue.row(name, profile), made(name, profile)
     assert recipe.stage == name
-    assert (type(recipe).__name__.removeprefix("Earlier") == "TeacherRecipe") == (name == "teacher")
-    assert isinstance(recipe, CompressedRecipe) == (row.ratio is not None)
-    if isinstance(recipe, StudentRecipe):
-        assert (recipe.teacher is None) == (row.teacher is None) == (recipe.alpha == 0)
-        assert recipe.widths == row.widths
+    assert (recipe.stem is not None) == (name == "teacher")
+    assert (recipe.ratio, recipe.widths) == (row.ratio, row.widths)
+    assert (recipe.teacher is None) == (row.teacher is None) == (recipe.alpha == 0)
     if row.teacher:
         assert recipe.teacher == made(*taught_by(name, profile, recipe.seed)).digest
     if row.parent:
         assert recipe.parent == made(row.parent, profile, recipe.seed).digest
-        assert getattr(recipe, "ratio", None) == row.ratio
     for field, value in row.change.items():
         assert recipes.asdict(recipe)[field] == value
     # A teacher has answered its own views only.
-    if getattr(recipe, "targets", "") == "same view":
+    if recipe.teacher and recipe.targets == "same view":
         teacher = made("teacher", profile)
-        assert recipe.pad == teacher.pad
-        assert getattr(recipe, "views", 0) == getattr(teacher, "views", 0)
+        assert (recipe.pad, recipe.views) == (teacher.pad, teacher.views)
 
 
 def taught_by(name, profile, seed):

@@ -6,16 +6,8 @@ from typing import NamedTuple
 
 from hw2.errors import InputError, choose
 from hw2.experiments import catalogue, earlier, recipes
-from hw2.experiments.catalogue import Experiment
 from hw2.experiments.profiles import PROFILES
-from hw2.experiments.recipes import (
-    CompressedRecipe,
-    ContinuedRecipe,
-    Recipe,
-    StudentRecipe,
-    TeacherRecipe,
-    TuningRecipe,
-)
+from hw2.experiments.recipes import Common, Recipe, TuningRecipe
 from hw2.training import Fit
 
 Setting = tuple[float, float]  # temperature and alpha
@@ -37,90 +29,40 @@ def tuning(profile: str, known: Known) -> TuningRecipe:
     numbers = choose("profile", PROFILES, profile)
     values = numbers["common"] | numbers["tuning"]
     taught_by = recipe("teacher", catalogue.seeds("teacher", profile)[0], profile, known)
-    return _of_profile(TuningRecipe, profile)(
-        stage="tuning", seed=0, teacher=taught_by.digest, targets="mean", **values
-    )
+    kind = earlier.EarlierTuningRecipe if profile == "full" else TuningRecipe
+    return kind(stage="tuning", seed=0, teacher=taught_by.digest, targets="mean", **values)
 
 
 def recipe(name: str, seed: int, profile: str, known: Known) -> Recipe:
     """The recipe of a row's run."""
-    chosen = catalogue.row(name, profile)
+    row = catalogue.row(name, profile)
     numbers = choose("profile", PROFILES, profile)
-    values = {"stage": name, "seed": seed} | numbers["common"] | numbers[chosen.numbers]
-    if chosen.numbers == "teacher":
-        made = _teacher(values, profile, known.course_file(seed))
-    elif chosen.ratio is not None:
-        made = _compressed(chosen, values, profile, known)
-    else:
-        made = _student(chosen, values, profile, known)
-    return changed(made, chosen.change)
-
-
-def _teacher(values: dict, profile: str, file: str | None) -> TeacherRecipe:
-    if file:  # it was trained elsewhere: none of our training's numbers describe it
+    values = {"stage": name, "seed": seed, "widths": row.widths, "ratio": row.ratio}
+    values |= numbers["common"] | numbers[row.numbers]
+    if "stem" in values and (file := known.course_file(seed)):
+        # It was trained elsewhere: none of our training's numbers describe it.
         values |= {"weights": file, "stem": "imagenet", "fit": Fit(epochs=0, lr=0.0)}
-    return _of_profile(TeacherRecipe, profile)(**values)
+    if row.teacher:
+        taught_by = recipe(*catalogue.teacher(name, seed, profile), profile, known)
+        temperature, alpha = known.setting(row.setting)
+        values |= {"temperature": temperature, "alpha": alpha}
+        values |= {"teacher": taught_by.digest, "targets": "mean"}
+    if row.parent:
+        values["parent"] = recipe(row.parent, seed, profile, known).digest
+    kind = earlier.EarlierRecipe if profile == "full" else Recipe
+    return changed(kind(**values), row.change)
 
 
-def _student(chosen: Experiment, values: dict, profile: str, known: Known) -> StudentRecipe:
-    values |= _soft_targets(chosen, values, profile, known)
-    if chosen.widths:
-        values["widths"] = chosen.widths
-    if not chosen.parent:
-        if chosen.group == "choices":
-            return earlier.ChoiceRecipe(**values)
-        return _of_profile(StudentRecipe, profile)(**values)
-    parent = recipe(chosen.parent, values["seed"], profile, known)
-    return ContinuedRecipe(parent=parent.digest, **values)
-
-
-def _compressed(chosen: Experiment, values: dict, profile: str, known: Known) -> CompressedRecipe:
-    values |= _soft_targets(chosen, values, profile, known)
-    parent = recipe(chosen.parent, values["seed"], profile, known)
-    kind = _of_profile(CompressedRecipe, profile)
-    return kind(parent=parent.digest, ratio=chosen.ratio, **values)
-
-
-def _soft_targets(chosen: Experiment, values: dict, profile: str, known: Known) -> dict:
-    """The fields that tell from what a student learns besides the labels."""
-    if not chosen.teacher:
-        return {}
-    temperature, alpha = known.setting(chosen.setting)
-    taught_by = recipe(*catalogue.teacher(values["stage"], values["seed"], profile), profile, known)
-    return {
-        "temperature": temperature,
-        "alpha": alpha,
-        "teacher": taught_by.digest,
-        "targets": "mean",
-    }
-
-
-def _of_profile(kind: type[Recipe], profile: str) -> type[Recipe]:
-    """The kind of recipe, with the digest that the runs of `full` have until they are replaced."""
-    return earlier.EARLIER[kind] if profile == "full" else kind
-
-
-def read(content: dict) -> Recipe:
+def read(content: dict) -> Common:
     """The recipe of a recipe.json, by its stage: a row's name, or `tuning`."""
-    kind = _kind(content)
-    if "views" in content:
-        chosen = catalogue.EXPERIMENTS.get(content["stage"])
-        of_choices = chosen is not None and chosen.group == "choices"
-        kind = earlier.ChoiceRecipe if of_choices else earlier.EARLIER[kind]
-        content = earlier.completed(content)
-    return recipes.read(kind, content)
-
-
-def _kind(content: dict) -> type[Recipe]:
     stage = content.get("stage")
-    if stage == "tuning":
-        return TuningRecipe
-    chosen = choose("experiment", catalogue.EXPERIMENTS, stage)
-    if chosen.numbers == "teacher":
-        return TeacherRecipe
-    if "ratio" in content:
-        return CompressedRecipe
-    return ContinuedRecipe if "parent" in content else StudentRecipe
+    kind, older = TuningRecipe, earlier.EarlierTuningRecipe
+    if stage != "tuning":
+        choose("experiment", catalogue.EXPERIMENTS, stage)
+        kind, older = Recipe, earlier.EarlierRecipe
+    if "views" in content:
+        return recipes.read(older, earlier.completed(content))
+    return recipes.read(kind, content)
 
 
 def changed(recipe: Recipe, change: dict[str, object]) -> Recipe:

@@ -4,7 +4,7 @@ Their epochs cycle through `views` views, which hang on `view_seed`. Leaves with
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import MISSING, asdict, dataclass, fields
 from typing import Annotated
 
 import torch
@@ -12,41 +12,21 @@ from pydantic import Field
 from torch import Tensor
 
 from hw2.data import FashionMNIST, random_bits
-from hw2.experiments.recipes import (
-    CompressedRecipe,
-    StudentRecipe,
-    TeacherRecipe,
-    TuningRecipe,
-    sha256,
-)
-from hw2.training import Fit
+from hw2.experiments.recipes import Recipe, TuningRecipe, sha256
 from hw2.views import Task
 
-#: fields with a default that always entered the digest; others only where they differed from their
-#: default
-FIRST = frozenset(
-    {
-        "images",
-        "validation",
-        "pad",
-        "views",
-        "view_seed",
-        "stem",
-        "weights",
-        "temperature",
-        "alpha",
-        "teacher",
-        "recalibration",
-        "batch",
-        "warmup",
-        "momentum",
-        "weight_decay",
-        "precision",
-    }
-)
 #: fields that recipes and their `Fit` had and gave up, at the one value that every run had
 RETIRED = {"iterations": 1, "growing": False}
 RETIRED_FIT = {"ema": 0.0, "erasing": 0, "label_smoothing": 0.0}
+#: fields that count for a digest: of all, of a teacher, a student, a compression, the search
+ALL = ("stage", "seed", "images", "validation", "pad", "views", "view_seed", "fit")
+TEACHER = ("stem", "weights")
+STUDENT = ("temperature", "alpha", "teacher", "loss", "targets", "widths")
+COMPRESSED = (*STUDENT, "parent", "sparse", "reg", "ratio", "importance", "recalibration")
+SEARCH = ("temperatures", "alphas", "seeds", "teacher", "targets")
+#: fields that came later, which count only where they differ from this
+LATER = {"loss": "kl", "targets": "same view", "widths": None, "importance": "norm"}
+CHOICES = ("pad_1", "pad_0", "student_teaches", "new_views")  # whose digest counts every field
 
 
 @dataclass(frozen=True)
@@ -88,72 +68,44 @@ class Cycling:
 
     def task(self, data: FashionMNIST) -> Task:
         task = super().task(data)
-        views = 0 if isinstance(self, TeacherRecipe) else self.views
+        views = 0 if getattr(self, "stem", None) else self.views
         shown = (self.pad, self.view_seed, views, self.views)
         return CyclingTask(data, task.train, task.validation, *shown)
 
-
-class Earlier(Cycling):
-    """With a digest that leaves out what later fields have as their default."""
-
     @property
     def digest(self) -> str:
-        return sha256(_counted(self))
+        names = STUDENT
+        if self.stage == "tuning":
+            names = SEARCH
+        elif self.stem:
+            names = TEACHER
+        elif self.ratio is not None:
+            names = COMPRESSED
+        values = {name: value for name, value in asdict(self).items() if name in ALL + names}
+        if self.stage not in CHOICES:
+            values = {name: values[name] for name in values if values[name] != LATER.get(name, "")}
+            for fit in {"fit", "sparse"} & values.keys():
+                values[fit] |= RETIRED_FIT
+        return sha256(values)
 
 
 @dataclass(frozen=True, kw_only=True)
-class EarlierTeacherRecipe(Earlier, TeacherRecipe):
+class EarlierRecipe(Cycling, Recipe):
     pass
 
 
 @dataclass(frozen=True, kw_only=True)
-class EarlierStudentRecipe(Earlier, StudentRecipe):
+class EarlierTuningRecipe(Cycling, TuningRecipe):
     pass
-
-
-@dataclass(frozen=True, kw_only=True)
-class EarlierCompressedRecipe(Earlier, CompressedRecipe):
-    pass
-
-
-@dataclass(frozen=True, kw_only=True)
-class EarlierTuningRecipe(Earlier, TuningRecipe):
-    pass
-
-
-@dataclass(frozen=True, kw_only=True)
-class ChoiceRecipe(Cycling, StudentRecipe):
-    """Of the group `choices`: its digest counts every field."""
-
-
-#: kind of recipe -> its kind in today's `full`
-EARLIER = {
-    TeacherRecipe: EarlierTeacherRecipe,
-    StudentRecipe: EarlierStudentRecipe,
-    CompressedRecipe: EarlierCompressedRecipe,
-    TuningRecipe: EarlierTuningRecipe,
-}
-
-
-def _counted(content: object) -> dict[str, object]:
-    """The fields of a dataclass that an older digest counts, and those of dataclasses inside it."""
-    values = {field: getattr(content, field.name) for field in fields(content)}
-    counted = {
-        field.name: value
-        for field, value in values.items()
-        if field.name in FIRST or value != field.default
-    }
-    counted |= RETIRED_FIT if isinstance(content, Fit) else {}
-    return {
-        name: _counted(value) if is_dataclass(value) else value for name, value in counted.items()
-    }
 
 
 def completed(content: dict) -> dict:
     """A recipe.json's fields less those that recipes gave up, with those that came later."""
-    values = dict(item for item in content.items() if item not in RETIRED.items())
-    for part in {"fit", "sparse"} & values.keys():
-        kept = [item for item in values[part].items() if item not in RETIRED_FIT.items()]
-        values[part] = dict(kept)
-    later = {"importance": "norm"} if "ratio" in values else {}
-    return later | values
+    kind = EarlierTuningRecipe if content["stage"] == "tuning" else EarlierRecipe
+    values = {one.name: one.default for one in fields(kind) if one.default is not MISSING}
+    values |= dict(item for item in content.items() if item not in RETIRED.items())
+    for part in ("fit", "sparse"):
+        if values.get(part):
+            kept = [item for item in values[part].items() if item not in RETIRED_FIT.items()]
+            values[part] = dict(kept)
+    return values

@@ -12,7 +12,6 @@ from torch import Tensor, nn
 from hw2 import data
 from hw2.errors import InputError
 from hw2.experiments import catalogue
-from hw2.experiments.recipes import CompressedRecipe
 from hw2.experiments.run import Run, root
 from hw2.experiments.store import Store
 from hw2.files import (
@@ -123,7 +122,7 @@ def read_test_set(run: Run, fashion: data.FashionMNIST) -> None:
     write_array(run.folder / ANSWERS, classes.numpy().astype(np.uint8))
     metrics = read_json(run.folder / "metrics.json")  # fields that the schema does not know stay
     metrics |= {"test_correct": correct, "test_total": total}
-    if isinstance(run.recipe, CompressedRecipe):
+    if run.recipe.ratio is not None:
         metrics["mirrored"] = {
             "val_correct": mirrored(network, *run.recipe.task(fashion).held_out),
             "test_correct": mirrored(network, fashion.test_images, fashion.test_labels),

@@ -9,7 +9,6 @@ import torch
 from hw2 import data, networks
 from hw2.errors import InputError
 from hw2.experiments import compose, environment, plan, search, store, train
-from hw2.experiments.recipes import CompressedRecipe, TeacherRecipe
 from hw2.experiments.run import Run, cache
 from hw2.experiments.store import Store
 from hw2.files import sha256
@@ -84,9 +83,9 @@ def _train(
             slow = "this processor has no bfloat16: training takes 15 times as long"
             print(f"hw2: {slow}", file=sys.stderr)
         work = train.Work(known.profile, device, data.fashion_mnist(), own)
-        if isinstance(recipe, TeacherRecipe):
+        if recipe.stem:
             train.train_teacher(recipe, work, weights)
-        elif isinstance(recipe, CompressedRecipe):
+        elif recipe.ratio is not None:
             train.train_compressed(recipe, work)
         else:
             train.train_student(recipe, work)

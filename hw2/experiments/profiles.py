@@ -15,7 +15,7 @@ SMOKE_SPARSE = {
 }
 SMOKE = {
     "common": {"images": 600, "validation": 300, "pad": 0},
-    "teacher": {"fit": Fit(epochs=1, lr=0.02)},
+    "teacher": {"stem": "imagenet", "fit": Fit(epochs=1, lr=0.02)},
     "student": {"fit": Fit(epochs=2, lr=0.1)},
     "short": {"fit": SMOKE_FIT},
     "continued": {"fit": Fit(epochs=3, lr=0.05)},

@@ -28,12 +28,13 @@ Targets = Literal["same view", "identity", "mean"]
 Width = Annotated[int, Field(ge=1, le=4096)]
 
 
-@dataclass(frozen=True)
-class Recipe:
-    """Common to all."""
+@dataclass(frozen=True, kw_only=True)
+class Common:
+    """What every training has."""
 
-    stage: Annotated[str, Field(min_length=1)]
+    stage: Annotated[str, Field(min_length=1)]  # the row of the catalogue
     seed: Seed
+    fit: Fit
     images: Annotated[int, Field(ge=1, le=TRAINING)] = TRAINING  # the first of the training split
     validation: Annotated[int, Field(ge=1, le=VALIDATION)] = VALIDATION
     pad: Annotated[int, Field(ge=0, le=14)] = 1  # pixels by which views are moved
@@ -48,83 +49,59 @@ class Recipe:
         return sha256(asdict(self))
 
     @property
-    def fits(self) -> list[Fit]:
-        """Its trainings, in order."""
-        return [self.fit]
-
-    @property
     def views(self) -> int:
         """How many views an image has."""
         return views.count(self.pad)
 
     def task(self, data: FashionMNIST) -> Task:
-        """The rows and views that the recipe's network is trained and validated on."""
+        """The rows and views that the network is trained and validated on."""
         train = data.split[0][: self.images]
         validation = data.split[1][: self.validation]
         return Task(data, train, validation, self.pad, self.seed)
 
 
 @dataclass(frozen=True, kw_only=True)
-class TeacherRecipe(Recipe):
-    """A ResNet-50, which then answers every view of every image."""
+class Recipe(Common):
+    """A run's. What does not apply to it keeps its default."""
 
-    fit: Fit
-    stem: Literal["imagenet", "stride1"] = "imagenet"
-    weights: Digest | None = None  # SHA-256 of the file that stood in for training
-
-
-@dataclass(frozen=True, kw_only=True)
-class StudentRecipe(Recipe):
-    """A ResNet-14 of any `widths` (None: its own). Without a `teacher` it learns from labels alone.
-
-    `teacher` is the digest of any recipe whose run has weights, or soft targets.
-    """
-
-    fit: Fit
+    # A ResNet-50, which then answers every view of every image.
+    stem: Literal["imagenet", "stride1"] | None = None  # None: a ResNet-14
+    weights: Digest | None = None  # of the file that stood in for the ResNet-50's training
+    # A ResNet-14.
+    widths: tuple[Width, Width, Width, Width] | None = None  # None: its own
+    parent: Digest | None = None  # recipe whose network is trained on; None: random weights
+    teacher: Digest | None = None  # recipe whose network is learnt from; None: labels alone
     temperature: Temperature = 1.0
     alpha: Alpha = 0.0
-    teacher: Digest | None = None
     loss: Literal["kl", "kl_mean"] = "kl"  # the soft part
     targets: Targets = "same view"  # logits that are learnt from
-    widths: tuple[Width, Width, Width, Width] | None = None
-
-    def __post_init__(self):
-        super().__post_init__()
-        if self.alpha and not self.teacher:
-            raise InputError(f"alpha {self.alpha}: expected 0 without a teacher")
-
-
-@dataclass(frozen=True, kw_only=True)
-class ContinuedRecipe(StudentRecipe):
-    """The network of `parent`, a recipe's digest, trained on by `fit`."""
-
-    parent: Digest
-
-
-@dataclass(frozen=True, kw_only=True)
-class CompressedRecipe(ContinuedRecipe):
-    """The parent's network made sparse, pruned by `ratio`, recalibrated and fine-tuned by `fit`."""
-
-    sparse: Fit  # of no epochs: without sparse learning
-    reg: Annotated[float, Field(ge=0, le=100)]
-    ratio: float
+    # Pruned: made sparse, pruned by `ratio`, recalibrated, then fine-tuned by `fit`.
+    ratio: float | None = None  # None: nothing is pruned
+    sparse: Fit | None = None  # of no epochs: without sparse learning
+    reg: Annotated[float, Field(ge=0, le=100)] = 0.0
     importance: Literal["norm", "random"] = "norm"  # by what channels are chosen
     recalibration: Annotated[int, Field(ge=1, le=TRAINING)] = 10000  # training images
 
     def __post_init__(self):
         super().__post_init__()
-        check_ratio(self.ratio)
+        if self.alpha and not self.teacher:
+            raise InputError(f"alpha {self.alpha}: expected 0 without a teacher")
+        if self.ratio is not None:
+            check_ratio(self.ratio)
+            for name in ("parent", "sparse"):
+                if getattr(self, name) is None:
+                    raise InputError(f"{name} None: expected one where there is a ratio")
 
     @property
     def fits(self) -> list[Fit]:
-        return [self.sparse, self.fit]
+        """Its trainings, in order."""
+        return [self.fit] if self.sparse is None else [self.sparse, self.fit]
 
 
 @dataclass(frozen=True, kw_only=True)
-class TuningRecipe(Recipe):
+class TuningRecipe(Common):
     """Every temperature with every alpha and seed, each a student trained by `fit`."""
 
-    fit: Fit
     temperatures: Annotated[tuple[Temperature, ...], Field(min_length=1)]
     alphas: Annotated[tuple[Alpha, ...], Field(min_length=1)]
     seeds: Annotated[tuple[Seed, ...], Field(min_length=1)]
@@ -144,7 +121,7 @@ def sha256(content: dict) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
-def read(kind: type[Recipe], content: dict) -> Recipe:
+def read(kind: type[Common], content: dict) -> Common:
     """A recipe.json's recipe.
 
     `InputError` where it is none of this kind, or its digest is not that of its fields.
@@ -152,7 +129,7 @@ def read(kind: type[Recipe], content: dict) -> Recipe:
     values = {name: value for name, value in content.items() if name != "digest"}
     try:
         recipe = adapter(kind).validate_json(json.dumps(values, allow_nan=False), strict=True)
-    except (AttributeError, ValueError) as error:
+    except (AttributeError, ValueError, InputError) as error:
         reason = first_error(error) if isinstance(error, ValidationError) else str(error)
         raise InputError(f"no recipe ({textwrap.shorten(reason, 200)})") from None
     if recipe.digest != content.get("digest"):
@@ -162,7 +139,7 @@ def read(kind: type[Recipe], content: dict) -> Recipe:
     return recipe
 
 
-def written(recipe: Recipe) -> dict:
+def written(recipe: Common) -> dict:
     """The content of recipe.json."""
     return {"digest": recipe.digest, **asdict(recipe)}
 
@@ -178,7 +155,7 @@ def flat(values: dict) -> dict[str, object]:
     return named
 
 
-def difference(old: Recipe, new: Recipe) -> str:
+def difference(old: Common, new: Common) -> str:
     """The first field in which two recipes differ, with both values, in words."""
     before = flat(asdict(old))
     after = flat(asdict(new))

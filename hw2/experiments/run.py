@@ -15,7 +15,7 @@ from hw2 import data, distillation, networks, pruning
 from hw2.assignment import WIDTHS
 from hw2.errors import InputError
 from hw2.experiments import compose, schemas
-from hw2.experiments.recipes import CompressedRecipe, Recipe, TeacherRecipe, TuningRecipe
+from hw2.experiments.recipes import Recipe
 from hw2.files import broken, read_array, read_csv, read_json, sha256
 
 HISTORY = ("epoch", "lr", "train_loss", "val_loss", "val_accuracy")
@@ -86,14 +86,14 @@ class Run:
             recipe = compose.read(content)
         except InputError as error:
             raise broken(self.folder / "recipe.json", str(error)) from None
-        if isinstance(recipe, TuningRecipe):
+        if not isinstance(recipe, Recipe):
             raise broken(self.folder / "recipe.json", "a search's recipe, expected a run's")
         return recipe
 
     @property
     def sparse(self) -> bool:
         """Whether sparse learning came before pruning."""
-        return isinstance(self.recipe, CompressedRecipe) and self.recipe.sparse.epochs > 0
+        return self.recipe.ratio is not None and self.recipe.sparse.epochs > 0
 
     @cached_property
     def metrics(self) -> schemas.Metrics:
@@ -108,7 +108,7 @@ class Run:
             or (metrics["test_correct"] is None) != (metrics["test_total"] is None)
         ):
             raise broken(path, "more images are correct than there are")
-        expected = PHASES if isinstance(self.recipe, CompressedRecipe) else set()
+        expected = set() if self.recipe.ratio is None else PHASES
         if phases.keys() != expected | (SPARSE if self.sparse else set()):
             raise broken(path, "its phases are not those of its recipe")
         return metrics
@@ -127,9 +127,7 @@ class Run:
     def widths(self) -> tuple[int, ...]:
         """What the recipe makes of a ResNet-14."""
         widths = self.recipe.widths or WIDTHS
-        if isinstance(self.recipe, CompressedRecipe):
-            return pruning.narrowed(widths, self.recipe.ratio)
-        return widths
+        return pruning.narrowed(widths, self.recipe.ratio or 0.0)
 
     @property
     def parameters(self) -> int:
@@ -165,7 +163,7 @@ class Run:
 
     def network(self) -> torch.nn.Module:
         """In evaluation mode. `InputError` where the weights are not on this machine."""
-        if not isinstance(self.recipe, TeacherRecipe):
+        if not self.recipe.stem:
             return networks.load(self.weights)
         if not self.weights.is_file():
             remedy = "train it here: `hw2 train teacher`"

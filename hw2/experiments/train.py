@@ -14,13 +14,7 @@ from hw2 import data, distillation, networks, pruning, training
 from hw2.data import FashionMNIST
 from hw2.errors import InputError
 from hw2.experiments import catalogue, environment, store
-from hw2.experiments.recipes import (
-    CompressedRecipe,
-    ContinuedRecipe,
-    Recipe,
-    StudentRecipe,
-    TeacherRecipe,
-)
+from hw2.experiments.recipes import Recipe
 from hw2.experiments.run import HISTORY, STEPS, Run, cache
 from hw2.experiments.store import Store
 from hw2.files import sha256, write_array, write_csv, write_json
@@ -54,7 +48,7 @@ def correct(network: nn.Module, recipe: Recipe, work: Work) -> int:
     return training.validate(network, *recipe.task(work.data).held_out)[1]
 
 
-def prune(network: nn.Module, recipe: CompressedRecipe, work: Work, suffix: str = "") -> nn.Module:
+def prune(network: nn.Module, recipe: Recipe, work: Work, suffix: str = "") -> nn.Module:
     """Pruned, then recalibrated on the recipe's training images; both are phases."""
     torch.manual_seed(recipe.seed)  # for channels that are chosen at random
     pruned = pruning.prune(network, recipe.ratio, pruning.importance(recipe.importance))
@@ -71,12 +65,12 @@ def prepare(recipe: Recipe, work: Work) -> tuple[nn.Module, str]:
     Without sparse learning it is pruned already.
     """
     torch.manual_seed(recipe.seed)
-    if isinstance(recipe, TeacherRecipe):
+    if recipe.stem:
         return networks.teacher(recipe.stem), ""
-    if not isinstance(recipe, ContinuedRecipe):
+    if not recipe.parent:
         return networks.ResNet14(recipe.widths or networks.WIDTHS), ""
     network = Store(work.profile).made_by(recipe.parent).network()
-    if not isinstance(recipe, CompressedRecipe):
+    if recipe.ratio is None:
         return network, ""
     return (network, SPARSE) if recipe.sparse.epochs else (prune(network, recipe, work), FINE)
 
@@ -111,7 +105,7 @@ def fit(
 
 def objective(recipe: Recipe, work: Work) -> training.Objective:
     """The loss: with the labels, and where the recipe names a teacher with its soft targets."""
-    if getattr(recipe, "teacher", None) is None:
+    if recipe.teacher is None:
         return training.cross_entropy
     targets = soft_targets(recipe, work).to(work.device)
     return distillation.cached_objective(
@@ -119,7 +113,7 @@ def objective(recipe: Recipe, work: Work) -> training.Objective:
     )
 
 
-def soft_targets(recipe: StudentRecipe, work: Work) -> Tensor:
+def soft_targets(recipe: Recipe, work: Work) -> Tensor:
     """The logits that a student learns from, float16 (views, 60000, 10): of the teacher's views.
 
     A ResNet-50's are in its run. Those of a student that teaches are computed from its weights.
@@ -128,7 +122,7 @@ def soft_targets(recipe: StudentRecipe, work: Work) -> Tensor:
     if recipe.targets == "same view" and recipe.pad != run.recipe.pad:
         problem = f"its pad is not that of {run.name}, which knows no other view"
         raise InputError(f"{recipe.stage}: {problem}")
-    return run.soft_targets if isinstance(run.recipe, TeacherRecipe) else answered(run, work)
+    return run.soft_targets if run.recipe.stem else answered(run, work)
 
 
 def answered(run: Run, work: Work) -> Tensor:
@@ -144,7 +138,7 @@ def answered(run: Run, work: Work) -> Tensor:
     return torch.from_numpy(answers)
 
 
-def train_teacher(recipe: TeacherRecipe, work: Work, file: Path | None) -> None:
+def train_teacher(recipe: Recipe, work: Work, file: Path | None) -> None:
     """The ResNet-50, or the course's in `file`, and its soft targets for every view."""
     if recipe.weights:
         network = networks.load_course_teacher(file)
@@ -162,13 +156,13 @@ def train_teacher(recipe: TeacherRecipe, work: Work, file: Path | None) -> None:
         write_json(folder / "soft_targets.json", described)
 
 
-def train_student(recipe: StudentRecipe, work: Work) -> None:
+def train_student(recipe: Recipe, work: Work) -> None:
     """A ResNet-14 from random weights or from its parent's."""
     network, history = fit(prepare(recipe, work)[0], recipe, work)
     keep(recipe, work, network, [history])
 
 
-def train_compressed(recipe: CompressedRecipe, work: Work) -> None:
+def train_compressed(recipe: Recipe, work: Work) -> None:
     """The parent's network made sparse, pruned, recalibrated and fine-tuned."""
     histories = []
     parent = Store(work.profile).made_by(recipe.parent).network()
@@ -189,7 +183,7 @@ def train_compressed(recipe: CompressedRecipe, work: Work) -> None:
     keep(recipe, work, network, histories)
 
 
-def keep(recipe: StudentRecipe, work: Work, network: nn.Module, histories: list[History]) -> None:
+def keep(recipe: Recipe, work: Work, network: nn.Module, histories: list[History]) -> None:
     """The run's folder, with what the row keeps of the network."""
     images = recipe.task(work.data).held_out[0]
     kept = catalogue.EXPERIMENTS[recipe.stage].keep

@@ -89,7 +89,7 @@ def frontier_rows(source: Source) -> list[dict]:
     """Ratio, size, cost and validation accuracies; the distilled network is the first row."""
     rows = []
     for runs in (source.runs("distilled"), *source.group("frontier").values()):
-        ratio = getattr(runs[0].recipe, "ratio", None)
+        ratio = runs[0].recipe.ratio
         widths = pruning.narrowed(networks.WIDTHS, ratio or 0.0)
         row = {
             "ratio": "not pruned" if ratio is None else ratio,
