@@ -149,16 +149,12 @@ def load(root: Path | str | None = None) -> FashionMNIST:
     Raises `InputError` for a named folder that is not there, for a damaged file, and where
     nothing works.
     """
-    root = root or os.environ.get("HW2_DATA")
-    if root:
-        home = Path(os.path.expanduser(root)).resolve()
-        places = [home]
-    else:
-        home = PROJECT / "data"
-        places = [home, Path("/") / DEBIAN_FOLDER]
-    if root and not home.is_dir():
+    named = root or os.environ.get("HW2_DATA")
+    home = Path(os.path.expanduser(named)).resolve() if named else PROJECT / "data"
+    if named and not home.is_dir():
         problem = "no such folder, named by --root or HW2_DATA"
         raise InputError(f"{home}: {problem}; make it, and Fashion-MNIST is fetched into it")
+    places = [home] if named else [home, Path("/") / DEBIAN_FOLDER]
     for place in places:
         if found := _read(place):
             return found

@@ -167,12 +167,11 @@ def read_array(
     # NumPy parses the header as Python and raises whatever that met
     with errors_naming(path, "array", remedy, Exception):
         array = np.lib.format.open_memmap(path, mode="c")
-        alike = array.dtype == dtype and array.ndim == len(shape)
-        if not alike or any(
-            side not in (None, length) for side, length in zip(shape, array.shape, strict=True)
-        ):
-            expected = f"{np.dtype(dtype)} {shape}, None: any"
-            raise ValueError(f"{array.dtype} {array.shape}, expected {expected}")
+        sides = zip(shape, array.shape, strict=False)
+        expected = tuple(length if side is None else side for side, length in sides)
+        if array.dtype != dtype or array.ndim != len(shape) or array.shape != expected:
+            told = f"{np.dtype(dtype)} {shape}, None: any"
+            raise ValueError(f"{array.dtype} {array.shape}, expected {told}")
         return array
 
 

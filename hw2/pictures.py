@@ -1,6 +1,5 @@
 """Any picture in, class and probabilities out: the demo."""
 
-import io
 import os
 import warnings
 from typing import BinaryIO
@@ -33,11 +32,9 @@ def read(picture: Picture) -> Tensor:
     `rotate` turns it: use `ImageOps.exif_transpose`, or give it as an array. Raises `InputError`
     for what is no picture or shows nothing.
     """
-    name = f"this {type(picture).__name__}"
-    if isinstance(picture, str | os.PathLike):
-        name = picture
-    elif isinstance(picture, io.IOBase):
-        name = getattr(picture, "name", name)
+    name = picture
+    if not isinstance(picture, str | os.PathLike):
+        name = getattr(picture, "name", None) or f"this {type(picture).__name__}"
     # Pillow's readers, one a format, raise whatever they met.
     with (
         errors_naming(name, "picture", "give a PNG, JPEG or the like", Exception),
@@ -94,10 +91,8 @@ def _of_8_bits(samples: np.ndarray) -> np.ndarray:
     if not np.isfinite(high - low):
         raise ValueError("not all of its samples are finite numbers")
     if 0 <= low <= high <= 65535:
-        low, high = (
-            0,
-            next(top for top in (1, 255, 65535)[samples.dtype.kind in "iu" :] if high <= top),
-        )
+        usual = (255, 65535) if samples.dtype.kind in "iu" else (1, 255, 65535)
+        low, high = 0, next(top for top in usual if high <= top)
     scaled -= low
     scaled *= 255 / (high - low or 1)
     return np.rint(scaled, out=scaled).astype(np.uint8)

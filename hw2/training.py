@@ -216,8 +216,9 @@ def fit(
                 if options.first_steps == step + 1:
                     return network, history
             row = {"epoch": epoch + 1, "lr": lr, "train_loss": losses.item() / len(task.train)}
-            row |= _validated(network, images[task.validation], labels[task.validation])
-            history.epochs.append(_finite(row, options.label, numbers))
+            held_out = images[task.validation], labels[task.validation]
+            row = _told(row, network, *held_out, options.label)
+            history.epochs.append(row)
             state.save()
             bar.set_postfix(val_accuracy=f"{row['val_accuracy']:.4f}")
             options.after_epoch(epoch + 1, row["val_accuracy"])
@@ -235,18 +236,16 @@ def _precision(numbers: Fit, device: torch.device) -> torch.autocast:
     return torch.autocast(device.type, torch.bfloat16, enabled=reduced)
 
 
-def _validated(network: nn.Module, images: Tensor, labels: Tensor) -> dict:
-    """Loss and accuracy on the validation images, for a row of the history."""
+def _told(row: dict, network: nn.Module, images: Tensor, labels: Tensor, label: str) -> dict:
+    """A row of the history, with loss and accuracy on the validation images.
+
+    `InputError` where training diverged.
+    """
     loss, correct = validate(network, images, labels)
-    return {"val_loss": loss, "val_accuracy": correct / len(labels)}
-
-
-def _finite(row: dict, label: str, numbers: Fit) -> dict:
-    """The row of the history; `InputError` where training diverged."""
-    if math.isfinite(row["train_loss"] + row["val_loss"]):
-        return row
-    problem = f"the loss is not finite in epoch {row['epoch']}"
-    raise InputError(f"{label}: {problem}; lower lr ({numbers.lr}) or reg")
+    if not math.isfinite(row["train_loss"] + loss):
+        problem = f"the loss is not finite in epoch {row['epoch']}"
+        raise InputError(f"{label}: {problem}; lower lr or reg")
+    return row | {"val_loss": loss, "val_accuracy": correct / len(labels)}
 
 
 @torch.no_grad()

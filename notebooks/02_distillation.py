@@ -183,7 +183,7 @@ print("best: T = {:g}, alpha = {:g}".format(*best) + f", validation {right:.2%}"
 for name, value in zip(("T", "alpha"), best):
     if value in (trials[name].min(), trials[name].max()):
         print(f"{name} lies at the grid's edge: a value beyond it may be better")
-deviation = 100 * nb02_distillation.seed_deviation(trials) / total
+deviation = 100 * trials.groupby(["T", "alpha"]).val_correct.var().mean() ** 0.5 / total
 print(f"standard deviation between the seeds of a setting, over all settings: {deviation:.2f} points")
 print(f"twice the standard error of the difference of two settings: {2 * deviation * (2 / seeds) ** 0.5:.2f} points")
 

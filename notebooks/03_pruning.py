@@ -200,7 +200,7 @@ steps |= {"recalibrated": "BatchNorm\nrecalibrated", "fine_tuned": "fine-tuned"}
 ways = {}
 for words, arm in (("with sparse learning", "pruned"), ("without", "pruned_directly")):
     counts = pd.DataFrame({run.name: run.metrics["phases"] for run in source.runs(arm)})
-    ways[words] = counts.reindex(steps).dropna() / source.run(arm).metrics["val_total"]
+    ways[words] = counts.reindex(steps).dropna() / source.require(arm).metrics["val_total"]
 
 # %%
 figure, ax = plt.subplots(figsize=(8, 3.8))

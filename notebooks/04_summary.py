@@ -182,7 +182,7 @@ print("expected calibration error by seed: " + ", ".join(f"{error:.2%}" for erro
 figure, ax = plt.subplots(figsize=(6, 4))
 ax.plot([0, 1], [0, 1], "--", color="grey")
 for name in ("teacher", "distilled", "compressed"):
-    bins = pd.DataFrame(statistics.calibration(*source.confidences(source.run(name))))
+    bins = pd.DataFrame(statistics.calibration(*source.confidences(source.require(name))))
     shown = bins[bins["count"] >= 20]  # the accuracy of fewer images says nothing
     ax.plot(shown.confidence, shown.accuracy, marker="o", label=f"{name}: expected calibration error {bins.error[0]:.2%}")
 ax.set(xlabel="confidence", ylabel="accuracy")

@@ -19,7 +19,6 @@ from hw2.report import (
     FIGURES,
     TABLES,
     comparisons,
-    nb02_distillation,
     nb03_pruning,
     nb04_demo,
     nb04_summary,
@@ -52,7 +51,7 @@ def faked(profile="full", answers=(), true=(), **runs):
     return SimpleNamespace(
         profile=profile,
         runs=found.get,
-        run=lambda name: found[name][0],
+        require=lambda name: found[name][0],
         group=lambda group: {name: found[name] for name in catalogue.names(profile, group)},
         delivered=found["compressed"][0],
         answers=lambda run: torch.tensor(
@@ -91,13 +90,6 @@ def test_every_profile_trains_what_is_compared(profile):
     known = set(catalogue.names(profile, "chain"))
     missing = [pair for pair in comparisons.DECLARED if not set(pair) <= known]
     assert missing == ([("narrow", "narrow_plain")] if profile == "full" else [])
-
-
-def test_the_deviation_between_seeds_is_pooled_over_settings(committed):
-    trials = committed.trials.iloc[:4].assign(
-        T=[1.0, 1.0, 2.0, 2.0], alpha=0.5, val_correct=[10, 14, 30, 30]
-    )
-    assert nb02_distillation.seed_deviation(trials) == pytest.approx(2.0)  # variances 8 and 0
 
 
 @pytest.fixture
@@ -146,7 +138,7 @@ def test_pairs_are_of_all_seeds_and_an_aim_is_met_at_its_value(chain):
 def test_rows_that_are_no_declared_pair_are_compared_by_welchs_test_alone(chain):
     found = comparisons.compare(chain, "compressed", "plain")
     assert found == statistics.welch([([95, 96, 97], [90, 92])])[0]
-    chain.run("plain").test_accuracy = chain.runs("plain")[1].test_accuracy = None
+    chain.require("plain").test_accuracy = chain.runs("plain")[1].test_accuracy = None
     assert comparisons.compare(chain, "compressed", "plain", "test_accuracy") is None
 
 
@@ -204,7 +196,7 @@ def test_a_published_number_links_to_its_source_and_says_whether_the_test_set_ch
 
 
 def test_what_is_compared_exactly_does_not_hang_on_float32(walk_done, monkeypatch):
-    run, (images, labels) = Source().run("compressed"), Source().held_out
+    run, (images, labels) = Source().require("compressed"), Source().held_out
     expected = Source().confidences(run)
     rounding = torch.rand(32, 10, generator=torch.Generator().manual_seed(0)) * 2e-5 - 1e-5
     monkeypatch.setattr(
@@ -233,7 +225,7 @@ def test_the_calibration_error_is_that_of_unrounded_confidences_and_hangs_on_no_
     """Against Guo et al.'s formula in NumPy, and with the logits of a machine that rounds
     otherwise.
     """
-    run, (images, labels) = committed.run("compressed"), committed.held_out
+    run, (images, labels) = committed.require("compressed"), committed.held_out
     logits = training.logits_of(run.network(), images)
     rounding = torch.rand(logits.shape, generator=torch.Generator().manual_seed(0)) * 2e-5 - 1e-5
     results = []

@@ -114,7 +114,7 @@ def test_hours_are_booked_to_the_machines_that_took_them(project):
     rows["processor_s"] = 3600.0
     rows.loc[0, ["processor_s", "device", "hardware"]] = 7200.0, "cuda", "an accelerator"
     rows.to_csv(path, index=False)
-    path = Store().run("teacher").folder / "environment.json"
+    path = Store().require("teacher").folder / "environment.json"
     first = read_json(path) | {"hardware": "an older processor"}
     newer = first | {"hardware": "a newer one"}
     later = [{"epochs_done": 1, "environment": newer}] * 2
@@ -166,7 +166,7 @@ def test_readme_and_conclusions_claim_no_more_than_the_corrected_test_shows(proj
     """An interval that excludes 0, and a p that Holm's correction takes over 5 %."""
     found = Difference(-0.25, -0.46, -0.04, 0.09, 0.4)
     monkeypatch.setattr(findings, "compare", lambda *pair: found)
-    path = Store().run("scratch").folder / "environment.json"
+    path = Store().require("scratch").folder / "environment.json"
     write_json(path, read_json(path) | {"hardware": "another processor"})
     texts = write.texts(Source())
     for text in (texts["README.md"], texts["report.md"], write.conclusions("smoke")):

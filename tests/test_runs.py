@@ -32,7 +32,7 @@ def test_no_run_is_another_seeds_and_each_reading_is_of_its_recipe():
 
 def test_the_delivered_network_is_the_first_seeds():
     known = Store()
-    assert known.delivered.folder == known.run("compressed").folder
+    assert known.delivered.folder == known.require("compressed").folder
 
 
 def test_the_trials_are_those_of_the_grid():

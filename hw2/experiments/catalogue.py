@@ -103,7 +103,7 @@ EXPERIMENTS = {
         "what are the removed channels worth?",
         parent="distilled",
     ),
-    "pad_1": choice("`scratch`, moved by one pixel", LESS, change={"pad": 1}),
+    "pad_1": choice("`scratch`, moved by one pixel", LESS, seeds="twice", change={"pad": 1}),
     "pad_0": choice("`scratch`, mirrored alone", LESS, change={"pad": 0}),
     "student_teaches": choice(
         "`scratch`, taught by `unpruned`",

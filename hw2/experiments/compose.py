@@ -70,15 +70,15 @@ def changed(recipe: Recipe, change: dict[str, object]) -> Recipe:
 
     `InputError` for a field that it lacks, for its row and seed, and for what a field refuses.
     """
-    fields = vars(recipe) | {f"fit.{name}": value for name, value in vars(recipe.fit).items()}
-    own = {}
     of_fit = {}
+    own = {}
     for name, value in change.items():
-        if name not in fields or name in ("stage", "seed"):
-            known = ", ".join(fields.keys() - {"stage", "seed"})
-            raise InputError(f"{recipe.stage} takes no {name}: expected one of {known}")
-        if name.startswith("fit."):
-            of_fit[name.removeprefix("fit.")] = value
-        else:
+        outer, _, inner = name.partition(".")
+        if outer == "fit" and inner in vars(recipe.fit):
+            of_fit[inner] = value
+        elif name in vars(recipe) and name not in ("stage", "seed"):
             own[name] = value
+        else:
+            known = ", ".join(vars(recipe).keys() - {"stage", "seed"})
+            raise InputError(f"{recipe.stage} takes no {name}: expected one of {known}, fit.NAME")
     return replace(recipe, **{"fit": replace(recipe.fit, **of_fit)} | own)

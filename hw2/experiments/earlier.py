@@ -4,7 +4,7 @@ Their epochs cycle through `views` views, which hang on `view_seed`. Leaves with
 """
 
 from collections.abc import Sequence
-from dataclasses import MISSING, asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from typing import Annotated
 
 import torch
@@ -100,12 +100,10 @@ class EarlierTuningRecipe(Cycling, TuningRecipe):
 
 
 def completed(content: dict) -> dict:
-    """A recipe.json's fields less those that recipes gave up, with those that came later."""
-    kind = EarlierTuningRecipe if content["stage"] == "tuning" else EarlierRecipe
-    values = {one.name: one.default for one in fields(kind) if one.default is not MISSING}
-    values |= dict(item for item in content.items() if item not in RETIRED.items())
-    for part in ("fit", "sparse"):
-        if values.get(part):
+    """A recipe.json's fields less those that recipes gave up."""
+    values = dict(item for item in content.items() if item not in RETIRED.items())
+    for part in {"fit", "sparse"} & values.keys():
+        if values[part]:
             kept = [item for item in values[part].items() if item not in RETIRED_FIT.items()]
             values[part] = dict(kept)
     return values

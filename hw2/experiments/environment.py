@@ -16,7 +16,7 @@ from hw2.errors import InputError
 from hw2.files import program_output
 
 PACKAGES = ("torch", "torchvision", "torch-pruning", "numpy", "optuna")
-LOWERING = ("ATEN_CPU_CAPABILITY", "ONEDNN_MAX_CPU_ISA")  # variables that lower instruction sets
+LOWERING = ("ATEN_CPU_CAPABILITY", "ONEDNN_MAX_CPU_ISA")  # may lower instruction sets
 
 
 def cores() -> int:
@@ -75,7 +75,9 @@ def _processor() -> tuple[str, list[str]]:
 
 
 def lacks_bfloat16(device: torch.device) -> bool:
-    """Whether a processor without instructions for bfloat16, or with them off, emulates it."""
+    """Whether bfloat16 is emulated: the processor has no instructions for it, or a variable is set
+    that may switch them off.
+    """
     if device.type != "cpu":
         return False
     lowered = any(name in os.environ for name in LOWERING)

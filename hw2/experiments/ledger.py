@@ -87,14 +87,14 @@ def deliver(profile: str) -> Run:
         for name in catalogue.names(profile, "chain")
         for seed in catalogue.seeds(name, profile)
     ]
-    run = known.run("compressed")
+    run = known.require("compressed")
     path = known.root / "delivered.json"
     content = {"run": run.name, "sha256": sha256(run.weights)}
     if not path.is_file() or read_json(path) != content:
         write_json(path, content)
     for member in chain:
         read_test_set(member, data.fashion_mnist())
-    return Store(profile).run("compressed")
+    return Store(profile).require("compressed")
 
 
 def read_test_set(run: Run, fashion: data.FashionMNIST) -> None:

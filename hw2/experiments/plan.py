@@ -2,6 +2,7 @@
 
 from operator import itemgetter
 
+from hw2.errors import InputError
 from hw2.experiments import catalogue
 from hw2.experiments.catalogue import Task
 from hw2.experiments.store import Store
@@ -64,8 +65,13 @@ def tasks(profile: str) -> list[Task]:
 
 
 def done(task: Task, known: Store) -> bool:
-    """Whether the run, or the search, is there."""
-    return known.searched() if task == SEARCH else known.finished(*task)
+    """Whether the run, or the search, is there as today's recipe makes it."""
+    if task == SEARCH:
+        return known.searched()
+    try:
+        return bool(known.require(*task))
+    except InputError:
+        return False
 
 
 def hours(task: Task, known: Store) -> float | None:

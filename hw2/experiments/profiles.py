@@ -72,6 +72,7 @@ FULL = {
         "first": (0,),
         "chain": (0, 1, 2),
         "choices": (0,),
+        "twice": (0, 1),  # the choice that gained with seed 0
         "owed": (),  # rows whose runs are not there yet; `--seed 0` trains one
         "search": (0, 1, 2),
         "studies": (3, 4, 5),

@@ -46,16 +46,12 @@ class Store:
         self.profile = wanted or delivered_profile() or "full"
         self.root = root(self.profile)
         self.file = file
+        self.known = Known(self.setting, self.course_file)  # what recipes ask of finished runs
         self._recipes: dict[catalogue.Task, Recipe] = {}
         self._runs: dict[Path, Run] = {}
         catalogue.seeds("teacher", self.profile)  # `InputError` for an unknown profile
 
     # What a row's recipe is.
-
-    @property
-    def known(self) -> Known:
-        """What recipes ask of finished runs."""
-        return Known(self.setting, self.course_file)
 
     def recipe(self, name: str, seed: int | None = None) -> Recipe:
         """The recipe of a row's run, by default of the row's first seed."""
@@ -143,23 +139,12 @@ class Store:
         run = f"{name}/{self.profile}-s{recipe.seed}"
         raise InputError(f"{run} is not there; train it by `{command}`")
 
-    def finished(self, name: str, seed: int) -> bool:
-        """Whether the run is there as today's recipe makes it."""
-        try:
-            return bool(self.require(name, seed))
-        except InputError:
-            return False
-
     def runs(self, name: str) -> list[Run]:
         """An experiment's runs, in the order of their seeds. The first seed's is required."""
         seeds = catalogue.seeds(name, self.profile)
         required = [self.require(name, seed) for seed in seeds[:1]]
         found = [self.find(self.recipe(name, seed)) for seed in seeds[1:]]
         return required + [run for run in found if run]
-
-    def run(self, name: str) -> Run:
-        """An experiment's run of its first seed."""
-        return self.require(name)
 
     def group(self, group: str) -> dict[str, list[Run]]:
         """Row -> its runs, in the catalogue's order: studies hold others against the first row."""

@@ -107,13 +107,13 @@ def story(source: Source) -> list[str]:
     long, short = "unpruned", "distilled"
     if "distilled-24" in catalogue.names(source.profile):
         long, short = "distilled", "distilled-24"
-    lengths = [source.run(name).recipe.fit.epochs for name in (short, long)]
+    lengths = [source.require(name).recipe.fit.epochs for name in (short, long)]
     helped = compare(source, "distilled", "plain")
     against = compare(source, "compressed", "scratch")
     on_test = compare(source, "compressed", "scratch", "test_accuracy")
     apart = unlike(source, "compressed", "scratch")
     return [
-        taught(source.run("teacher").val_accuracy, [run.val_accuracy for run in plain]),
+        taught(source.require("teacher").val_accuracy, [run.val_accuracy for run in plain]),
         learned(half, epochs, early, helped),
         f"{cut(removed, before, directly, measured)} "
         f"{restored(before, after['fine-tuned']['with sparse learning'])}",

@@ -1,6 +1,5 @@
 """Notebook 02: the search, its finalists, the arms."""
 
-import pandas as pd
 from matplotlib.figure import Figure
 
 from hw2.experiments import store
@@ -19,7 +18,7 @@ def budget(epochs: int, images: int, seeds: int) -> str:
 
 @plot("The search: validation accuracy by temperature and alpha, over the seeds.")
 def tuning(source: Source) -> Figure:
-    total = source.run("teacher").metrics["val_total"]
+    total = source.require("teacher").metrics["val_total"]
     trials = source.trials[source.trials.alpha > 0]  # labels alone are a control
     cells = trials.assign(accuracy=trials.val_correct / total).groupby(["T", "alpha"]).accuracy
     accuracy = cells.mean().unstack()
@@ -45,17 +44,10 @@ def tuning(source: Source) -> Figure:
     return figure
 
 
-def seed_deviation(trials: pd.DataFrame) -> float:
-    """Standard deviation between seeds of one count of correct images, pooled over the settings;
-    NaN for one seed.
-    """
-    return float(trials.groupby(["T", "alpha"]).val_correct.var().mean() ** 0.5)
-
-
 @table("finalists")
 def finalist_rows(source: Source) -> list[dict]:
     """Validation accuracies of each finalist over the seeds, in its trials and its longer runs."""
-    trials, total = source.trials, source.run("teacher").metrics["val_total"]
+    trials, total = source.trials, source.require("teacher").metrics["val_total"]
     rows = []
     for runs in source.group("finalists").values():
         temperature, alpha = runs[0].recipe.temperature, runs[0].recipe.alpha
@@ -77,7 +69,7 @@ def arm_rows(source: Source) -> list[dict]:
 
 def arm_note(source: Source) -> str:
     """What was spent on each arm, and the setting."""
-    runs, arm = source.runs("vanilla"), source.run("vanilla").recipe
+    runs, arm = source.runs("vanilla"), source.require("vanilla").recipe
     return (
         f"{budget(arm.fit.epochs, arm.images, len(runs))} an arm; T = {arm.temperature:g}, "
         f"alpha = {arm.alpha:g}"

@@ -51,7 +51,7 @@ def phase_rows(source: Source) -> list[dict]:
 
 def ablation_note(source: Source) -> str:
     """What was spent on each run of the ablation, counted from the first random weights."""
-    runs, parent = source.runs("pruned"), source.run(EXPERIMENTS["pruned"].parent).recipe
+    runs, parent = source.runs("pruned"), source.require(EXPERIMENTS["pruned"].parent).recipe
     epochs = parent.fit.epochs + runs[0].recipe.sparse.epochs + runs[0].recipe.fit.epochs
     return f"{budget(epochs, runs[0].recipe.images, len(runs))} an arm"
 

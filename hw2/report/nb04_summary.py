@@ -82,7 +82,7 @@ def pipeline(source: Source) -> Figure:
         frame = {"boxstyle": "round,pad=0.5", "fc": "white", "ec": BLUE if name in main else GREY}
         centred = {"ha": "center", "va": "center", "fontsize": 9}
         boxes[name] = ax.text(*place, text, bbox=frame, **centred)
-    views, ratio = source.run("teacher").recipe.views, source.delivered.recipe.ratio
+    views, ratio = source.require("teacher").recipe.views, source.delivered.recipe.ratio
     words = {
         "distilled": f"soft targets\nof {views} views",
         "compressed": f"sparse learning,\npruned by {ratio},\nfine-tuned",

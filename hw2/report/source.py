@@ -35,12 +35,12 @@ class Source(Store):
     @property
     def held_out(self) -> tuple[Tensor, Tensor]:
         """Validation images, uint8 (n, 28, 28), and their labels (n,)."""
-        return self.run("teacher").recipe.task(self.fashion).held_out
+        return self.require("teacher").recipe.task(self.fashion).held_out
 
     @cached_property
     def teacher_logits(self) -> Tensor:
         """The teacher's logits (n, 10) of the validation images as they are (view 0), float64."""
-        teacher = self.run("teacher")
+        teacher = self.require("teacher")
         return teacher.soft_targets[0][teacher.recipe.task(self.fashion).validation].double()
 
     def confidences(self, run: Run) -> tuple[Tensor, Tensor]:
