@@ -127,7 +127,7 @@ def write_csv(path: Path, columns: tuple[str, ...], rows: list[dict]) -> None:
 
 
 def read_json(path: Path, schema: type = dict, remedy: str | None = None) -> dict:
-    """A JSON object, or what `schema` (`experiments.schemas`) describes; else `InputError`."""
+    """A JSON object, or what `schema`, a TypedDict, describes; else `InputError`."""
     with errors_naming(path, "JSON of its kind", remedy):
         return adapter(schema).validate_json(path.read_bytes(), strict=True)
 

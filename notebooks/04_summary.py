@@ -30,7 +30,7 @@ from IPython.display import Markdown, display
 from hw2 import assignment, data, grading, report
 from hw2.experiments.catalogue import EXPERIMENTS
 from hw2.files import read_json
-from hw2.report import comparisons, nb03_pruning, nb04_demo, nb04_summary, statistics, style, write
+from hw2.report import comparisons, nb03_pruning, nb04_summary, statistics, style, write
 
 plt.style.use([style.STYLE, {"axes.prop_cycle": plt.cycler(color=style.COLOURS)}])
 source = report.Source()
@@ -154,7 +154,7 @@ print(next(iter(probabilities)), "is the likeliest class")
 # %%
 own = None  # "boot.jpg"
 if own == "upload":
-    nb04_demo.upload()
+    nb04_summary.upload()
 elif own:
     print({name: f"{value:.1%}" for name, value in hw2.predict(own).items()})
 

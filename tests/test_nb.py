@@ -20,7 +20,6 @@ from hw2.report import (
     TABLES,
     comparisons,
     nb03_pruning,
-    nb04_demo,
     nb04_summary,
     statistics,
     style,
@@ -247,7 +246,7 @@ def test_a_mistake_shows_the_true_class_also_where_it_is_unlikely(monkeypatch):
         "hw2.pictures.probabilities", lambda network, images: torch.tensor([unlikely] * 10)
     )
     images, labels = torch.zeros(10, 28, 28), torch.tensor([9] * 5 + [0] * 5)
-    figure = nb04_demo.draw_predictions(None, images, labels)
+    figure = nb04_summary.draw_predictions(None, images, labels)
     bars = [ax for ax in figure.axes if len(ax.texts)]
     assert [len(ax.texts) for ax in bars] == [4] * 5 + [3] * 5
     assert bars[0].texts[3].get_text() == "Ankle boot 0%"

@@ -46,7 +46,7 @@ def pick_device(name: str = "auto") -> torch.device:
 
 
 def environment(device: torch.device) -> dict:
-    """Here and now, as a `schemas.Environment`."""
+    """Here and now, as a `run.Environment`."""
     processor, flags = _processor()
     return {
         "packages": {name: importlib.metadata.version(name) for name in PACKAGES},

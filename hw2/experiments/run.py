@@ -1,21 +1,24 @@
-"""A finished run's folder, and where such folders are."""
+"""A finished run's folder, what its files must hold, and where such folders are."""
 
 import functools
 import os
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Annotated, Literal, NotRequired
 
 import numpy as np
 import pandas as pd
 import torch
+from pydantic import Field, NonNegativeInt, PositiveInt
 from torch import Tensor
+from typing_extensions import TypedDict  # pydantic asks for it before Python 3.12
 
 from hw2 import data, distillation, networks, pruning
 from hw2.assignment import WIDTHS
 from hw2.errors import InputError
-from hw2.experiments import compose, schemas
-from hw2.experiments.recipes import Recipe
+from hw2.experiments import compose
+from hw2.experiments.recipes import Digest, Recipe
 from hw2.files import broken, read_array, read_csv, read_json, sha256
 
 HISTORY = ("epoch", "lr", "train_loss", "val_loss", "val_accuracy")
@@ -23,6 +26,65 @@ STEPS = ("step", "loss")
 #: phases of a compression in metrics.json, and those that sparse learning adds
 PHASES = {"distilled", "pruned", "recalibrated", "fine_tuned"}
 SPARSE = {"sparse", "pruned_without_sparse_learning", "recalibrated_without_sparse_learning"}
+
+Amount = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+
+
+class Metrics(TypedDict):
+    """metrics.json; the test set's counts are None until it was read for the run."""
+
+    val_correct: NonNegativeInt
+    val_total: PositiveInt
+    test_correct: NonNegativeInt | None
+    test_total: PositiveInt | None
+    parameters: PositiveInt
+    wall_s: Amount
+    processor_s: NotRequired[Amount]
+    peak_memory_bytes: PositiveInt | None
+    phases: NotRequired[dict[str, NonNegativeInt]]
+    mirrored: NotRequired["Mirrored"]
+
+
+class Mirrored(TypedDict):
+    """Correct images by the mean of the logits of an image and of its mirror image."""
+
+    val_correct: NonNegativeInt
+    test_correct: NonNegativeInt
+
+
+class Environment(TypedDict):
+    """environment.json, as at the first step."""
+
+    packages: dict[str, str]
+    python: str
+    system: str
+    device: Literal["cpu", "cuda"]
+    hardware: str
+    cores: PositiveInt
+    threads: PositiveInt
+    code: Digest
+    commit: str | None
+    instruction_set: str
+    flags: list[str]
+    lowered_by: dict[str, str]
+    resumed: NotRequired[list["Resumed"]]  # other environments that trained on or finished the run
+
+
+class Resumed(TypedDict):
+    epochs_done: NonNegativeInt  # by then
+    environment: Environment
+
+
+class Delivered(TypedDict):
+    run: Annotated[str, Field(pattern=r"^[\w.-]+/\w+-s\d+$")]
+    sha256: Digest
+
+
+class GroupNorms(TypedDict):
+    """group_norms.json: a list for each group."""
+
+    before: list[list[Amount]]
+    after: NotRequired[list[list[Amount]]]
 
 
 @functools.cache
@@ -96,10 +158,10 @@ class Run:
         return self.recipe.ratio is not None and self.recipe.sparse.epochs > 0
 
     @cached_property
-    def metrics(self) -> schemas.Metrics:
+    def metrics(self) -> Metrics:
         """`InputError` for a count over its total, and for other phases than the recipe's."""
         path = self.folder / "metrics.json"
-        metrics = read_json(path, schemas.Metrics)
+        metrics = read_json(path, Metrics)
         phases = metrics.get("phases", {})
         read = metrics["test_total"] or 0  # test images
         if (
@@ -114,11 +176,11 @@ class Run:
         return metrics
 
     @cached_property
-    def environment(self) -> schemas.Environment:
-        return read_json(self.folder / "environment.json", schemas.Environment)
+    def environment(self) -> Environment:
+        return read_json(self.folder / "environment.json", Environment)
 
     @property
-    def environments(self) -> list[schemas.Environment]:
+    def environments(self) -> list[Environment]:
         """Of every process that trained it, where they differ: the first step's first."""
         first = self.environment
         return [first, *(later["environment"] for later in first.get("resumed", []))]
@@ -134,10 +196,10 @@ class Run:
         return self.metrics["parameters"]
 
     @cached_property
-    def group_norms(self) -> schemas.GroupNorms:
+    def group_norms(self) -> GroupNorms:
         """Where the row keeps them: of every channel, before and after sparse learning."""
         path = self.folder / "group_norms.json"
-        norms = read_json(path, schemas.GroupNorms)
+        norms = read_json(path, GroupNorms)
         sizes = _group_sizes(self.recipe.widths or WIDTHS)
         found = {when: list(map(len, groups)) for when, groups in norms.items()}
         if found != dict.fromkeys(["before", "after"] if self.sparse else ["before"], sizes):

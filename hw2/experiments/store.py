@@ -16,10 +16,10 @@ import pandas as pd
 from filelock import FileLock, Timeout
 
 from hw2.errors import InputError, end_if_asked
-from hw2.experiments import catalogue, compose, recipes, schemas
+from hw2.experiments import catalogue, compose, recipes
 from hw2.experiments.compose import Known, Setting
 from hw2.experiments.recipes import Recipe, TuningRecipe
-from hw2.experiments.run import Run, cache, home, root
+from hw2.experiments.run import Delivered, Run, cache, home, root
 from hw2.files import broken, read_csv, read_json, sha256, write_json
 
 TRIALS = ("trial", "T", "alpha", "seed", "val_correct", "processor_s", "device", "hardware")
@@ -30,7 +30,7 @@ def delivered_profile() -> str | None:
     path = root("full") / "delivered.json"
     if not path.is_file():
         return None
-    return Run(root("full") / read_json(path, schemas.Delivered)["run"]).profile
+    return Run(root("full") / read_json(path, Delivered)["run"]).profile
 
 
 class Store:
@@ -174,7 +174,7 @@ class Store:
     def delivered(self) -> Run:
         """The run that delivered.json names; `InputError` where its weights are not those."""
         remedy = f"`hw2 deliver --profile {self.profile}` names the delivered network"
-        named = read_json(self.root / "delivered.json", schemas.Delivered, remedy)
+        named = read_json(self.root / "delivered.json", Delivered, remedy)
         run = self.at(self.root / named["run"])
         catalogue.row(run.stage, run.profile)  # `InputError` for what is none
         if run.profile != self.profile:

@@ -16,7 +16,6 @@ except ValueError as error:  # of a setting that it does not know, such as MPLBA
 from hw2.report import (  # noqa: F401
     nb02_distillation,
     nb03_pruning,
-    nb04_demo,
     nb04_summary,
     style,
 )

@@ -9,8 +9,8 @@ import pandas as pd
 
 from hw2 import assignment, data, files, grading, report
 from hw2.errors import choose
-from hw2.experiments import catalogue, ledger, schemas
-from hw2.experiments.run import output
+from hw2.experiments import catalogue, ledger
+from hw2.experiments.run import Environment, output
 from hw2.report import (
     comparisons,
     findings,
@@ -42,7 +42,7 @@ def _time(source: Source) -> list[dict]:
     that trained them; then the machines' sums.
     """
     form = "{hardware}, torch {packages[torch]}, threads: {threads}"
-    searched = files.read_json(source.search_folder / "environment.json", schemas.Environment)
+    searched = files.read_json(source.search_folder / "environment.json", Environment)
     spent = []
     for trial in source.trials.itertuples():
         machine = form.format_map(searched | {"hardware": trial.hardware})
