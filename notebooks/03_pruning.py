@@ -120,11 +120,11 @@ print("Right." if weakest_first(weight) == [1, 2, 0] else "Not yet: channel 1 is
 # trained and no statistic is measured again.
 
 # %%
-shares = [0, 0.25, 0.5, 0.75]
+cuts = [0, 0.25, 0.5, 0.75]
 accuracy = {name: [] for name in names}
 for number, name in enumerate(names):
-    for share in shares:
-        network = pruning.prune_group(distilled.network(), number, share)
+    for cut in cuts:
+        network = pruning.prune_group(distilled.network(), number, cut)
         accuracy[name].append((training.predict(network, images) == labels).double().mean().item())
 
 # %%
@@ -132,10 +132,10 @@ figure, axes = plt.subplots(1, 2, figsize=(9, 3.6), sharey=True)
 for ax, kind in zip(axes, ("added by shortcuts", "between convolutions")):
     for name in names:
         if name.endswith(kind):
-            ax.plot(shares, accuracy[name], marker="o", label=name.split(",")[0])
+            ax.plot(cuts, accuracy[name], marker="o", label=name.split(",")[0])
     ax.set(title=f"Groups {kind}", xlabel="share of the group's channels removed", ylabel="validation accuracy")
     ax.legend(loc="lower left")
-half = sorted((accuracy[name][shares.index(0.5)], name) for name in names)[:2]
+half = sorted((accuracy[name][cuts.index(0.5)], name) for name in names)[:2]
 worst = " and ".join(f"{100 * value:.1f} % ({name})" for value, name in half)
 report.show(figure, f"Validation accuracy with one group pruned alone. With half of their channels the most sensitive keep {worst}.")
 
