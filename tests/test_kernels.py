@@ -1,7 +1,10 @@
 """What runs in place of PyTorch's own is the same function, to rounding."""
 
+from functools import partial
+
 import pytest
 import torch
+from helpers import lived
 from torch import nn
 
 from hw2 import kernels, networks, views
@@ -13,19 +16,6 @@ from hw2.networks import ResNet14
 def batch(channels, size, seed=0):
     x = torch.randn(6, channels, size, size, generator=torch.Generator().manual_seed(seed)) * 3 + 2
     return x.contiguous(memory_format=torch.channels_last)
-
-
-def moved(network, data):
-    """The network after some batches, so that no BatchNorm is at its defaults any more."""
-    generator = torch.Generator().manual_seed(1)
-    for module in network.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            nn.init.uniform_(module.weight, 0.5, 2.0, generator=generator)
-            nn.init.uniform_(module.bias, -1.0, 1.0, generator=generator)
-    network.train()
-    for part in data.train_images[:60].split(20):
-        network(views.normalise(part))
-    return network
 
 
 @pytest.mark.parametrize(("channels", "size"), [(11, 28), (22, 14), (45, 7), (3, 1), (1, 5)])
@@ -48,13 +38,9 @@ def test_batch_norm_is_pytorchs_forward_backward_and_in_its_statistics(channels,
 
 def test_elsewhere_batch_norm_is_pytorchs_own():
     full, layer, x = TiledBatchNorm2d(16), TiledBatchNorm2d(11), batch(11, 8)
-    whole = [
-        full(batch(16, 8)),
-        layer(x.contiguous()),
-        layer.eval()(x),
-        layer.train().double()(x.double()),
-    ]
-    assert not any("Tiled" in type(y.grad_fn).__name__ for y in whole)
+    made = [full(batch(16, 8)), layer(x.contiguous()), layer.eval()(x)]
+    made.append(layer.train().double()(x.double()))
+    assert not any("Tiled" in type(y.grad_fn).__name__ for y in made)
 
 
 def test_a_network_has_the_tiled_layers_only_while_the_block_runs():
@@ -65,12 +51,9 @@ def test_a_network_has_the_tiled_layers_only_while_the_block_runs():
     assert type(network.bn1) is type(network.layer3[1].bn2) is nn.BatchNorm2d
 
 
-@pytest.mark.parametrize(
-    "make", [lambda: ResNet14(NARROW), networks.teacher], ids=["student", "teacher"]
-)
+@pytest.mark.parametrize("make", [partial(ResNet14, NARROW), networks.teacher])
 def test_folding_keeps_the_function_and_leaves_no_batch_norm(data, make):
-    torch.manual_seed(0)
-    network = moved(make(), data)
+    network = lived(make(), data.train_images[:60])
     folded = kernels.quick(network)
     assert network.training and not folded.training
     assert not any(isinstance(module, nn.BatchNorm2d) for module in folded.modules())
