@@ -12,13 +12,15 @@ from hw2 import cli, data, grading, networks, training
 from hw2.assignment import WORDS
 from hw2.data import PROJECT
 from hw2.errors import InputError
-from hw2.experiments import environment, ledger
+from hw2.experiments import ledger
 from hw2.experiments.run import root
 from hw2.experiments.store import Store
 from hw2.files import write_bytes
 
 DELIVERED = Store(Store().profile).delivered
-PREDICT = training.predict
+TABLE = "table and number of remaining parameters"
+METHODS = "methods, at most 200 words"
+ACCURACY = "test accuracy at least 92.4%"
 
 
 @pytest.fixture(autouse=True)
@@ -26,17 +28,12 @@ def committed_answers(monkeypatch, classes):
     """Ten thousand images take seconds: the delivered network gives its committed answers, any
     other one class 0.
 
-    That the weights give these answers is for `test_the_graded_classes_hang_on...` below, replay
-    and test_independent.
+    That the weights give these answers is for replay and test_independent.
     """
     delivered = DELIVERED.network().fc.weight
 
     def kept(network, images):
-        return (
-            classes
-            if network.fc.weight.equal(delivered)
-            else torch.zeros(len(images), dtype=torch.int64)
-        )
+        return classes * int(network.fc.weight.equal(delivered))
 
     monkeypatch.setattr(training, "predict", kept)
 
@@ -46,34 +43,18 @@ def classes():
     return ledger.answers(DELIVERED, data.fashion_mnist())
 
 
-def graded(
-    weights=DELIVERED.weights, submission=PROJECT / "submission.csv", text=PROJECT / "report.md"
-):
-    lines = grading.grade(weights, submission, text, data.fashion_mnist())
-    return {line.checked: line for line in lines}, lines
+def graded(weights=DELIVERED.weights, report=PROJECT / "report.md"):
+    lines = grading.grade(weights, PROJECT / "submission.csv", report, data.fashion_mnist())
+    return {line.checked: line for line in lines}
 
 
 def test_the_delivered_network_fails_nothing_that_its_recorded_count_does_not():
-    found, lines = graded()
-    assert found.pop("test accuracy at least 92.4%").ok is (
-        DELIVERED.metrics["test_correct"] >= 9240
-    )
+    found = graded()
+    lines = list(found.values())
+    assert found.pop(ACCURACY).ok is (DELIVERED.metrics["test_correct"] >= 9240)
     assert sorted(str(line.ok) for line in found.values()) == ["None", *["True"] * 7]
     assert sum(int(line.share.removesuffix("%")) for line in lines if line.share) == 100
     assert max(map(len, grading.text(lines).splitlines())) <= 100  # columns of a terminal
-
-
-def test_table_and_text_tell_every_line_and_only_a_failure_fails():
-    words = (
-        ("one", "5%", "a", True, "long evidence"),
-        ("one", "", "bb", False, "e"),
-        ("x", "30%", "c", None, "d"),
-    )
-    lines = [grading.Line(*line) for line in words]
-    *_, last, _, count = grading.text(lines).splitlines()
-    assert (last, count) == ("not checkable  c: d", "1 pass, 1 fail, 1 not checkable")
-    assert grading.table(lines).verdict.tolist() == ["pass", "fail", "not checkable"]
-    assert grading.failed(lines) and not grading.failed(lines[::2])
 
 
 def test_a_layer_that_torchsummary_does_not_see_is_an_error():
@@ -81,10 +62,7 @@ def test_a_layer_that_torchsummary_does_not_see_is_an_error():
     count = networks.count_parameters(network)
     assert grading.summary_table(network).endswith(f"\nNumber of remaining parameters: {count}")
     network.unseen = torch.nn.Parameter(torch.zeros(3))
-    with pytest.raises(
-        InputError,
-        match=f"^torchsummary's total is not the network's {count + 3:,} parameters; check",
-    ):
+    with pytest.raises(InputError, match=f"total is not the network's {count + 3:,} parameters"):
         grading.summary_table(network)
 
 
@@ -127,28 +105,24 @@ def test_notebook_and_command_grade_the_files_that_are_there(handed_in):
     assert verdicts()["submission.csv"] == "fail"
     (handed_in / "report.md").write_text("nothing here")
     failed = verdicts()
-    assert failed[failed == "fail"].index.to_list() == [
-        "submission.csv",
-        "table and number of remaining parameters",
-        "name and student ID",
-        "methods, at most 200 words",
-        "references",
-    ]
+    told = ["submission.csv", TABLE, "name and student ID", METHODS, "references"]
+    assert failed[failed == "fail"].index.to_list() == told
     given = PROJECT / "submission.csv"
     assert verdicts("--submission", str(given), submission=given)["submission.csv"] == "pass"
 
 
-@pytest.mark.parametrize("content", [b"\xe9", None])
 @pytest.mark.parametrize(
-    ("name", "command"), [("submission.csv", "submit"), ("report.md", "report")]
+    ("name", "command", "content"),
+    [
+        ("submission.csv", "submit", None),
+        ("submission.csv", "submit", b""),
+        ("submission.csv", "submit", b"a,b\n1,2\n"),
+        ("report.md", "report", b"\xe9"),
+    ],
 )
-def test_a_file_that_cannot_be_graded_is_told_in_a_line(
-    handed_in, monkeypatch, name, command, content
-):
-    if name == "report.md":  # it is read first
-        monkeypatch.setattr(training, "predict", lambda *_: pytest.fail("the test set was read"))
+def test_a_file_that_cannot_be_graded_is_told_in_a_line(handed_in, name, command, content):
     (handed_in / name).unlink()
-    if content:
+    if content is not None:
         (handed_in / name).write_bytes(content)
     told = rf"{name}: no readable \w+ \(.+\); `hw2 {command}` writes one$"
     with pytest.raises(InputError, match=told):
@@ -173,18 +147,6 @@ def test_weights_of_ones_own_need_no_other_run(handed_in, monkeypatch):
     assert "fail" not in verdicts("--weights", weights, weights=weights).to_list()
 
 
-@pytest.mark.parametrize(
-    ("name", "value", "told"),
-    [("bn1.running_var", -1.0, "a negative variance"), ("fc.weight", 3e38, "logits overflow")],
-)
-def test_weights_that_no_training_leaves_are_refused_and_not_graded(tmp_path, name, value, told):
-    network = DELIVERED.network()
-    network.state_dict()[name].fill_(value)
-    networks.save(network, tmp_path / "a.safetensors")
-    with pytest.raises(InputError, match=told):
-        PREDICT(networks.load(tmp_path / "a.safetensors"), data.fashion_mnist().test_images[:10])
-
-
 @pytest.mark.parametrize("more", [0, 1])
 def test_one_parameter_image_picture_or_word_decides(tmp_path, monkeypatch, more):
     labels, shown = data.fashion_mnist().test_labels, torch.eye(10)
@@ -197,37 +159,23 @@ def test_one_parameter_image_picture_or_word_decides(tmp_path, monkeypatch, more
     monkeypatch.setattr(ledger, "of_weights", lambda *_: [])
     text = (PROJECT / "report.md").read_text("utf-8")
     words = "word " * (WORDS + more - len(grading.methods_section(text).split()))
-    (tmp_path / "report.md").write_text(
-        text.replace("### Methods\n", "### Methods\n" + words), "utf-8"
-    )
-    found, _ = graded(text=tmp_path / "report.md")
-    for checked in (
-        "at most 100,000 parameters",
-        "test accuracy at least 92.4%",
-        "methods, at most 200 words",
-        "a picture of each class, at least 8 right",
-    ):
+    text = text.replace("### Methods\n", "### Methods\n" + words)
+    (tmp_path / "report.md").write_text(text, "utf-8")
+    found = graded(report=tmp_path / "report.md")
+    demo = "a picture of each class, at least 8 right"
+    for checked in ("at most 100,000 parameters", ACCURACY, METHODS, demo):
         assert found[checked].ok is not bool(more)
 
 
-@pytest.mark.parametrize("line", ["2,1.0", "2,", "7,1", "2,{}", None])
-def test_a_wrong_submission_fails_and_says_where(tmp_path, classes, line):
-    submission = tmp_path / "submission.csv"
-    submission.write_text(grading.submission_text(classes))
-    assert grading.check_submission(submission, classes)[0]
-    lines = submission.read_text().splitlines()
-    lines[3:4] = [line.format((int(classes[2]) + 1) % 10)] if line else []
-    submission.write_text("\n".join(lines))
-    ok, told = grading.check_submission(submission, classes)
-    assert not ok and ("row 2" if line else "9,999 rows") in told
-
-
-@pytest.mark.parametrize("content", [b"", b"\x00\xff\xfe", b"a,b\n1,2\n"])
-def test_what_is_no_submission_is_refused(tmp_path, classes, content):
-    path = tmp_path / "other.csv"
-    path.write_bytes(content)
-    with pytest.raises(InputError, match=r"other\.csv: no readable submission \(.+\)"):
-        grading.check_submission(path, classes)
+def test_a_wrong_submission_fails_and_says_where(tmp_path, classes):
+    path, wrong = tmp_path / "submission.csv", classes.clone()
+    path.write_text(grading.submission_text(classes))
+    assert grading.check_submission(path, classes)[0]
+    wrong[2] = (wrong[2] + 1) % 10
+    for given, told in ((wrong, "row 2"), (classes[1:], "9,999 rows")):
+        path.write_text(grading.submission_text(given))
+        ok, evidence = grading.check_submission(path, classes)
+        assert not ok and told in evidence
 
 
 @pytest.mark.parametrize(
@@ -236,37 +184,14 @@ def test_what_is_no_submission_is_refused(tmp_path, classes, content):
         ("311581010", "311581011", "name and student ID"),
         ("陳彥儒", "", "name and student ID"),
         ("VainF/Torch-Pruning", "Torch-Pruning", "references"),
-        ("DefangChen/SimKD", "SimKD", "references"),
-        ("istillation", "eaching", "methods, at most 200 words"),
-        ("BasicBlock-49", "BasicBlock-50", "table and number of remaining parameters"),
+        ("istillation", "eaching", METHODS),
+        ("BasicBlock-49", "BasicBlock-50", TABLE),
     ],
 )
 def test_a_report_that_lacks_a_part_fails_that_part(tmp_path, old, new, checked):
     text = (PROJECT / "report.md").read_text("utf-8")
     assert old in text
     (tmp_path / "report.md").write_text(text.replace(old, new), "utf-8")
-    found, _ = graded(text=tmp_path / "report.md")
-    found.pop("test accuracy at least 92.4%")
+    found = graded(report=tmp_path / "report.md")
+    found.pop(ACCURACY)
     assert [line.checked for line in found.values() if line.ok is False] == [checked]
-
-
-@pytest.fixture(scope="module")
-def least_sure():
-    """Where rounding would decide, if it did: of 2,000 test images the 100 whose two largest logits
-    are closest.
-    """
-    logits = training.logits_of(DELIVERED.network(), data.fashion_mnist().test_images[:2000])
-    return training.margins(logits).argsort()[:100]
-
-
-@pytest.mark.parametrize(("threads", "batch"), [(1, 1), (1, 100), (2, 7)])
-def test_the_graded_classes_hang_on_neither_threads_nor_batch_size(
-    monkeypatch, classes, least_sure, threads, batch
-):
-    logits_of = training.logits_of
-    monkeypatch.setattr(
-        training, "logits_of", lambda network, part: logits_of(network, part, batch)
-    )
-    with environment.threads(threads):
-        found = PREDICT(DELIVERED.network(), data.fashion_mnist().test_images[least_sure])
-    assert found.equal(classes[least_sure])

@@ -4,13 +4,14 @@ from usable ones.
 
 import os
 import re
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 import safetensors.torch
 import torch
-from helpers import TINY, same_bits, tiny_network
+from helpers import same_bits, tiny_network
 from torchsummary import summary
 
 import hw2
@@ -31,10 +32,8 @@ def test_torchsummary_prints_the_rows_and_totals_of_the_report(capsys):
     assert len(expected_rows) == 51
     assert rows == expected_rows
     assert totals == expected_totals
-    assert (
-        remaining
-        == f"Number of remaining parameters: {networks.count_parameters(ResNet14(NARROW))}"
-    )
+    count = networks.count_parameters(ResNet14(NARROW))
+    assert remaining == f"Number of remaining parameters: {count}"
 
 
 @pytest.mark.parametrize(("stem", "side"), [("imagenet", 7), ("stride1", 14)])
@@ -84,53 +83,34 @@ def test_loading_neither_uses_nor_changes_torchs_global_state(tmp_path, odd_defa
     assert same_bits(network, hw2.load()) and likeliest == hw2.predict(picture)
 
 
-def written(path, state=None, **metadata):
-    """A safetensors file of a tiny network's tensors, changed by `state`."""
-    tensors = tiny_network().state_dict() | (state or {})
-    path.write_bytes(safetensors.torch.save(tensors, metadata))
-    return path
-
-
-TINY_TEXT = ",".join(map(str, TINY))
+SPARSE = torch.eye(10)[0].to_sparse()
 NAN = torch.full((10,), torch.nan)
+NEGATIVE = {"bn1.running_var": torch.full((4,), -1.0)}
 
 
-def tensors(**changed):
-    """Makes a file of a tiny network with other tensors, such as `fc_bias`."""
-    state = {name.replace("_", "."): value for name, value in changed.items()}
-    return lambda path: written(path, state, widths=TINY_TEXT)
-
-
-def content(made):
-    return lambda path: path.write_bytes(made) and path
+def ours(path, changed=None, widths="4,4,4,4"):
+    """Our own weights of a tiny network, with some other tensors."""
+    tensors = tiny_network().state_dict() | (changed or {})
+    path.write_bytes(safetensors.torch.save(tensors, {"widths": widths} if widths else {}))
 
 
 #: what lies in the place of our own weights -> the reason that is told
 UNUSABLE = {
-    "missing": (lambda path: path, "no readable weights"),
-    "garbage": (content(b"\xff" * 500), "no readable weights"),
-    "cut off": (
-        lambda path: content(tensors()(path).read_bytes()[:-9])(path),
-        "no readable weights",
-    ),
-    "no widths": (written, "KeyError"),
-    **{
-        f"widths {text}": (lambda path, text=text: written(path, widths=text), "another network")
-        for text in ("a,b,c,d", "4,4,4", "4,4,4,1000000")
-    },
-    "an odd shape": (tensors(fc_bias=torch.zeros(3)), "size mismatch for fc.bias"),
-    "one too many": (tensors(extra=torch.zeros(3)), "Unexpected key"),
-    "NaN": (tensors(fc_bias=NAN), "not finite"),
+    "missing": (lambda path: None, "no readable weights"),
+    "garbage": (lambda path: path.write_bytes(b"\xff" * 500), "no readable weights"),
+    "no widths": (partial(ours, widths=None), "KeyError"),
+    "enormous widths": (partial(ours, widths="4,4,4,1000000"), "another network"),
+    "another shape": (partial(ours, changed={"fc.bias": torch.zeros(3)}), "size mismatch"),
+    "NaN": (partial(ours, changed={"fc.bias": NAN}), "not finite"),
+    "a negative variance": (partial(ours, changed=NEGATIVE), "a negative variance"),
 }
 
 
-def course_file(path, network=None, prefix="resnet50.", change=None):
+def courses(path, network=None, prefix="resnet50.", changed=None):
     """What the course hands out: a dict with the weights under `model_state_dict`."""
-    state = {
-        prefix + name: tensor for name, tensor in (network or tiny_network()).state_dict().items()
-    }
-    state |= change or {}
-    torch.save({"epoch": 3, "model_state_dict": state}, path)
+    state = (network or tiny_network()).state_dict() | (changed or {})
+    named = {prefix + name: tensor for name, tensor in state.items()}
+    torch.save({"epoch": 3, "model_state_dict": named}, path)
     return path
 
 
@@ -138,11 +118,9 @@ def test_a_teachers_weights_survive_too_also_as_the_course_hands_them_out(tmp_pa
     path, network = tmp_path / "model.safetensors", networks.teacher("stride1")
     assert not network.layer1[0].bn3.weight.any()  # residual branches start at zero
     networks.save(network, path)
-    course = course_file(tmp_path / "resnet-50.pth", network)
+    course = courses(tmp_path / "resnet-50.pth", network)
     for loaded in (networks.load_teacher(path, "stride1"), networks.load_course_teacher(course)):
         assert same_bits(network, loaded) and not loaded.training
-    with pytest.raises(InputError, match="another network"):
-        networks.load_teacher(written(path), "imagenet")
 
 
 BESIDE = {"epoch": 3, "best": np.float64(92.4), "least": np.float32(0.2), "correct": np.int64(9240)}
@@ -152,11 +130,7 @@ USEFUL = {
     },
     "state_dict": lambda state: {"state_dict": state},
     "bare": lambda state: state,
-    "no counts of batches": lambda state: {
-        name: state[name] for name in state if "num_batches" not in name
-    },
     "numpy beside it": lambda state: {"model_state_dict": state} | BESIDE,
-    "float64": lambda state: {name: value.double() for name, value in state.items()},
 }
 
 
@@ -186,23 +160,13 @@ def test_a_pickle_that_runs_code_is_refused_before_it_does(tmp_path):
     assert sentinel.exists()  # the bomb does go off where it is let
 
 
-def torch_file(content):
-    return lambda path: torch.save(content, path) or path
-
-
 #: what lies in the place of the course's weights -> the reason that is told
 COURSE = {
-    "missing": (lambda path: path, "not loaded"),
-    "a whole network": (
-        torch_file(tiny_network()),
-        "it holds hw2.networks.ResNet14, save the `state_dict()` alone",
-    ),
-    "a bare tensor": (torch_file(torch.zeros(3)), "no weights; expected a dict of tensors"),
-    "no dict": (torch_file({"model_state_dict": [1]}), "no weights; expected a dict of tensors"),
-    "no tensors": (lambda path: course_file(path, change={"resnet50.fc.bias": 1}), "fc.bias"),
-    "other names": (lambda path: course_file(path, tiny_network(), prefix="net."), "Missing key"),
-    "other shapes": (lambda path: course_file(path, ResNet14((4, 4, 4, 5))), "size mismatch"),
-    "NaN": (lambda path: course_file(path, change={"resnet50.fc.bias": NAN}), "not finite"),
+    "a whole network": (partial(torch.save, tiny_network()), "save the `state_dict()` alone"),
+    "a bare tensor": (partial(torch.save, torch.zeros(3)), "expected a dict of tensors"),
+    "no tensor": (partial(courses, changed={"fc.bias": 1}), "fc.bias"),
+    "a sparse tensor": (partial(courses, changed={"fc.bias": SPARSE}), "sparse"),
+    "other names": (partial(courses, prefix="net."), "Missing key"),
 }
 
 
@@ -210,14 +174,12 @@ CASES = [(networks.load, *row) for row in UNUSABLE.values()]
 CASES += [(networks.load_course_teacher, *row) for row in COURSE.values()]
 
 
-@pytest.mark.parametrize(
-    ("load", "spoil", "reason"), CASES, ids=[*UNUSABLE, *(f"course's, {name}" for name in COURSE)]
-)
+@pytest.mark.parametrize(("load", "spoil", "reason"), CASES, ids=[*UNUSABLE, *COURSE])
 def test_an_unusable_file_of_weights_is_named_with_the_reason_in_one_line(
     tmp_path, monkeypatch, load, spoil, reason
 ):
     monkeypatch.setattr(networks, "teacher", tiny_network)  # the same checks, on a small network
-    path = spoil(tmp_path / "weights")
-    with pytest.raises(InputError, match=re.escape(reason)) as error:
+    path = tmp_path / "weights"
+    spoil(path)
+    with pytest.raises(InputError, match=f"^{path}: .*{re.escape(reason)}.*$"):
         load(path)
-    assert str(error.value).startswith(f"{path}: ") and "\n" not in str(error.value)

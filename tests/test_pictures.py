@@ -2,8 +2,6 @@
 line.
 """
 
-import io
-
 import IPython.display
 import numpy as np
 import pytest
@@ -24,10 +22,8 @@ def grey(data):
     """The first test image of a class, 140 x 140."""
 
     def enlarged(label):
-        image = Image.fromarray(
-            data.test_images[int((data.test_labels == label).nonzero()[0])].numpy()
-        )
-        return np.asarray(image.resize((140, 140)))
+        image = data.test_images[int((data.test_labels == label).nonzero()[0])]
+        return np.asarray(Image.fromarray(image.numpy()).resize((140, 140)))
 
     return enlarged
 
@@ -38,30 +34,23 @@ def layers(grey, page):
     return Image.fromarray(np.dstack([shown] * 3 + [np.where(grey > 20, 255, 0).astype(np.uint8)]))
 
 
-def file(**how):
-    def write(image, path):
-        image.save(path, **how)
-        return path
-
-    return write
+def file(image, path):
+    image.save(path)
+    return path
 
 
-PNG, TIFF = file(format="PNG"), file(format="TIFF")
-#: the same picture by other means: (grey (h, w), a path) -> what `read` takes
+#: the same picture by other means: (grey (h, w), a folder) -> what `read` takes
 SAME = {
-    "PIL": lambda grey, path: Image.fromarray(grey),
-    "PNG": lambda grey, path: PNG(Image.fromarray(grey), path),
-    "on white": lambda grey, path: PNG(Image.fromarray(255 - grey), path),
-    "16 bits": lambda grey, path: PNG(Image.fromarray(grey.astype(np.uint16) * 257), path),
-    "32 bits": lambda grey, path: TIFF(Image.fromarray(grey.astype(np.int32) * 2**22), path),
-    "floats": lambda grey, path: TIFF(Image.fromarray(grey.astype(np.float32) / 255), path),
-    "floats to 65,535": lambda grey, path: Image.fromarray(grey.astype(np.float32) * 257),
-    "transparent": lambda grey, path: PNG(layers(grey, None), path),
-    "integers": lambda grey, path: grey.astype(np.int64),
-    "colour": lambda grey, path: np.dstack([grey] * 3) / 255,
-    "float16": lambda grey, path: (grey / 255).astype(np.float16),
-    "bfloat16": lambda grey, path: torch.tensor(grey / 255, dtype=torch.bfloat16),
-    "normalised": lambda grey, path: views.normalise(torch.tensor(grey)[None]),
+    "PNG": lambda grey, to: file(Image.fromarray(grey), to / "a.png"),
+    "on white": lambda grey, to: file(Image.fromarray(255 - grey), to / "a.png"),
+    "16 bits": lambda grey, to: file(Image.fromarray(grey.astype(np.uint16) * 257), to / "a.png"),
+    "floats": lambda grey, to: file(Image.fromarray(np.float32(grey) / 255), to / "a.tiff"),
+    "transparent": lambda grey, to: file(layers(grey, None), to / "a.png"),
+    "integers": lambda grey, to: grey.astype(np.int64),
+    "large integers": lambda grey, to: grey.astype(np.int64) * 2**22,
+    "colour": lambda grey, to: np.dstack([grey] * 3) / 255,
+    "bfloat16": lambda grey, to: torch.tensor(grey / 255, dtype=torch.bfloat16),
+    "normalised": lambda grey, to: views.normalise(torch.tensor(grey)[None]),
 }
 
 
@@ -69,7 +58,7 @@ SAME = {
 def test_a_picture_is_read_alike_whatever_its_samples_are(grey, tmp_path, make):
     plain = pictures.read(grey(BOOT)).int()
     assert (plain.shape, int(plain[0, 0]), int(plain.max()) > 200) == ((28, 28), 0, True)
-    found = pictures.read(make(grey(BOOT), tmp_path / "picture"))
+    found = pictures.read(make(grey(BOOT), tmp_path))
     assert found.dtype == torch.uint8 and (found - plain).abs().max() < 12
 
 
@@ -87,7 +76,6 @@ def test_a_cut_out_garment_is_seen_whatever_its_colour(grey, label):
 ROUTES = {
     "path": str,
     "open file": lambda path: path.open("rb"),
-    "bytes": lambda path: io.BytesIO(path.read_bytes()),
     "PIL": Image.open,
     "converted": lambda path: Image.open(path).convert("LA"),
     "turned before": lambda path: ImageOps.exif_transpose(Image.open(path)),
@@ -98,52 +86,49 @@ ROUTES = {
 def photograph(grey, tmp_path):
     """Makes a photograph as a telephone does: on its side, with an orientation that says so."""
 
-    def taken(label, kind, **more):
+    def taken(label, kind="png"):
         exif, path = Image.Exif(), tmp_path / f"photograph.{kind}"
         exif[ExifTags.Base.Orientation] = 6
-        Image.fromarray(grey(label)).rotate(90, expand=True).save(path, exif=exif, **more)
+        Image.fromarray(grey(label)).rotate(90, expand=True).save(path, exif=exif)
         return path
 
     return taken
 
 
-@pytest.mark.parametrize("kind", ["png", "webp", "tiff"])
+@pytest.mark.parametrize("kind", ["png", "tiff"])
 @pytest.mark.parametrize("route", ROUTES.values(), ids=ROUTES)
 def test_a_photograph_is_turned_by_every_route(grey, photograph, kind, route):
-    lossless = {"lossless": True} if kind == "webp" else {}
-    path = photograph(BOOT, kind, **lossless)
-    assert pictures.read(route(path)).equal(pictures.read(grey(BOOT)))
+    assert pictures.read(route(photograph(BOOT, kind))).equal(pictures.read(grey(BOOT)))
 
 
-class Uploads:
-    """The upload button of notebook 04, and what it displays."""
+@pytest.fixture
+def uploads(monkeypatch):
+    """What notebook 04 displays once files are uploaded by its button, in place of others."""
+    shown = []
+    monkeypatch.setattr(IPython.display, "display", lambda *values: shown.append(values))
+    nb04_summary.upload()
+    ((button, _),) = shown
 
-    def __init__(self, patch):
-        self.shown = []
-        patch.setattr(IPython.display, "display", lambda *shown: self.shown.append(shown))
-        nb04_summary.upload()
-        ((self.button, _),) = self.shown
-
-    def give(self, *paths):
-        """What is displayed once these files are uploaded in place of others."""
-        self.shown.clear()
-        files = [{"name": path.name, "content": memoryview(path.read_bytes())} for path in paths]
+    def given(*paths):
+        shown.clear()
         about = {"type": "image/png", "size": 1, "last_modified": 1}
-        self.button.set_state({"value": [file | about for file in files]})
-        return self.shown
+        files = [{"name": path.name, "content": memoryview(path.read_bytes())} for path in paths]
+        button.set_state({"value": [file | about for file in files]})
+        return shown
+
+    return given
 
 
-def test_an_uploaded_picture_is_shown_upright_with_its_classes(photograph, tmp_path, monkeypatch):
-    uploads, path = Uploads(monkeypatch), photograph(TROUSER, "png")
-    ((picture, classes),) = uploads.give(path)
+def test_an_uploaded_picture_is_shown_upright_with_its_classes(uploads, photograph, tmp_path):
+    path = photograph(TROUSER)
+    ((picture, classes),) = uploads(path)
     assert list(classes) == list(hw2.predict(path))[:3]
     assert next(iter(classes)) == CLASSES[TROUSER]
     assert np.array_equal(picture, ImageOps.exif_transpose(Image.open(path)))
-    assert uploads.give() == []
+    assert uploads() == []
     (tmp_path / "notes.txt").write_text("no picture")
-    with pytest.raises(InputError, match=r"^notes\.txt: no readable picture") as error:
-        uploads.give(tmp_path / "notes.txt")  # which IPython shows in one line
-    assert "\n" not in str(error.value)
+    with pytest.raises(InputError, match=r"^notes\.txt: no readable picture"):
+        uploads(tmp_path / "notes.txt")  # which IPython shows in one line
 
 
 def test_a_pngs_metadata_may_be_long(grey, tmp_path):
@@ -153,25 +138,16 @@ def test_a_pngs_metadata_may_be_long(grey, tmp_path):
     assert pictures.read(path).equal(pictures.read(grey(BOOT)))
 
 
-GRADIENT = np.linspace(0, 250, 57).astype(np.uint8)
-
-
 @pytest.mark.parametrize(
     ("picture", "told"),
     [
         ("nowhere.png", "nowhere.png: no readable picture"),
-        (GRADIENT[None], "57 x 1 pixels are too narrow"),
-        (np.resize(GRADIENT, (3000, 1)), "1 x 3000 pixels are too narrow"),
+        (np.zeros((1, 57)), "57 x 1 pixels are too narrow"),
         (Image.new("RGB", (280, 280), "navy"), "all of one brightness"),
-        (np.zeros((30, 30, 4), np.uint8), "all of one brightness"),
         (np.full((30, 30), np.nan), "not all of its samples are finite"),
         (np.zeros((5, 30, 30)), "this ndarray: no readable picture"),
-        (np.zeros((0, 30)), "no readable picture"),
-        (torch.zeros(30, 30, dtype=torch.complex64), "this Tensor: no readable picture"),
-        (None, "no readable picture"),
     ],
 )
 def test_what_shows_no_garment_gets_one_line(picture, told):
-    with pytest.raises(InputError, match=told) as error:
+    with pytest.raises(InputError, match=f"^.*{told}.*$"):
         pictures.read(picture)
-    assert "\n" not in str(error.value)
