@@ -9,7 +9,6 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from helpers import cell
 from test_cells import run as run_cell
 from test_notebooks import PATHS, read
 
@@ -22,7 +21,6 @@ from hw2.report import (
     nb03_pruning,
     nb04_summary,
     statistics,
-    style,
 )
 from hw2.report.source import Source
 
@@ -32,19 +30,22 @@ def committed():
     return Source()
 
 
-def run(seed, validation, test=None):
-    kept = {
-        "val_accuracy": validation,
-        "test_accuracy": test,
-        "history": pd.DataFrame({"val_loss": [9.0, 1 - validation]}),
-        "metrics": {"phases": {}},
-        "parameters": 1,
-    }
-    return SimpleNamespace(name=f"run-{seed}", recipe=SimpleNamespace(seed=seed), **kept)
+def run(seed, validation, test=None, name=""):
+    return SimpleNamespace(
+        name=name,
+        recipe=SimpleNamespace(seed=seed),
+        val_accuracy=validation,
+        test_accuracy=test,
+        history=pd.DataFrame({"val_loss": [9.0, 1 - validation]}),
+        metrics={"phases": {}},
+        parameters=1,
+    )
 
 
-def faked(profile="full", answers=(), true=(), **runs):
-    """A source of such runs: rows that are not named have the last one's."""
+def faked(profile="full", answers=None, **runs):
+    """A source of such runs: rows that are not named have the last one's. There are four test
+    images, of the classes 0 to 3; `answers`: name of a run -> its predictions for them.
+    """
     last = list(runs.values())[-1]
     found = {name: runs.get(name, last) for name in catalogue.names(profile)}
     return SimpleNamespace(
@@ -53,23 +54,14 @@ def faked(profile="full", answers=(), true=(), **runs):
         require=lambda name: found[name][0],
         group=lambda group: {name: found[name] for name in catalogue.names(profile, group)},
         delivered=found["compressed"][0],
-        answers=lambda run: torch.tensor(
-            answers[run.name] if isinstance(answers, dict) else answers
-        ),
-        fashion=SimpleNamespace(test_labels=torch.tensor(true)),
+        answers=lambda run: torch.tensor(answers[run.name]),
+        fashion=SimpleNamespace(test_labels=torch.arange(4)),
     )
 
 
-@pytest.fixture
-def studies():
-    """Vanilla KD gets 80 and 84 of 100 right, the labels alone 79 and 81 and a third seed, every
-    other arm 85, 87.
-    """
+def test_an_arm_that_is_worse_than_the_first_has_a_negative_difference():
     labels, others = [run(3, 0.79), run(4, 0.81), run(5, 0.99)], [run(3, 0.85), run(4, 0.87)]
-    return faked(vanilla=[run(3, 0.80), run(4, 0.84)], labels=labels, kl_mean=others)
-
-
-def test_an_arm_that_is_worse_than_the_first_has_a_negative_difference(studies):
+    studies = faked(vanilla=[run(3, 0.80), run(4, 0.84)], labels=labels, kl_mean=others)
     table = TABLES["arms"].in_words(studies).set_index("arm")
     assert table["minus the first"]["labels"] == "+4.33"  # of 79, 81 and 99 to 80 and 84
     assert table["minus the first"]["kl_mean"] == "+4.00"
@@ -97,21 +89,13 @@ def chain():
     the others three.
     """
     runs = {
-        "plain": [run(0, 0.90, 0.80), run(1, 0.92, 0.82)],
-        "distilled": [run(seed, 0.915 + seed / 1000, 0.82) for seed in range(3)],
-        "compressed": [run(seed, 0.95 + seed / 100, 0.945) for seed in range(3)],
-        "scratch": [run(0, 0.94, 0.94)],
+        "plain": [run(0, 0.90, 0.80, "plain"), run(1, 0.92, 0.82, "plain")],
+        "distilled": [run(seed, 0.915 + seed / 1000, 0.82, "distilled") for seed in range(3)],
+        "compressed": [run(seed, 0.95 + seed / 100, 0.945, "compressed") for seed in range(3)],
+        "scratch": [run(0, 0.94, 0.94, "scratch")],
     }
-    answers = {
-        "plain": [0, 9, 9, 9],
-        "distilled": [9, 1, 2, 3],
-        "compressed": [9, 1, 2, 3],
-        "scratch": [0, 1, 2, 3],
-    }
-    for name, group in runs.items():
-        for each in group:
-            each.name = name
-    return faked(answers=answers, true=[0, 1, 2, 3], **runs)
+    answers = {name: [9, 1, 2, 3] for name in runs} | {"plain": [0, 9, 9, 9]}
+    return faked(answers=answers, **runs)
 
 
 def test_pairs_are_of_all_seeds_and_an_aim_is_met_at_its_value(chain):
@@ -124,12 +108,10 @@ def test_pairs_are_of_all_seeds_and_an_aim_is_met_at_its_value(chain):
     assert (second["seeds"], second["validation"], second["p"]) == ("3 : 1", "+2.00", "")
     # A run whose test set was not read stays unread.
     chain.answers = lambda run: pytest.fail(f"{run.name} was read")
-    for name in ("distilled", "compressed"):
-        for each in chain.runs(name):
-            each.test_accuracy = None
+    for each in (*chain.runs("distilled"), *chain.runs("compressed")):
+        each.test_accuracy = None
     table = TABLES["pairs"].in_words(chain)
-    for column in ("test", "McNemar's p", "more often right"):
-        assert set(table[column]) == {""}
+    assert set(table[["test", "McNemar's p", "more often right"]].to_numpy().flat) == {""}
     assert table.validation[0] == "+0.60"
     assert nb04_summary.aim_rows(chain)[1]["verdict"] is None
 
@@ -145,9 +127,7 @@ def test_each_class_says_what_its_mistakes_were_taken_for(chain):
     chain.answers = lambda run: torch.tensor([*range(10), *range(9), 7])
     chain.fashion.test_labels = torch.arange(10).repeat(2)
     *right, last = TABLES["classes"].in_words(chain).to_dict("records")
-    assert {row["right"] for row in right} == {"2 of 2"} and {
-        row["most often taken for"] for row in right
-    } == {""}
+    assert {(row["right"], row["most often taken for"]) for row in right} == {("2 of 2", "")}
     assert (last["right"], last["most often taken for"]) == ("1 of 2", "Sneaker (1)")
 
 
@@ -166,10 +146,8 @@ def test_phases_are_summed_up_over_the_seeds():
 
 def test_the_frontier_gives_each_ratios_network(committed):
     rows = {row["ratio"]: row for row in nb03_pruning.frontier_rows(committed)}
-    assert list(rows) == [
-        "not pruned",
-        *(runs[0].recipe.ratio for runs in committed.group("frontier").values()),
-    ]
+    ratios = [runs[0].recipe.ratio for runs in committed.group("frontier").values()]
+    assert list(rows) == ["not pruned", *ratios]
     assert (rows["not pruned"]["parameters"], rows[0.29]["parameters"]) == (175_258, 85_956)
     runs = committed.runs("scratch")
     accuracies = {"ratio 0.29": rows[0.29]["in the end"]}
@@ -177,12 +155,6 @@ def test_the_frontier_gives_each_ratios_network(committed):
     drawn = {text.get_text(): text.xy for text in FIGURES["frontier"].draw(committed).axes[0].texts}
     for name, values in accuracies.items():
         assert drawn[name] == pytest.approx((85_956, np.mean(values)))
-    best = max(
-        row["test accuracy"]
-        for row in nb03_pruning.other_rows(committed)
-        if row["parameters"] <= 100_000
-    )
-    assert best == 0.9448
 
 
 def test_a_published_number_links_to_its_source_and_says_whether_the_test_set_chose_it(committed):
@@ -192,30 +164,6 @@ def test_a_published_number_links_to_its_source_and_says_whether_the_test_set_ch
     assert chosen == {
         "original report": "no", "a classmate's three-layer CNN": "yes", "ResNet-20": "unknown",
     }  # fmt: skip
-
-
-def test_what_is_compared_exactly_does_not_hang_on_float32(walk_done, monkeypatch):
-    run, (images, labels) = Source().require("compressed"), Source().held_out
-    expected = Source().confidences(run)
-    rounding = torch.rand(32, 10, generator=torch.Generator().manual_seed(0)) * 2e-5 - 1e-5
-    monkeypatch.setattr(
-        "hw2.report.source.logits_of", lambda *words: training.logits_of(*words) + rounding
-    )
-    other = Source().confidences(run)
-    assert statistics.calibration(*expected) == statistics.calibration(*other) and expected[
-        1
-    ].equal(other[1])
-    exact = training.exact_logits(run.network(), images).softmax(1).max(1)
-    assert (expected[0] - exact.values).abs().max() <= 1e-5 and expected[1].equal(
-        exact.indices == labels
-    )
-
-
-def test_the_next_call_sees_what_was_trained_meanwhile(walk_done):
-    before = style.files(FIGURES["tuning"], Source())
-    cell(3, 4, lambda right: right - 1, Source().search_folder / "trials.csv")
-    after = style.files(FIGURES["tuning"], Source())
-    assert all(before[kind] != after[kind] for kind in before)
 
 
 def test_the_calibration_error_is_that_of_unrounded_confidences_and_hangs_on_no_machine(
@@ -233,18 +181,15 @@ def test_the_calibration_error_is_that_of_unrounded_confidences_and_hangs_on_no_
         results.append(statistics.calibration(*Source().confidences(run)))
     assert results[0] == results[1]
     sure, classes = (values.numpy() for values in logits.double().softmax(1).max(1))
-    right, places = classes == labels.numpy(), np.digitize(sure, np.arange(1, 15) / 15)
-    error = sum(
-        abs(right[places == one].sum() - sure[places == one].sum()) for one in range(15)
-    ) / len(sure)
-    assert results[0]["error"] == pytest.approx(error, abs=5e-6)
+    gaps = pd.Series((classes == labels.numpy()) - sure)
+    bins = gaps.groupby(np.digitize(sure, np.arange(1, 15) / 15))
+    assert results[0]["error"] == pytest.approx(bins.sum().abs().sum() / len(sure), abs=5e-6)
 
 
 def test_a_mistake_shows_the_true_class_also_where_it_is_unlikely(monkeypatch):
     unlikely = [0.5, 0.3, 0.2, *[0.0] * 7]
-    monkeypatch.setattr(
-        "hw2.pictures.probabilities", lambda network, images: torch.tensor([unlikely] * 10)
-    )
+    shown = torch.tensor([unlikely] * 10)
+    monkeypatch.setattr("hw2.pictures.probabilities", lambda network, images: shown)
     images, labels = torch.zeros(10, 28, 28), torch.tensor([9] * 5 + [0] * 5)
     figure = nb04_summary.draw_predictions(None, images, labels)
     bars = [ax for ax in figure.axes if len(ax.texts)]
