@@ -21,15 +21,13 @@ from hw2 import cli
 from hw2.data import PROJECT
 from tools import notebooks
 
-LINES = [
-    line
-    for line in (PROJECT / "requirements.txt").read_text().splitlines()
-    if line and line[0] != "#"
-]
+LINES = re.findall(r"^[^#\n].*", (PROJECT / "requirements.txt").read_text(), re.MULTILINE)
 PINS = {name_of(requirement.name): requirement for requirement in map(Requirement, LINES)}
 META = tomllib.loads((PROJECT / "pyproject.toml").read_text())["project"]
 EXTRAS = META["optional-dependencies"]
 DIRECT = [Requirement(text) for text in META["dependencies"] + EXTRAS["make"] + EXTRAS["test"]]
+#: a shell's environment, though make may call these tests
+OUTSIDE = {name: os.environ[name] for name in os.environ if not name.startswith("MAKE")}
 
 
 def version(requirement):
@@ -41,7 +39,7 @@ def version(requirement):
 def test_every_pin_is_exact_and_within_its_bound_and_what_exists_for_linux_alone_carries_a_marker():
     for requirement in (*DIRECT, *map(Requirement, EXTRAS["pdf"])):
         assert version(PINS[name_of(requirement.name)]) in requirement.specifier, requirement
-    assert len(PINS) > 100
+    assert len(PINS) > 100 and len(META["dependencies"]) <= 20
     for name, pin in PINS.items():
         assert version(pin)
         if name == "triton" or name.startswith(("nvidia-", "cuda-")):
@@ -52,54 +50,14 @@ def test_environment_yml_has_the_same_pins_and_the_citation_this_version():
     *conda, pip = yaml.safe_load((PROJECT / "environment.yml").read_text())["dependencies"]
     python, *torch, last = conda
     assert [python, last, pip["pip"].pop()] == ["python=3.11", "pip", "-e ."]
-    builds = {
-        name.removeprefix("py"): (number, build)
-        for name, number, build in (one.split("=") for one in torch)
-    }
-    assert builds.keys() == {"torch", "torchvision"} and {
-        build for _, build in builds.values()
-    } == {"cpu*"}
-    found = {name: number for name, (number, _) in builds.items()}
+    builds = [one.removeprefix("py").split("=") for one in torch]
+    assert [(name, build) for name, _, build in builds] == [
+        ("torch", "cpu*"), ("torchvision", "cpu*"),
+    ]  # fmt: skip
+    found = {name: number for name, number, _ in builds}
     found |= {name_of(pin.name): version(pin) for pin in map(Requirement, pip["pip"])}
     assert found == {name_of(one.name): version(PINS[name_of(one.name)]) for one in DIRECT}
     assert yaml.safe_load((PROJECT / "CITATION.cff").read_text())["version"] == META["version"]
-
-
-def test_a_reader_of_notebooks_installs_at_most_20_packages_by_name():
-    assert len(META["dependencies"]) <= 20
-
-
-def imported(*folders):
-    """Names of the packages that code in these folders imports."""
-    source = "".join(
-        path.read_text("utf-8") for top in folders for path in (PROJECT / top).rglob("*.py")
-    )
-    return set(re.findall(r"^ *(?:import|from) (\w+)", source, re.MULTILINE))
-
-
-def test_what_is_imported_is_declared():
-    owners, found = packages_distributions(), imported("hw2", "tools", "tests")
-    needed = {
-        name_of(owners[name][0]) for name in found - sys.stdlib_module_names if name in owners
-    }
-    declared = [*DIRECT, *map(Requirement, EXTRAS["weekly"] + EXTRAS["pdf"])]
-    assert needed - {name_of(one.name) for one in declared} <= {"hw2-compression"}
-
-
-def test_the_package_imports_nothing_that_is_not_installed_with_it():
-    assert imported("hw2").isdisjoint({"tools", "tests"})
-
-
-#: file or folder of hw2/ -> what it must not import; a file that is not named is of the method
-ABOVE = {
-    "__init__.py": [],
-    "__main__.py": [],
-    "cli.py": ["tools"],
-    "grading.py": ["hw2.report", "hw2.cli", "tools"],
-    "report": ["hw2.cli", "tools"],
-    "experiments": ["hw2.report", "hw2.grading", "hw2.cli", "tools"],
-}
-METHOD = ["hw2.experiments", "hw2.report", "hw2.grading", "hw2.cli", "tools"]
 
 
 def modules(path):
@@ -111,32 +69,53 @@ def modules(path):
             yield from (f"{node.module}.{alias.name}" for alias in node.names)
 
 
+def test_what_is_imported_is_declared():
+    folders = (PROJECT / name for name in ("hw2", "tools", "tests"))
+    paths = [path for folder in folders for path in folder.rglob("*.py")]
+    found = {name.partition(".")[0] for path in paths for name in modules(path)}
+    owners = packages_distributions()
+    outside = (found - sys.stdlib_module_names) & owners.keys()
+    declared = [*DIRECT, *map(Requirement, EXTRAS["weekly"] + EXTRAS["pdf"])]
+    needed = {name_of(owners[name][0]) for name in outside}
+    assert needed - {name_of(one.name) for one in declared} <= {"hw2-compression"}
+
+
+#: file or folder of hw2/ -> what it must not import; a file that is not named is of the method
+ABOVE = {
+    "__init__.py": [],
+    "__main__.py": [],
+    "cli.py": [],
+    "grading.py": ["hw2.report", "hw2.cli"],
+    "report": ["hw2.cli"],
+    "experiments": ["hw2.report", "hw2.grading", "hw2.cli"],
+}
+METHOD = ["hw2.experiments", "hw2.report", "hw2.grading", "hw2.cli"]
+NOT_INSTALLED = ["tools", "tests"]
+
+
 def test_imports_run_one_way():
     for path in (PROJECT / "hw2").rglob("*.py"):
         above = ABOVE.get(path.relative_to(PROJECT / "hw2").parts[0], METHOD)
         for name in modules(path):
-            assert not any(f"{name}.".startswith(f"{one}.") for one in above), (path.name, name)
+            wrong = [one for one in above + NOT_INSTALLED if f"{name}.".startswith(f"{one}.")]
+            assert wrong == [], path.name
 
 
 def test_the_readmes_commands_exist():
     pages = ("README.md", "docs/use.md")
     readme = "".join((PROJECT / name).read_text("utf-8") for name in pages)
-    makefile = (PROJECT / "Makefile").read_text()
-    assert set(re.findall(r"\bmake ([a-z]+)[`\n]", readme)) <= set(
-        re.findall(r"^([a-z]+):", makefile, re.MULTILINE)
-    )
-    commands = {
-        command.name or command.callback.__name__ for command in cli.app.registered_commands
-    }
+    targets = re.findall(r"^([a-z]+):", (PROJECT / "Makefile").read_text(), re.MULTILINE)
+    assert set(re.findall(r"\bmake ([a-z]+)[`\n]", readme)) <= set(targets)
+    commands = {command.callback.__name__ for command in cli.app.registered_commands}
     assert set(re.findall(r"`hw2 ([a-z]+)", readme)) <= commands
 
 
 def test_a_folder_named_hw2_does_not_hide_the_package(tmp_path):
     (tmp_path / "hw2").mkdir()  # as of a clone, seen from the folder above it
-    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    environment = OUTSIDE | {"PYTHONPATH": ""}
     command = [sys.executable, "-c", "import hw2; print(hw2.__file__)"]
-    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
-    assert done.stdout == f"{PROJECT}/hw2/__init__.py\n"
+    printed = subprocess.check_output(command, cwd=tmp_path, env=environment, text=True)
+    assert printed == f"{PROJECT}/hw2/__init__.py\n"
 
 
 @pytest.fixture
@@ -159,13 +138,10 @@ def installed(tmp_path):
 
 def remade(project):
     """Whether `make setup` would make .venv from nothing."""
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("MAKE")}
     words = ["make", "--dry-run", "setup"]
-    done = subprocess.run(
-        words, cwd=project, env=environment, capture_output=True, text=True, check=True
-    )
-    removed, made = "rm -rf .venv\n" in done.stdout, "-m venv .venv\n" in done.stdout
-    assert removed == made
+    printed = subprocess.check_output(words, cwd=project, env=OUTSIDE, text=True)
+    removed = "rm -rf .venv\n" in printed
+    assert removed == ("-m venv .venv\n" in printed)
     return removed
 
 
@@ -186,50 +162,37 @@ def test_continuous_integration_tests_the_project_that_it_lies_in(tmp_path):
     for folder in (tmp_path, tmp_path / "other"):
         shutil.copytree(PROJECT / ".ci", folder / ".ci")
         (folder / "Makefile").write_text("test:\n\t@echo $(CURDIR)\n")
-    environment = {name: os.environ[name] for name in os.environ if not name.startswith("MAKE")}
-    environment["CDPATH"] = str(tmp_path / "other")
-    done = subprocess.run(".ci/run", cwd=tmp_path, env=environment, capture_output=True, text=True)
-    assert done.stdout == f"{tmp_path}\n"
+    environment = OUTSIDE | {"CDPATH": str(tmp_path / "other")}
+    printed = subprocess.check_output(".ci/run", cwd=tmp_path, env=environment, text=True)
+    assert printed == f"{tmp_path}\n"
 
 
 LONGEST = 25  # words of a sentence
+CODE = r"```.*?```|<!--.*?-->|\$\$.*?\$\$|<[^>]+>|^[#|].*$"  # and tables and headings
 
 
 def prose(path):
-    """The text of a page or notebook, less code, tables, headings.
-
-    Formulas and addresses of links.
-    """
+    """The text of a page or notebook, less code, tables, headings, formulas and addresses."""
     text = path.read_text("utf-8")
     if path.suffix == ".ipynb":
         cells = nbformat.reads(text, as_version=4).cells
         text = "\n\n".join(cell.source for cell in cells if cell.cell_type == "markdown")
-    text = re.sub(
-        r"```.*?```|<!--.*?-->|\$\$.*?\$\$|<[^>]+>|^[#|].*$",
-        "",
-        text,
-        flags=re.DOTALL | re.MULTILINE,
-    )
+    text = re.sub(CODE, "", text, flags=re.DOTALL | re.MULTILINE)
     return re.sub(r"`[^`]*`|\$[^$]*\$", "X", re.sub(r"!?\[([^\]]*)\]\([^)]*\)", r"\1", text))
 
 
 def sentences(text):
-    blocks = re.split(r"\n\s*\n|\n\s*(?:[-*]|\d+\.)\s", text)
-    return [
-        one
-        for block in blocks
-        for one in re.split(r"(?<=[.!?])\s+(?=[A-Z\"(])", " ".join(block.split()))
-    ]
+    for block in re.split(r"\n\s*\n|\n\s*(?:[-*]|\d+\.)\s", text):
+        yield from re.split(r"(?<=[.!?])\s+(?=[A-Z\"(])", " ".join(block.split()))
+
+
+def words(sentence):
+    return len(re.findall(r"[\w%'’.,+-]*\w", sentence))
 
 
 def test_sentences_are_short():
-    assert [
-        len(one.split()) for one in sentences("One two. " + "Word " * 31 + "end.\n\n- A B `c d` e.")
-    ] == [2, 32, 6]
+    text = "One two. " + "Word " * 31 + "end.\n\n- A B `c d` e."
+    assert [words(one) for one in sentences(text)] == [2, 32, 5]
     for path in (*PROJECT.glob("*.md"), *PROJECT.glob("docs/*.md"), *notebooks.paths()):
-        long = [
-            one
-            for one in sentences(prose(path))
-            if len(re.findall(r"[\w%'’.,+-]*\w", one)) > LONGEST
-        ]
+        long = [one for one in sentences(prose(path)) if words(one) > LONGEST]
         assert long == [], path.name
