@@ -27,40 +27,30 @@ DIFFERENT = ("metrics.json", "environment.json", "trials.csv")  # seconds, memor
 def start(folder: Path, jobs: int) -> subprocess.Popen:
     """`hw2 train all` in a project of its own, with all its processes in one group."""
     if not folder.exists():
-        shutil.copytree(
-            data.PROJECT / "hw2", folder / "hw2", ignore=shutil.ignore_patterns("__pycache__")
-        )
+        own = shutil.ignore_patterns("__pycache__")
+        shutil.copytree(data.PROJECT / "hw2", folder / "hw2", ignore=own)
     words = [sys.executable, "-m", "hw2", "train", "all", "--jobs", str(jobs)]
-    told = os.environ | {
-        "HW2_PROFILE": "smoke",
-        "HW2_DATA": str(data.fashion_mnist().folder),
-        "TQDM_DISABLE": "1",
-    }
+    places = {"HW2_PROFILE": "smoke", "HW2_DATA": str(data.fashion_mnist().folder)}
+    told = os.environ | places | {"TQDM_DISABLE": "1"}
     return subprocess.Popen(words, cwd=folder, env=told, start_new_session=True)
 
 
 def essence(folder: Path) -> dict[Path, bytes]:
-    """The files of runs/ that have their final names.
-
-    Less those that tell of seconds and machines.
-    """
-    found = contents(folder / "build/smoke/runs")
+    """The files of runs/ under their final names, less those that tell of seconds and machines."""
     return {
-        path: found[path]
-        for path in found
+        path: content
+        for path, content in contents(folder / "build/smoke/runs").items()
         if path.name not in DIFFERENT and "/." not in f"/{path.as_posix()}"
     }
 
 
 def test_a_walk_that_is_killed_again_and_again_ends_with_the_same_bits(tmp_path):
-    whole, killed, draw, started = (
-        tmp_path / "whole",
-        tmp_path / "killed",
-        random.Random(0),
-        time.monotonic(),
-    )
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    draw = random.Random(0)
+    started = time.monotonic()
     assert start(whole, jobs=1).wait() == 0
-    expected, seconds = essence(whole), time.monotonic() - started
+    seconds = time.monotonic() - started
+    expected = essence(whole)
     for _ in range(KILLS):
         process = start(killed, jobs=2)
         time.sleep(draw.uniform(0, seconds / 2))
@@ -68,8 +58,7 @@ def test_a_walk_that_is_killed_again_and_again_ends_with_the_same_bits(tmp_path)
         process.wait()
         found = essence(killed)
         assert found.items() <= expected.items()  # nothing is half
-        # with it a run is finished
-        for recipe in (path for path in found if path.name == "recipe.json"):
-            assert {path for path in expected if path.parent == recipe.parent} <= found.keys()
+        finished = {path.parent for path in found if path.name == "recipe.json"}
+        assert {path for path in expected if path.parent in finished} <= found.keys()
     assert start(killed, jobs=2).wait() == 0
     assert essence(killed) == expected
