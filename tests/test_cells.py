@@ -41,7 +41,7 @@ def quick(monkeypatch, data, no_training):
         (report, "show"): lambda *figure: plt.close("all"),
         (write, "write"): lambda profile: None,
         (training, "validate"): lambda network, *two: validate(network, *(one[:9] for one in two)),
-        (training, "predict"): lambda network, images: answers,
+        (training, "predict"): lambda network, images: answers[: len(images)],
         (Source, "confidences"): lambda self, run: (sure, sure > 0.5),
         (ledger, "read_test_set"): lambda *_: pytest.fail("a notebook read the test set"),
     }
