@@ -1,7 +1,4 @@
-"""The command line: parses, calls, prints.
-
-Heavy imports stand inside the commands that need them.
-"""
+"""The command line. Heavy imports stand inside the commands that need them."""
 
 import os
 import sys
@@ -99,10 +96,7 @@ def train(
     ] = False,
     replace: Replace = False,
 ) -> None:
-    """Train experiments and what they need, or load them where finished runs are there.
-
-    Evaluates no test image.
-    """
+    """Train experiments and what they need, or load them. Evaluates no test image."""
     from hw2.errors import ending_at_an_epoch
     from hw2.experiments import catalogue, environment, plan, walk
 
@@ -206,10 +200,7 @@ def submit(weights: Weights = None, out: Out = None, profile: Profile = None) ->
 
 @app.command()
 def predict(images: Images, weights: Weights = None, profile: Profile = None) -> None:
-    """The three likeliest classes of pictures.
-
-    A picture that cannot be read gets a line, and exit status 2.
-    """
+    """The three likeliest classes of pictures; a line and status 2 where one cannot be read."""
     from hw2 import pictures
 
     if weights:

@@ -76,10 +76,7 @@ def permutation(count: int, *key: str | int) -> np.ndarray:
 
 
 def read_idx(path: Path) -> np.ndarray:
-    """One of the four idx files, raw or gzip, as uint8.
-
-    `InputError` where it is not byte for byte the data set's.
-    """
+    """One of the idx files, raw or gzip, as uint8; `InputError` where it is not the data set's."""
     digest, shape = FILES[path.name.removesuffix(".gz")]
     offset = 4 + 4 * len(shape)
     size = offset + int(np.prod(shape))

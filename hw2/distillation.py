@@ -31,10 +31,7 @@ def kl(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
 
 
 def kl_mean(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
-    """`kl` with PyTorch's default reduction, which divides by the classes as well.
-
-    A common bug, kept as a control.
-    """
+    """`kl` with PyTorch's default reduction, which divides by the classes as well: a common bug."""
     return kl(student, teacher, temperature) / student.shape[1]
 
 
@@ -50,10 +47,7 @@ def kd_loss(
     alpha: float,
     loss: str = "kl",
 ) -> Tensor:
-    """(1 - alpha) * CE(student, labels) + alpha * `SOFT_LOSSES[loss]`, a scalar.
-
-    Logits are (n, 10), labels (n,).
-    """
+    """(1 - alpha) * CE + alpha * `SOFT_LOSSES[loss]`, a scalar; logits (n, 10), labels (n,)."""
     hard = functional.cross_entropy(student, labels)
     soft = SOFT_LOSSES[loss](student, teacher, temperature)
     return (1 - alpha) * hard + alpha * soft

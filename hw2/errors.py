@@ -13,10 +13,7 @@ _asked_to_end = threading.Event()
 
 
 class InputError(Exception):
-    """Input that cannot be used: the value, what was expected and what to do.
-
-    The exit status is 2.
-    """
+    """What was given, what was expected and what to do. The exit status is 2."""
 
     def _render_traceback_(self) -> list[str]:
         """What IPython shows in place of a traceback."""

@@ -24,10 +24,7 @@ adapter = cache(TypeAdapter)  # of a type: what pydantic takes for it
 
 
 def check_fields(record: object) -> None:
-    """`InputError` for a dataclass's first value that its annotation does not allow.
-
-    A whole number in the place of a float becomes a float.
-    """
+    """`InputError` for a value that its annotation does not allow; an int may stand for a float."""
     for name, kind in get_type_hints(type(record), include_extras=True).items():
         value = getattr(record, name)
         try:
@@ -160,10 +157,7 @@ def read_csv(path: Path, columns: tuple[str, ...], words: tuple[str, ...] = ()) 
 def read_array(
     path: Path, dtype: type, shape: tuple[int | None, ...], remedy: str | None = None
 ) -> np.ndarray:
-    """An array of this type and shape (None: any length), mapped into memory.
-
-    What a reader writes into it stays in its own memory.
-    """
+    """An array of this type and shape (None: any length), mapped into memory; writes stay there."""
     # NumPy parses the header as Python and raises whatever that met
     with errors_naming(path, "array", remedy, Exception):
         array = np.lib.format.open_memmap(path, mode="c")

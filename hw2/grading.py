@@ -54,10 +54,7 @@ def submission_text(classes: Tensor) -> str:
 
 
 def check_submission(path: Path, classes: Tensor) -> tuple[bool, str]:
-    """Whether the file holds exactly `classes` (n,), and what was found.
-
-    `InputError` for what is no submission.
-    """
+    """Whether the file holds exactly `classes` (n,), and what was found. Raises `InputError`."""
     with errors_naming(path, "submission", "`hw2 submit` writes one"):
         header, *rows = path.read_text("utf-8").splitlines() or [""]
         if header != "id,pred":
@@ -79,10 +76,7 @@ def methods_section(report: str) -> str:
 
 
 def grade(weights: Path, submission: Path, report: Path, fashion: FashionMNIST) -> list[Line]:
-    """The rubric.
-
-    `InputError` where a file cannot be read, or the ledger has another count for these weights.
-    """
+    """The rubric; `InputError` for an unreadable file, and where the ledger has another count."""
     with errors_naming(report, "report", "`hw2 report` writes one"):
         text = report.read_text("utf-8")
     network = networks.load(weights)

@@ -1,7 +1,4 @@
-"""What runs in place of PyTorch's own functions where they were slow.
-
-The same to rounding, on the same parameters.
-"""
+"""What runs in place of PyTorch's own functions where they are slow: the same to rounding."""
 
 import copy
 from contextlib import contextmanager

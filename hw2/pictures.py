@@ -80,10 +80,7 @@ def _opened(picture: Picture) -> Image.Image:
 
 
 def _of_8_bits(samples: np.ndarray) -> np.ndarray:
-    """uint8 as it is.
-
-    Others, scaled from the smallest usual range that holds them, or else from their own.
-    """
+    """uint8 as it is; others scaled from the usual range that holds them, or from their own."""
     if samples.dtype == np.uint8:
         return samples
     scaled = samples.astype(np.float32, casting="same_kind")

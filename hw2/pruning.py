@@ -81,10 +81,7 @@ def sparse_learning(network: ResNet14, ratio: float, reg: float) -> dict:
 def prune(
     network: ResNet14, ratio: float, importance: tp.importance.Importance | None = None
 ) -> ResNet14:
-    """A pruned copy with new, independent parameters; its widths are `narrowed`.
-
-    For `importance` see `pruner`.
-    """
+    """A pruned copy with new, independent parameters, of widths `narrowed`; see `pruner`."""
     check_ratio(ratio, network.widths)
     narrow = ResNet14(network.widths)
     narrow.load_state_dict(network.state_dict())

@@ -27,6 +27,7 @@ from hw2.views import Task
 
 STEPS_KEPT = 20  # losses of the first steps, for replay
 NEAR = 1e-3  # the two largest logits of an image: closer than rounding should decide
+CPU = torch.device("cpu")
 FORBID = {"extra": "forbid"}  # of pydantic: a dataclass takes no field but its own
 #: (logits (n, 10), labels (n,), rows (n,), answers (n,)) -> loss, a scalar. `rows` are places in
 #: the file of 60,000 training images, `answers` say which of the teacher's are to their views.
@@ -84,10 +85,7 @@ class History:
 
 
 def learning_rate(fit: Fit, step: int, steps: int) -> float:
-    """One cycle of `steps` steps (Smith 2018): linear to `fit.lr`, then a half cosine back to 0.
-
-    `step` counts from 0.
-    """
+    """One cycle (Smith 2018): linear to `fit.lr`, then half a cosine to 0. `step` counts from 0."""
     rise = fit.warmup * steps
     if step + 1 < rise:
         return fit.lr * (step + 1) / rise
@@ -170,7 +168,7 @@ def fit(
     seed: int,
     objective: Objective = cross_entropy,
     options: Options | None = None,
-    device: torch.device | None = None,
+    device: torch.device = CPU,
     checkpoint: Path | None = None,
 ) -> tuple[nn.Module, History]:
     """Train `network`, in place; validate after every epoch.
@@ -180,7 +178,6 @@ def fit(
     an epoch in which SIGTERM came.
     """
     options = options or Options()
-    device = device or torch.device("cpu")
     network.to(device, memory_format=torch.channels_last)
     words = f"{options.label}, seed {seed}, {numbers}, {len(task.train)} images"
     state = Checkpoint(checkpoint, words, network, sgd(network, numbers), History())
@@ -237,10 +234,7 @@ def _precision(numbers: Fit, device: torch.device) -> torch.autocast:
 
 
 def _told(row: dict, network: nn.Module, images: Tensor, labels: Tensor, label: str) -> dict:
-    """A row of the history, with loss and accuracy on the validation images.
-
-    `InputError` where training diverged.
-    """
+    """A row of the history, validated; `InputError` where training diverged."""
     loss, correct = validate(network, images, labels)
     if not math.isfinite(row["train_loss"] + loss):
         problem = f"the loss is not finite in epoch {row['epoch']}"

@@ -78,9 +78,6 @@ def cut(images: Tensor, numbers: Tensor | int, pad: int = 1) -> Tensor:
 
 
 def normalise(images: Tensor) -> Tensor:
-    """uint8 (n, 28, 28) to float32 (n, 3, 28, 28), channels_last.
-
-    Three equal channels, mean 0, deviation 1 over the training pixels.
-    """
+    """uint8 (n, 28, 28) to float32 (n, 3, 28, 28), channels_last, of mean 0 and deviation 1."""
     grey = images.to(torch.float32).div_(255).sub_(MEAN).div_(STD)
     return grey.unsqueeze(-1).expand(-1, -1, -1, 3).contiguous().permute(0, 3, 1, 2)

@@ -66,10 +66,7 @@ def read(content: dict) -> Common:
 
 
 def changed(recipe: Recipe, change: dict[str, object]) -> Recipe:
-    """The recipe with other values; `fit.NAME` is a field of its `fit`.
-
-    `InputError` for a field that it lacks, for its row and seed, and for what a field refuses.
-    """
+    """The recipe with other values, `fit.NAME` of its `fit`; `InputError` where one is refused."""
     of_fit = {}
     own = {}
     for name, value in change.items():

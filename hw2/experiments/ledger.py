@@ -50,10 +50,7 @@ def reading(run: Run) -> tuple[int, int] | None:
 
 
 def count_correct(run: Run, classes: Tensor, fashion: data.FashionMNIST) -> int:
-    """How many of these classes (n,) of the test images are right.
-
-    `InputError` where the ledger says another count.
-    """
+    """How many of the classes (n,) are right; `InputError` where the ledger has another count."""
     correct = int((classes == fashion.test_labels).sum())
     recorded = reading(run)
     if recorded not in (None, (correct, len(classes))):
@@ -98,10 +95,7 @@ def deliver(profile: str) -> Run:
 
 
 def read_test_set(run: Run, fashion: data.FashionMNIST) -> None:
-    """The one place that reads the test set for the ledger.
-
-    Where the recipe has a reading, it must give the same.
-    """
+    """The one place that reads the test set for the ledger; a second reading must be the same."""
     if run.test_accuracy is not None:
         if reading(run) is None:  # it would be a second one: what was there is put back
             problem = f"it has no reading of {run.name}, whose metrics.json has one"

@@ -122,10 +122,7 @@ def sha256(content: dict) -> str:
 
 
 def read(kind: type[Common], content: dict) -> Common:
-    """A recipe.json's recipe.
-
-    `InputError` where it is none of this kind, or its digest is not that of its fields.
-    """
+    """A recipe.json's recipe; `InputError` where it is none, or its digest is another one."""
     values = {name: value for name, value in content.items() if name != "digest"}
     try:
         recipe = adapter(kind).validate_json(json.dumps(values, allow_nan=False), strict=True)

@@ -118,10 +118,7 @@ def trained(
 
 
 def obtain_trials(profile: str, device: str = "auto", replace: bool = False) -> None:
-    """Search where the profile has no finished search. Needs the teacher's run.
-
-    `replace` allows to take another search's place.
-    """
+    """Search where there is no finished search; `replace` allows to take another one's place."""
     known = store.Store(profile)
     recipe = known.tuning
     if known.searched():

@@ -127,10 +127,7 @@ class Store:
         raise InputError(f"no run with the recipe {digest[:12]} is there; {remedy}")
 
     def require(self, name: str, seed: int | None = None) -> Run:
-        """The finished run of an experiment, by default of its first seed.
-
-        `InputError` tells what differs, or the command that trains it.
-        """
+        """A finished run, by default of the first seed; `InputError` says what is missing."""
         recipe = self.recipe(name, seed)
         if run := self.find(recipe):
             return run

@@ -60,10 +60,7 @@ def prune(network: nn.Module, recipe: Recipe, work: Work, suffix: str = "") -> n
 
 
 def prepare(recipe: Recipe, work: Work) -> tuple[nn.Module, str]:
-    """The first network and, of a compression, the phase that begins with it.
-
-    Without sparse learning it is pruned already.
-    """
+    """The first network and, of a compression, the phase in which it is trained first."""
     torch.manual_seed(recipe.seed)
     if recipe.stem:
         return networks.teacher(recipe.stem), ""
@@ -78,10 +75,7 @@ def prepare(recipe: Recipe, work: Work) -> tuple[nn.Module, str]:
 def fit(
     network: nn.Module, recipe: Recipe, work: Work, phase: str = "", **fields
 ) -> tuple[nn.Module, History]:
-    """`training.fit` by the recipe, in the run and in its replay alike; `fields` are options.
-
-    Checkpoints go into the recipe's cache, replay's nowhere.
-    """
+    """`training.fit` by the recipe, in a run and in its replay alike; `fields` are options."""
     label = f"{recipe.stage}, seed {recipe.seed}" + (f", {phase}" if phase else "")
     if phase == SPARSE:
         fields |= pruning.sparse_learning(network, recipe.ratio, recipe.reg)
@@ -201,10 +195,7 @@ def keep(recipe: Recipe, work: Work, network: nn.Module, histories: list[History
 def leaving(
     recipe: Recipe, work: Work, network: nn.Module, histories: list[History]
 ) -> Iterator[Path]:
-    """The new run's folder with the files that every run has.
-
-    Its seconds include those of interrupted processes.
-    """
+    """The new run's folder with the files that every run has."""
     rows = [row for history in histories for row in history.epochs]
     wall = time.monotonic() - work.started + sum(history.earlier for history in histories)
     processor = time.process_time() - work.processor

@@ -42,10 +42,7 @@ def spoilt(task: Task, profile: str, failures: Failures) -> bool:
 def train_listed(
     todo: list[Task], profile: str, device: str, replace: bool, weights: Path | None = None
 ) -> Failures:
-    """Train these tasks and what they need, one after the other; what failed, and why.
-
-    A failure among several does not end the others. That of a task alone is raised.
-    """
+    """Train these tasks and what they need in order; what failed of several, and why."""
     failures = {}
     for task in todo:
         if not spoilt(task, profile, failures):

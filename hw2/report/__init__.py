@@ -54,9 +54,6 @@ def picture(png: bytes, caption: str) -> str:
 
 
 def table(name: str, profile: str | None = None) -> pd.DataFrame:
-    """A table as report.md shows it, made from the runs as they are now.
-
-    Its first column is the index.
-    """
+    """A table as report.md shows it, of the runs as they are now, indexed by its first column."""
     frame = choose("table", TABLES, name).in_words(Source(profile))
     return frame.set_index(frame.columns[0]) if len(frame) else frame

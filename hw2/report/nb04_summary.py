@@ -128,7 +128,9 @@ def class_rows(source: Source) -> list[dict]:
     """The delivered network on the test images by class: how many are right, what the others are
     taken for.
     """
-    labels, predicted, rows = source.fashion.test_labels, source.answers(source.delivered), []
+    labels = source.fashion.test_labels
+    predicted = source.answers(source.delivered)
+    rows = []
     for label, name in enumerate(CLASSES):
         counts = torch.bincount(predicted[labels == label], minlength=len(CLASSES))
         right, total = int(counts[label]), int(counts.sum())

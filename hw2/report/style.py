@@ -16,9 +16,12 @@ from matplotlib.ticker import PercentFormatter
 from hw2.report.source import Source
 from hw2.report.statistics import spread
 
-# Okabe and Ito's colours, which colour-blind readers can tell apart; curves differ in their markers
-# as well
-BLUE, ORANGE, GREEN, VERMILION, GREY = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#666666"
+# Okabe and Ito's colours, which colour-blind readers can tell apart
+BLUE = "#0072B2"
+ORANGE = "#E69F00"
+GREEN = "#009E73"
+VERMILION = "#D55E00"
+GREY = "#666666"
 COLOURS = (BLUE, VERMILION, GREEN, ORANGE, "#CC79A7", "#56B4E9", "#000000", GREY)
 MARKERS = "os^DvPX*"
 STYLE = Path(__file__).with_name("templates") / "hw2.mplstyle"
@@ -34,10 +37,7 @@ class Plot(NamedTuple):
 
 
 class Table(NamedTuple):
-    """A table: its rows, in numbers, and for some columns how a value is written.
-
-    Other lists hold accuracies.
-    """
+    """A table: rows in numbers; how columns are written (lists are accuracies, where not said)."""
 
     rows: Callable[[Source], list[dict]]
     written: dict[str, Callable[[object], str]]
