@@ -104,7 +104,7 @@ for epoch in range(2):
         losses.append(loss.item())
 assert losses[-1] < losses[0]
 
-# %%
+# %% tags=["live"]
 figure, ax = plt.subplots(figsize=(6, 3))
 ax.plot(range(1, len(losses) + 1), losses)
 ax.set(xlabel="step", ylabel="cross-entropy of the batch", ylim=(0, None))

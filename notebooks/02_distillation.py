@@ -151,7 +151,7 @@ def train(network, T, alpha):
     return curve
 
 
-# %%
+# %% tags=["live"]
 figure, ax = plt.subplots(figsize=(6, 3))
 for name, weight in (("labels alone", 0.0), ("labels and teacher", distilled.recipe.alpha)):
     torch.manual_seed(0)

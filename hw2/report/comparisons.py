@@ -178,6 +178,19 @@ def pair_rows(source: Source) -> list[dict]:
     return rows
 
 
+@table("choices", **LOSS)
+def choice_rows(source: Source) -> list[dict]:
+    """The changes that were tried before the design was fixed, under what they change."""
+    choices = source.group("choices")
+    rows = []
+    for name, runs in ({"scratch": source.runs("scratch")} | choices if choices else {}).items():
+        if runs:
+            row = {"network": EXPERIMENTS[name].words, "seeds": len(runs)}
+            row["validation"] = [run.val_accuracy for run in runs]
+            rows.append(row | {"validation loss": losses(runs)})
+    return rows
+
+
 def unlike(source: Source, name: str, other: str) -> list[str]:
     """What sets two rows' trainings apart besides what is asked: hardware, learning rate."""
     rows = source.runs(name), source.runs(other)
