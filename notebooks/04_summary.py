@@ -32,6 +32,7 @@ from hw2.experiments.catalogue import EXPERIMENTS
 from hw2.files import read_json
 from hw2.report import comparisons, nb03_pruning, nb04_summary, statistics, style, write
 
+# %%
 plt.style.use([style.STYLE, {"axes.prop_cycle": plt.cycler(color=style.COLOURS)}])
 source = report.Source()
 delivered = source.delivered  # by `hw2 deliver`, which reads the test set
@@ -47,17 +48,28 @@ report.show("pipeline")
 report.table("results")
 
 # %%
-figure, ax = plt.subplots(figsize=(9, 4.6))
 chain = {name: runs for name, runs in source.group("chain").items() if name != "teacher" and comparisons.tested(runs)}
-for place, (name, runs) in enumerate(chain.items()):
-    size = runs[0].parameters * 1.03 ** (place - len(chain) / 2)  # networks of one size stand beside each other
-    accuracies = comparisons.tested(runs)
-    ax.plot([size] * len(accuracies), accuracies, style.MARKERS[place], ms=5, label=EXPERIMENTS[name].words)
-for other in nb03_pruning.public():
-    place = other["parameters"], other["accuracy"]
-    ax.plot(*place, "D", color="grey", mfc="grey" if other["chosen"] == "no" else "white")
-    offset, side = ((-7, -3), "right") if place[0] < 90_000 else ((7, -3), "left")
-    ax.annotate(other["label"], place, xytext=offset, textcoords="offset points", ha=side, color="grey", fontsize=8)
+
+def draw_ours(ax):
+    for place, (name, runs) in enumerate(chain.items()):
+        size = runs[0].parameters * 1.03 ** (place - len(chain) / 2)  # networks of one size stand beside each other
+        accuracies = comparisons.tested(runs)
+        ax.plot([size] * len(accuracies), accuracies, style.MARKERS[place], ms=5, label=EXPERIMENTS[name].words)
+
+
+# %%
+def draw_others(ax):
+    for other in nb03_pruning.public():
+        place = other["parameters"], other["accuracy"]
+        ax.plot(*place, "D", color="grey", mfc="grey" if other["chosen"] == "no" else "white")
+        offset, side = ((-7, -3), "right") if place[0] < 90_000 else ((7, -3), "left")
+        ax.annotate(other["label"], place, xytext=offset, textcoords="offset points", ha=side, color="grey", fontsize=8)
+
+
+# %%
+figure, ax = plt.subplots(figsize=(9, 4.6))
+draw_ours(ax)
+draw_others(ax)
 ax.axvline(assignment.LIMIT, color="grey", ls="--")
 ax.axhline(assignment.BASELINE, color="grey", ls="--")
 ax.set(xscale="log", xlim=(50_000, 400_000), xlabel="parameters", ylabel="test accuracy")
@@ -129,7 +141,7 @@ print(grading.summary_table(delivered.network()))
 
 # %%
 speeds = pd.DataFrame(read_json(data.PROJECT / "runs/bench.json")["rows"]).set_index("name")
-speeds.drop(columns="repeats").round(2).fillna("")
+speeds.drop(columns="repeats").round(2).astype(object).fillna("")
 
 # %% [markdown]
 # ## Demo
@@ -188,6 +200,8 @@ for name in ("teacher", "distilled", "compressed"):
 ax.set(xlabel="confidence", ylabel="accuracy")
 ax.legend(loc="lower left", bbox_to_anchor=(0, 1))
 report.show(figure, "Accuracy against confidence on validation. Points of under 20 images are left out.")
+
+# %%
 between = shown[(shown.confidence > 0.7) & (shown.confidence < 0.95)]
 print(f"between 70 and 95 % confidence {(between.accuracy < between.confidence).sum()} of {len(between)} points lie below the diagonal")
 

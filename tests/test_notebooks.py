@@ -71,7 +71,7 @@ def problems_of_cell(cell, count):
     if cell.execution_count != count:
         yield f"execution count {cell.execution_count}, expected {count}"
     marked = dict(find_comment_markers(cell.source)) or "nbval" in cell.source.lower()
-    if marked or cell.metadata not in ({}, notebooks.HIDDEN):
+    if marked or cell.metadata not in ({}, notebooks.HIDDEN, notebooks.LIVE):
         yield "a marker or metadata that may skip the comparison"
     for output in cell.outputs:
         if output.output_type == "error" or output.get("name") == "stderr":
@@ -417,3 +417,19 @@ def test_nbval_names_the_cell_whose_output_is_another(tmp_path):
     done = subprocess.run([sys.executable, *words], cwd=tmp_path, capture_output=True, text=True)
     assert "1 failed, 1 passed" in done.stdout
     assert re.findall(r"^FAILED .*::(Cell \d+)", done.stdout, re.MULTILINE) == ["Cell 1"]
+
+
+def test_a_live_picture_stays_as_committed_where_nothing_changed(monkeypatch):
+    """What another processor draws differs in pixels; changed code or sources are drawn anew."""
+    committed = read(PATHS[0])
+    drawn = nbformat.from_dict(committed)
+    (live,) = [cell for cell in drawn.cells if cell.metadata == notebooks.LIVE]
+    live.outputs = []
+    monkeypatch.setattr(notebooks.environment, "git", lambda *words: nbformat.writes(committed))
+    for uncommitted, kept in (([], True), (["hw2/views.py"], False)):
+        monkeypatch.setattr(notebooks.environment, "uncommitted", lambda names=uncommitted: names)
+        result = notebooks.keeping_live(nbformat.from_dict(drawn), PATHS[0])
+        assert (result == committed) == kept
+    monkeypatch.setattr(notebooks.environment, "uncommitted", list)
+    drawn.cells[0].source += "changed"
+    assert notebooks.keeping_live(nbformat.from_dict(drawn), PATHS[0]) == drawn

@@ -56,6 +56,8 @@ LANGUAGE = {"name": "python", "file_extension": ".py", "nbconvert_exporter": "py
 METADATA = {"kernelspec": KERNEL, "language_info": LANGUAGE}
 # a cell with this tag is folded, in JupyterLab as on pages
 HIDDEN = {"tags": ["hide-input"], "jupyter": {"source_hidden": True}}
+# one that draws what was trained before the reader's eyes: see `keeping_live`
+LIVE = {"tags": ["live"]}
 # the rest is for readers
 FIELDS = (("kernelspec", "name"), ("kernelspec", "language"), ("language_info", "name"))
 
@@ -108,7 +110,7 @@ def keeping_live(notebook: nbformat.NotebookNode, path: Path) -> nbformat.Notebo
         committed = normal(nbformat.reads(text, 4))
         if [cell.source for cell in committed.cells] == [cell.source for cell in notebook.cells]:
             for cell, old in zip(notebook.cells, committed.cells, strict=True):
-                if "live" in cell.metadata.get("tags", []):
+                if cell.metadata == LIVE:
                     cell.outputs = old.outputs
     return notebook
 
