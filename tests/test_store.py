@@ -291,3 +291,8 @@ def test_every_committed_run_tells_its_parents_and_the_code_of_its_commit(folder
         for name in sorted(name.removeprefix("hw2/") for name in listed if name.endswith(".py")):
             digest.update(name.encode() + b"\0" + git("show", f"{commit}:hw2/{name}"))
         assert one["code"] == digest.hexdigest()
+
+
+def test_an_installation_without_its_clone_says_so(project):
+    with pytest.raises(InputError, match=r"installed without its runs: clone it, and `pip install"):
+        _ = Store("full").delivered
