@@ -68,7 +68,7 @@ def data(root: Root = None) -> None:
 
     dataset = fashion.load(root)
     print(dataset.folder)
-    for name, (digest, _) in fashion.FILES.items():
+    for name, digest in fashion.FILES.items():
         print(f"{digest}  {name}")
 
 

@@ -108,7 +108,7 @@ def test_bad_input_gets_one_line(monkeypatch, words, told):
 
 
 def test_data_prints_place_and_digests(data):
-    digests = [f"{digest}  {name}" for name, (digest, _) in FILES.items()]
+    digests = [f"{digest}  {name}" for name, digest in FILES.items()]
     assert called("data") == (0, [str(data.folder), *digests])
 
 

@@ -62,7 +62,7 @@ def use_submission(path):
 def readers(monkeypatch, tmp_path):
     """File -> its reader and a good content. The data set and the teacher are small."""
     name = "t10k-labels-idx1-ubyte"
-    monkeypatch.setitem(data.FILES, name, (hashlib.sha256(LABELS).hexdigest(), (20,)))
+    monkeypatch.setitem(data.FILES, name, hashlib.sha256(LABELS).hexdigest())
     monkeypatch.setattr(networks, "teacher", lambda stem="imagenet": tiny_network())
     monkeypatch.setattr(recipes.Recipe, "digest", DIGEST)
     monkeypatch.setattr(earlier.Cycling, "digest", DIGEST)  # leaves with that module
