@@ -27,7 +27,7 @@ import matplotlib.pyplot as plt
 import pandas as pd
 from IPython.display import Markdown, display
 
-from hw2 import assignment, data, grading, report
+from hw2 import assignment, data, grading, pictures, report
 from hw2.experiments.catalogue import EXPERIMENTS
 from hw2.files import read_json
 from hw2.report import comparisons, nb03_pruning, nb04_summary, statistics, style, write
@@ -210,7 +210,12 @@ print(f"between 70 and 95 % confidence {(between.accuracy < between.confidence).
 # the images as the data set does?
 
 # %%
-report.show("mistakes")
+labels, images, network = source.fashion.test_labels, source.fashion.test_images, delivered.network()
+wrong = (source.answers(delivered) != labels).nonzero().flatten()
+of_true = pictures.probabilities(network, images[wrong])[range(len(wrong)), labels[wrong]]
+worst = wrong[of_true.argsort(stable=True)[:10]]
+figure = nb04_summary.draw_predictions(network, images[worst], labels[worst])
+report.show(figure, "The ten mistakes. Above: the true class. Below: the three likeliest classes, then the true one (green).")
 
 # %% [markdown]
 # ## Figures, report, submission

@@ -50,7 +50,7 @@ def pytest_terminal_summary(terminalreporter):
 FIT = Fit(epochs=1, lr=0.05, batch=64)
 PRUNING = {"sparse": FIT, "reg": 1e-2, "fit": FIT, "recalibration": 32}
 STUDY = PRUNING | {"images": 32}
-ALIKE = ("student", "short", "continued", "choices", "finalist")
+ALIKE = ("student", "short", "continued", "finalist")
 SHRUNKEN = {numbers: {"fit": FIT} for numbers in ALIKE} | {
     "teacher": {"stem": "imagenet", "fit": FIT},
     "common": {"images": 64, "validation": 32, "pad": 0},
@@ -69,7 +69,6 @@ SHRUNKEN = {numbers: {"fit": FIT} for numbers in ALIKE} | {
     "seeds": {
         "first": (0,),
         "chain": (0,),
-        "choices": (0,),
         "search": (0, 1),
         "studies": (2,),
         "frontier": (0,),

@@ -13,6 +13,7 @@ from test_cells import run as run_cell
 from test_notebooks import PATHS, read
 
 from hw2 import training
+from hw2.data import PROJECT
 from hw2.experiments import catalogue
 from hw2.report import (
     FIGURES,
@@ -220,3 +221,13 @@ def test_a_task_of_pruning_is_solved_by_its_solution_and_not_by_its_stub(
     assert run_cell(cells[place + 1].source, names)[0].startswith(unsolved)
     exec(solution, names)
     assert run_cell(cells[place + 1].source, names)[0] == "Right.\n"
+
+
+def test_choices_are_told_by_their_last_epoch():
+    rows = {row["change"]: row for row in comparisons.choice_rows(None)}
+    assert [row["seeds"] for row in rows.values()][:2] == [3, 2]
+    for name, words in comparisons.CHOICES.items():
+        for place, path in enumerate(sorted(PROJECT.glob(f"runs/choices/{name}/*/history.csv"))):
+            last = pd.read_csv(path).iloc[-1]
+            assert rows[words]["validation"][place] == pytest.approx(last.val_accuracy)
+            assert rows[words]["validation loss"][place] == pytest.approx(last.val_loss)

@@ -18,7 +18,7 @@ class Experiment:
 
     words: str  # in tables, figures, help
     question: str  # what its numbers answer
-    group: str  # chain, choices, finalists, arms, ablation, frontier, short
+    group: str  # chain, finalists, arms, ablation, frontier, short
     numbers: str  # key of the profile's numbers
     seeds: str = "chain"  # key of the profile's seeds
     teacher: str | None = None  # row whose soft targets are learnt from; None: labels alone
@@ -34,14 +34,10 @@ CHOSEN = {"teacher": "teacher", "setting": "chosen"}  # distilled as the search 
 FIRST = "the arm that the others are held against"
 BETTER = "does a better teacher teach better?"
 STRENGTH = "does the regulariser's strength matter?"
-LESS = "does less augmentation do better in long training?"
 LENGTH = "what does longer training bring?"
 
 chain = partial(Experiment, group="chain", numbers="student")
 continued = partial(Experiment, group="chain", numbers="continued", **CHOSEN)
-choice = partial(
-    Experiment, group="choices", numbers="choices", seeds="choices", widths=NARROW, **CHOSEN
-)
 finalist = partial(
     Experiment,
     question="does the search's ranking hold in longer training?",
@@ -103,19 +99,6 @@ EXPERIMENTS = {
         "what are the removed channels worth?",
         parent="distilled",
     ),
-    "pad_1": choice("`scratch`, moved by one pixel", LESS, seeds="twice", change={"pad": 1}),
-    "pad_0": choice("`scratch`, mirrored alone", LESS, change={"pad": 0}),
-    "student_teaches": choice(
-        "`scratch`, taught by `unpruned`",
-        BETTER,
-        change={"temperature": 4.0, "alpha": 0.9},
-        teacher="unpruned",
-    ),
-    "new_views": choice(
-        "`scratch`, a new view every epoch",
-        "do views that come again cost accuracy?",
-        change={"views": 0},
-    ),
     "finalist-1": finalist("finalist 1 of the search", setting="finalist-1"),
     "finalist-2": finalist("finalist 2 of the search", setting="finalist-2"),
     "vanilla": arm("KD with averaged targets", FIRST, keep=("weights", "classes")),
@@ -173,21 +156,17 @@ LATER = (
     "plain-24",
     "distilled-24",
 )
-OWED = ("new_views",)
 TODAY = {name: row for name, row in EXPERIMENTS.items() if name not in LATER} | {
-    "scratch": replace(EXPERIMENTS["scratch"], numbers="choices", parent=None),
-    "unpruned": replace(EXPERIMENTS["unpruned"], numbers="choices", parent=None, seeds="first"),
+    "scratch": replace(EXPERIMENTS["scratch"], parent=None),
+    "unpruned": replace(EXPERIMENTS["unpruned"], parent=None, seeds="first"),
 }
-TODAY |= {name: replace(EXPERIMENTS[name], seeds="owed") for name in OWED}
 
 Task = tuple[str, int]  # a row and a seed
 
 
 def rows(profile: str) -> dict[str, Experiment]:
     """The rows of a profile."""
-    if profile == "full":
-        return TODAY
-    return {name: item for name, item in EXPERIMENTS.items() if item.group != "choices"}
+    return TODAY if profile == "full" else EXPERIMENTS
 
 
 def row(name: str, profile: str) -> Experiment:

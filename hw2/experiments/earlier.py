@@ -26,7 +26,6 @@ COMPRESSED = (*STUDENT, "parent", "sparse", "reg", "ratio", "importance", "recal
 SEARCH = ("temperatures", "alphas", "seeds", "teacher", "targets")
 #: fields that came later, which count only where they differ from this
 LATER = {"loss": "kl", "targets": "same view", "widths": None, "importance": "norm"}
-CHOICES = ("pad_1", "pad_0", "student_teaches", "new_views")  # whose digest counts every field
 
 
 @dataclass(frozen=True)
@@ -82,10 +81,9 @@ class Cycling:
         elif self.ratio is not None:
             names = COMPRESSED
         values = {name: value for name, value in asdict(self).items() if name in ALL + names}
-        if self.stage not in CHOICES:
-            values = {name: values[name] for name in values if values[name] != LATER.get(name, "")}
-            for fit in {"fit", "sparse"} & values.keys():
-                values[fit] |= RETIRED_FIT
+        values = {name: values[name] for name in values if values[name] != LATER.get(name, "")}
+        for fit in {"fit", "sparse"} & values.keys():
+            values[fit] |= RETIRED_FIT
         return sha256(values)
 
 

@@ -8,7 +8,7 @@ import torch
 
 from hw2 import data, networks
 from hw2.errors import InputError
-from hw2.experiments import compose, environment, plan, search, store, train
+from hw2.experiments import catalogue, compose, environment, plan, search, store, train
 from hw2.experiments.run import Run, cache
 from hw2.experiments.store import Store
 from hw2.files import sha256
@@ -34,7 +34,7 @@ def obtain(
     """
     known = Store(profile)
     torch_device = environment.pick_device(device)
-    task = name, known.first(name) if seed is None else seed
+    task = name, catalogue.seeds(name, known.profile)[0] if seed is None else seed
     # Wrong values and a bad file are told before anything is trained.
     compose.changed(compose.recipe(*task, known.profile, compose.NOTHING), change)
     file = course_file(weights) if weights else None

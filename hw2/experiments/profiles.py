@@ -21,7 +21,6 @@ SMOKE = {
     "continued": {"fit": Fit(epochs=3, lr=0.05)},
     "compressed": SMOKE_SPARSE
     | {"images": 600, "recalibration": 600, "fit": Fit(epochs=2, lr=0.05)},
-    "choices": {"fit": SMOKE_FIT},
     "tuning": {
         "fit": SMOKE_FIT,
         "images": 300,
@@ -37,7 +36,6 @@ SMOKE = {
     "seeds": {
         "first": (0,),
         "chain": (0,),
-        "choices": (0,),
         "search": (0,),
         "studies": (1,),
         "frontier": (0,),
@@ -59,7 +57,7 @@ FULL = {
     "teacher": TEACHER,
     "student": {"fit": STUDENT},
     "compressed": SPARSE | {"fit": Fit(epochs=72, lr=0.1)},
-    "choices": {"fit": Fit(epochs=98, lr=0.2)},
+    "continued": {"fit": Fit(epochs=98, lr=0.2)},
     "tuning": SEARCH,
     "finalist": {"fit": Fit(epochs=8, lr=0.2)},
     # Studies have their own lengths, at the delivered setting, on all images.
@@ -71,9 +69,6 @@ FULL = {
     "seeds": {
         "first": (0,),
         "chain": (0, 1, 2),
-        "choices": (0,),
-        "twice": (0, 1),  # the choice that gained with seed 0
-        "owed": (),  # rows whose runs are not there yet; `--seed 0` trains one
         "search": (0, 1, 2),
         "studies": (3, 4, 5),
         "frontier": (0, 1),

@@ -55,7 +55,7 @@ class Store:
 
     def recipe(self, name: str, seed: int | None = None) -> Recipe:
         """The recipe of a row's run, by default of the row's first seed."""
-        task = name, self.first(name) if seed is None else seed
+        task = name, catalogue.seeds(name, self.profile)[0] if seed is None else seed
         if task not in self._recipes:
             self._recipes[task] = compose.recipe(*task, self.profile, self.known)
         return self._recipes[task]
@@ -64,11 +64,6 @@ class Store:
     def tuning(self) -> TuningRecipe:
         """The recipe of the search."""
         return compose.tuning(self.profile, self.known)
-
-    def first(self, name: str) -> int:
-        """A row's first seed; 0 where the profile has none of it."""
-        seeds = catalogue.seeds(name, self.profile)
-        return seeds[0] if seeds else 0
 
     def course_file(self, seed: int) -> str | None:
         """SHA-256 of the file that stands in for the teacher's training, or None."""

@@ -20,7 +20,6 @@ from hw2.report.comparisons import LOSS, losses, tested
 from hw2.report.source import Source
 from hw2.report.statistics import wilson
 from hw2.report.style import BLUE, GREEN, GREY, VERMILION, heat, panels, plot, table
-from hw2.training import exact_logits, logits_of
 
 #: what was aimed at for the delivered recipe's mean on test, as written on 2026-11-26, before
 #: full's students
@@ -199,35 +198,15 @@ def draw_predictions(network: nn.Module, images: Tensor, labels: Tensor) -> Figu
     return figure
 
 
-def _draw(rows: Tensor, source: Source) -> Figure:
-    shown = source.fashion.test_images[rows]
-    return draw_predictions(source.delivered.network(), shown, source.fashion.test_labels[rows])
-
-
 @plot(
     "A test image of each class under its true class, and the three likeliest classes. Green: "
     "the true class.",
 )
 def demo(source: Source) -> Figure:
     labels = source.fashion.test_labels
-    firsts = [(labels == label).nonzero()[0, 0] for label in range(len(CLASSES))]
-    return _draw(torch.stack(firsts), source)
-
-
-@plot(
-    "The ten mistakes on the test set with the lowest probability of the true class. Above: the "
-    "true class. Below: the three likeliest classes, then the true one (green).",
-)
-def mistakes(source: Source) -> Figure:
-    labels = source.fashion.test_labels
-    network = source.delivered.network()
-    rows = (source.answers(source.delivered) != labels).nonzero().flatten()
-    # exact ones are slow: they settle the order of a few
-    for count, logits in ((40, logits_of), (10, exact_logits)):
-        probabilities = logits(network, source.fashion.test_images[rows]).softmax(1)
-        true = probabilities[torch.arange(len(rows)), labels[rows]]
-        rows = rows[true.argsort(stable=True)[:count]]
-    return _draw(rows, source)
+    rows = torch.stack([(labels == label).nonzero()[0, 0] for label in range(len(CLASSES))])
+    images = source.fashion.test_images[rows]
+    return draw_predictions(source.delivered.network(), images, labels[rows])
 
 
 def upload() -> None:
