@@ -4,6 +4,9 @@
 # **Question.** The assignment gives a well-trained ResNet-50 and asks for a network of at most 100,000 parameters that is
 # no worse. What does the large network know that the small one could learn?
 #
+# **Words.** A *run* is one finished training. Its *recipe* holds all settings. A *profile* sets the size: `smoke` takes a minute, `full`
+# takes more than a day on two cores. `obtain(name)` loads a run, or trains it where there is none.
+#
 # **You will see** the data and its augmentation, the training loop in plain PyTorch, and two stems of a ResNet-50. Then you see
 # where the teacher errs, and what its soft targets say.
 #
@@ -61,7 +64,7 @@ report.show(figure, "Four training images of each of the ten classes.")
 #
 # A network sees *views* of an image, which are moved by a few pixels and mirrored or not. Each epoch shows one view of every image. Which
 # one depends only on seed and epoch, so a view can be made again at any time. View 0 is the image as it is. The teacher's training takes a
-# new view each time. A student's training shows views that the teacher has answered.
+# new view each time. For the student the teacher computed its logits for some views of each image, once. A student's training shows these.
 
 # %%
 task = teacher.recipe.task(fashion)
@@ -78,7 +81,7 @@ report.show(figure, f"Three training images in the teacher's first eight epochs:
 # Then pixels are normalised: over the training images they have mean 0 and standard deviation 1.
 
 # %%
-few = train[:5000]
+few = train[:4_992]  # 39 batches of 128
 inputs, targets = views.normalise(fashion.train_images[few]), fashion.train_labels[few]
 print(f"one image: {tuple(inputs.shape[1:])}, three equal channels")
 print(f"mean {abs(inputs.double().mean()):.2f}, standard deviation {inputs.double().std():.2f}")
@@ -87,7 +90,7 @@ print(f"mean {abs(inputs.double().mean()):.2f}, standard deviation {inputs.doubl
 # ## The training loop
 #
 # For each batch the loop predicts, measures the loss, clears the old gradient, computes the new one, and steps. Here a new ResNet-14,
-# the student of the next notebook, trains for two epochs of 5,000 images. This shows the loop and not what a network can reach:
+# the student of the next notebook, trains for two epochs of about 5,000 images. This shows the loop and not what a network can reach:
 # `training.fit` has the same loop, with views, all images, more epochs, and a learning rate that rises and falls.
 
 # %%
@@ -113,9 +116,9 @@ report.show(figure, "The loss of a new ResNet-14 falls over its first steps, a b
 # %% [markdown]
 # ## Two stems
 #
-# Two stems of ResNet-50 differ by the resolution that the blocks see, and by cost: 80 M against 299 M multiply-adds. Torchvision's
-# ResNet-50 was made for images of 224 x 224 pixels. Its stem, the first convolution and a pooling, divides each side by four. With stride 1
-# in that convolution, it divides by two. Our teacher has stride 1.
+# The stem is a network's first convolution and its pooling. Torchvision's ResNet-50 was made for images of 224 x 224 pixels, and its stem
+# divides each side by four. With stride 1 in the convolution the stem divides by two, so the blocks see more. That costs 299 M in place of
+# 80 M multiply-adds. Our teacher has stride 1.
 
 # %%
 rows, image = [], torch.zeros(1, 3, 28, 28)
@@ -133,8 +136,7 @@ pd.DataFrame(rows).set_index("stem")
 # The teacher reaches 94.36 % on validation. A student that is 134 times smaller comes as far: notebook 4 compares them.
 #
 # The teacher is torchvision's ResNet-50 with a 10-way `fc`, trained by SGD with Nesterov momentum. The learning rate
-# runs through one cycle. `obtain` loads the committed run, or trains one where there is none. A *profile* is a set of numbers, such as epochs
-# and images: `smoke` takes a minute, `full` takes more than a day on two cores.
+# runs through one cycle.
 
 # %%
 parameters = {"teacher": teacher.metrics["parameters"], "student": networks.count_parameters(networks.ResNet14())}
@@ -184,15 +186,17 @@ report.show(figure, "The teacher's errors on validation: images by true and pred
 # %% [markdown]
 # ## What does it find similar?
 #
-# The softmax of logits / T tells, where T is a *temperature*. Its probabilities are called *soft targets*. A label says "shirt" and no
-# more. Soft targets also rank the other classes, and a higher temperature shows more of them: at T = 8 a dress gets 8.1 % in place of
-# 0.1 %. The image is the one on which the teacher's two likeliest classes are closest. The probabilities stand on a logarithmic axis.
+# For this image the teacher finds a coat, a shirt and a pullover similar. It is the one on which its two likeliest classes are closest. We
+# divide the logits by a *temperature* T before the softmax. The probabilities are called *soft targets*. A label names one class and no
+# more. Soft targets also rank the others, and a higher temperature shows more of them: at T = 8 a dress gets 8.1 % in place of 0.1 %. The
+# axis of probabilities is logarithmic. At the dotted line all classes would be equal.
 
 # %%
 doubtful = training.margins(logits.double()).argmin()
 
 def soften(ax, T):
     ax.bar(range(10), distillation.soft_targets(logits[doubtful][None].double(), T)[0].numpy())
+    ax.axhline(0.1, color="grey", ls=":")
     ax.set(yscale="log", ylim=(1e-5, 1), title=f"T = {T:g}")
     ax.set_xticks(range(10), data.CLASSES, rotation=90, fontsize=8)
 
@@ -200,7 +204,9 @@ def soften(ax, T):
 # %%
 figure, (left, *panels) = plt.subplots(1, 4, figsize=(9, 3), width_ratios=(2, 3, 3, 3))
 left.imshow(fashion.train_images[validation[doubtful]].numpy(), cmap="gray")
+left.set_title(f"label: {data.CLASSES[labels[doubtful]]}")
 left.axis("off")
+panels[0].set_ylabel("probability")
 for ax, T in zip(panels, (1, 4, 8)):
     soften(ax, T)
 report.show(figure, "A doubtful image, and the teacher's soft targets for it at T = 1, 4 and 8.")
@@ -228,8 +234,9 @@ if slider:
 # %% [markdown]
 # ## What does the student receive?
 #
-# The student receives the mean of the teacher's logits over the views of an image. This mean is the better teacher: it has 94.74 % on
-# validation, and the answer to the image as it is has 94.36 %. The logits are computed once, so a student's training never runs the ResNet-50.
+# The student receives the mean of the teacher's logits over the views of an image. On validation the mean is right more often: 94.74 %
+# against 94.36 % for the image as it is. Notebook 2 asks whether this helps a student. `teacher.soft_targets` stores these logits, which
+# are computed once. So a student's training never runs the ResNet-50.
 
 # %%
 print("{} views x {:,} images x {} logits".format(*teacher.soft_targets.shape))
@@ -257,9 +264,10 @@ print("So its soft targets say what a label does not: what else an image could b
 # Predict first, then compute.
 #
 # 1. **Unmoved images** (5 minutes, easy). Images move by -2 to 2 pixels in both directions, and every second one is mirrored. Which share
-#    of the images does an epoch leave as they are? Check your answer with `views.drawn(60000, pad=2, seed=0, epoch=1)`.
+#    of the images does an epoch leave as they are? Check your answer with `views.drawn(60000, pad=2, seed=0, epoch=1)`: it gives the
+#    number of each image's view, and 0 is the image as it is.
 # 2. **The cycle** (5 minutes, medium). The learning rate rises in the first fifth of the steps, then falls. Train ResNet-14 on labels for
-#    three epochs in profile smoke. Which of its epochs ends with the highest learning rate?
+#    three epochs in profile smoke: `obtain("plain", profile="smoke", **{"fit.epochs": 3})`. Which epoch ends with the highest learning rate?
 # 3. **Order** (5 minutes, easy). Does a higher temperature change which class is the likeliest? Is every answer less sure at T = 8 than at
 #    T = 1?
 #

@@ -24,6 +24,7 @@ from nbval.plugin import find_comment_markers
 from hw2 import distillation, report
 from hw2.data import PROJECT
 from hw2.errors import InputError
+from hw2.experiments.store import Store
 from tools import notebooks
 
 PATHS = notebooks.paths()
@@ -313,6 +314,8 @@ def test_the_solutions_of_its_tasks_hold(path, request):
     notebook, names = read(path), {}
     (imports,) = [cell.source for cell in code(notebook) if "from hw2 import" in cell.source]
     exec("import hw2\n" + imports, names)
+    if path == PATHS[-1]:
+        names["delivered"] = Store().delivered
     if "obtain" in names:
         names["fashion"] = names["data"].fashion_mnist()
         names["distilled"] = names["obtain"]("distilled")
@@ -433,3 +436,24 @@ def test_a_live_picture_stays_as_committed_where_nothing_changed(monkeypatch):
     monkeypatch.setattr(notebooks.environment, "uncommitted", list)
     drawn.cells[0].source += "changed"
     assert notebooks.keeping_live(nbformat.from_dict(drawn), PATHS[0]) == drawn
+
+
+INTERVAL = re.compile(r"([-+]\d+\.\d+) to ([-+]\d+\.\d+)")
+
+
+@pytest.mark.parametrize("path", PATHS, ids=lambda path: path.stem)
+def test_what_the_text_says_of_an_interval_and_0_an_output_of_its_section_shows(path):
+    section, said, shown = "", {}, {}
+    for cell in read(path).cells:
+        if cell.cell_type == "markdown":
+            heading = re.search(r"^## (.*)$", cell.source, re.MULTILINE)
+            section = heading[1] if heading else section
+            text = " ".join(cell.source.split())
+            said.setdefault(section, set()).update(re.findall(r"(includ|exclud)es? 0\b", text))
+        for output in cell.get("outputs", []):
+            words = output.get("text", "") + str(output.get("data", ""))
+            for low, high in INTERVAL.findall(words):
+                within = "includ" if float(low) <= 0 <= float(high) else "exclud"
+                shown.setdefault(section, set()).add(within)
+    for section, claims in said.items():
+        assert claims <= shown.get(section, set()), section

@@ -170,7 +170,7 @@ def test_readme_and_conclusions_claim_no_more_than_the_corrected_test_shows(proj
     write_json(path, read_json(path) | {"hardware": "another processor"})
     texts = write.texts(Source())
     for text in (texts["README.md"], texts["report.md"], write.conclusions("smoke")):
-        assert "-0.25 (-0.46 to -0.04, not detected: 0.40 would have been) on validation" in text
+        assert "-0.25 (-0.46 to -0.04, not detected; detectable: 0.40) on validation" in text
         assert "Besides, the two differ in hardware." in text
         assert findings.CAVEAT in text
 

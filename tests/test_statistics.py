@@ -83,7 +83,7 @@ def test_a_difference_is_told_with_what_its_test_allows():
             0.46,
             0.176,
             0.48,
-        ): "+0.21 (-0.05 to +0.46, not detected: 0.48 would have been)",
+        ): "+0.21 (-0.05 to +0.46, not detected; detectable: 0.48)",
         (-0.77, -1.31, -0.23, 0.0066, 0.71): "-0.77 (-1.31 to -0.23, p = 0.007)",
         (0.9, 0.8, 1.0, 0.0001, 0.2): "+0.90 (+0.80 to +1.00, p < 0.001)",
         (0.67,): "+0.67 (one seed)",

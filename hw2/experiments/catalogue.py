@@ -66,7 +66,7 @@ EXPERIMENTS = {
     "teacher": chain(
         "ResNet-50, the teacher", "what can be learnt from?", numbers="teacher", seeds="first"
     ),
-    "plain": chain("ResNet-14 alone", "what do labels alone reach?"),
+    "plain": chain("ResNet-14, labels alone", "what do labels alone reach?"),
     "distilled": chain("ResNet-14, distilled", "what do soft targets add?", **CHOSEN),
     "compressed": chain(
         "pruned and fine-tuned",
@@ -78,24 +78,24 @@ EXPERIMENTS = {
         **CHOSEN,
     ),
     "narrow": chain(
-        "the same widths, distilled",
+        "pruned widths, distilled",
         "what do the pruned network's widths reach from random weights?",
         widths=NARROW,
         **CHOSEN,
     ),
     "scratch": continued(
-        "the same widths, distilled from scratch",
+        "pruned widths from scratch",
         "does pruning beat training its widths at once?",
         parent="narrow",
         widths=NARROW,
     ),
     "narrow_plain": chain(
-        "the same widths alone",
+        "pruned widths, labels alone",
         "what do labels alone reach at the pruned network's widths?",
         widths=NARROW,
     ),
     "unpruned": continued(
-        "ResNet-14, distilled as long",
+        "ResNet-14, not pruned",
         "what are the removed channels worth?",
         parent="distilled",
     ),

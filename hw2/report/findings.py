@@ -16,9 +16,10 @@ from hw2.report.statistics import Difference, bounds, p_of, spread, told
 CLOSE = 0.5  # points: under this two networks are called about as good
 CAVEAT = (
     "Differences are in percentage points, with 95% intervals. "
-    "The chain's are Welch's, and p is corrected by Holm's method. "
-    "Those of arms and ablation are Dunnett's and hold together. "
-    "Beside a difference that was not detected stands the one that 80% power would have detected."
+    "A ± is the standard deviation over seeds. "
+    "The chain's intervals are Welch's, and p is corrected by Holm's method. "
+    "Those of arms and ablation are Dunnett's: with 95% all of a study's hold at once. "
+    "A test finds a difference of the detectable size in 80% of cases."
 )
 
 
@@ -44,29 +45,30 @@ def learned(epoch: int, epochs: int, early: list[list[float]], end: Difference) 
     faster = min(early[0]) > max(early[1]) and lead > end.mean
     better = by_size(end.mean, "hardly better", "better", "worse")
     return (
-        f"Distillation makes learning {'faster' if faster else 'no faster'}, the result {better}: "
-        f"{lead:+.2f} points at epoch {epoch} of {epochs}, finally {told(end)}."
+        f"Distillation makes learning {'faster' if faster else 'no faster'}: "
+        f"at epoch {epoch} of {epochs} the student is {lead:+.2f} points ahead. "
+        f"In the end it is {better}: {told(end)}."
     )
 
 
 def cut(removed: float, before: list[float], directly: list[float], measured: list[float]) -> str:
     """What does pruning do? Accuracies before it, right after it, and recalibrated."""
     lost, regained = np.mean(before) - np.mean(directly), np.mean(measured) - np.mean(directly)
-    share = "mostly" if 2 * regained > lost else "partly"
+    share = "the main cause" if 2 * regained > lost else "a part of the cause"
     return (
-        f"Pruned directly, the student loses {removed:.1%} of its parameters and falls to "
-        f"{spread(directly)}, {share} for stale BatchNorm statistics: measured again, they give "
-        f"{spread(measured)}."
+        f"Pruned without sparse learning, the student loses {removed:.1%} of its parameters and "
+        f"falls to {spread(directly)}. Stale BatchNorm statistics are {share}: measured again, "
+        f"they give {spread(measured)}."
     )
 
 
-def restored(before: list[float], end: list[float]) -> str:
+def restored(epochs: int, before: list[float], end: list[float]) -> str:
     """Does the whole recipe bring the accuracy back?"""
     gap = 100 * (np.mean(end) - np.mean(before))
-    reached = by_size(gap, "brings it back", "brings back more", "brings back less")
+    reached = by_size(gap, "brings accuracy back", "brings back more", "brings back less")
     return (
-        f"The whole recipe, with sparse learning and fine-tuning, {reached}: "
-        f"{spread(end)} of {spread(before)}."
+        f"The whole recipe, with sparse learning and {epochs} epochs of fine-tuning, {reached}: "
+        f"{spread(end)}, and {spread(before)} before it."
     )
 
 
@@ -74,7 +76,7 @@ def from_scratch(validation: Difference, test: Difference | None, apart: list[st
     """Is pruning better than the same widths from scratch? `apart`: what else sets them apart."""
     well = by_size(-validation.mean, "about as well", "better", "worse")
     text = (
-        f"The same widths, distilled from scratch for as long, do {well}. "
+        f"The pruned widths, trained from scratch for as many epochs, do {well}. "
         f"Pruned minus scratch is {told(validation)} on validation."
     )
     if test:
@@ -87,8 +89,9 @@ def from_scratch(validation: Difference, test: Difference | None, apart: list[st
 def lengthened(short: int, long: int, longer: Difference, methods: list[Difference]) -> str:
     """Does length matter more than distillation and pruning?"""
     more = longer.mean > max(abs(found.mean) for found in methods)
+    matters = "matters" if longer.p is not None else "seems to matter"
     return (
-        f"Length matters {'more than either method' if more else 'no more than the methods'}: "
+        f"Length {matters} {'more than either method' if more else 'no more than the methods'}: "
         f"{long} epochs in place of {short} bring the distilled ResNet-14 {told(longer)}."
     )
 
@@ -104,6 +107,7 @@ def story(source: Source) -> list[str]:
     before = after["distilled"]["without"]
     directly = after["right after pruning"]["without"]
     measured = after["BatchNorm recalibrated"]["without"]
+    fine_tuning = compressed[0].recipe.fit.epochs
     long, short = "unpruned", "distilled"
     if "distilled-24" in catalogue.names(source.profile):
         long, short = "distilled", "distilled-24"
@@ -116,7 +120,7 @@ def story(source: Source) -> list[str]:
         taught(source.require("teacher").val_accuracy, [run.val_accuracy for run in plain]),
         learned(half, epochs, early, helped),
         f"{cut(removed, before, directly, measured)} "
-        f"{restored(before, after['fine-tuned']['with sparse learning'])}",
+        f"{restored(fine_tuning, before, after['fine-tuned']['with sparse learning'])}",
         from_scratch(against, on_test, apart),
         lengthened(*lengths, compare(source, long, short), [helped, against]),
     ]
@@ -154,6 +158,6 @@ def others(source: Source) -> list[str]:
     return [
         f"Distillation changes the validation loss by {loss.mean:+.3f} ({interval}).",
         f"Leaving out sparse learning changes the ablation's accuracy by {sparse}.",
-        f"Pruned minus unpruned, trained for as long, is {channels} on validation.",
+        f"Pruned minus unpruned, trained for as many epochs, is {channels} on validation.",
         above(reached, rivals()),
     ]

@@ -159,6 +159,7 @@ def frontier(source: Source) -> Figure:
                 ha=side,
             )
     ax.axvline(LIMIT, color=GREY, ls="--", lw=1)
+    ax.text(LIMIT * 1.02, ax.get_ylim()[0], f"limit {LIMIT:,}", color=GREY, fontsize=8, va="bottom")
     ax.set(xscale="log", xlim=(7_000, 400_000), xlabel="parameters", ylabel="validation accuracy")
     ticks = (10_000, 30_000, 100_000, 300_000)
     ax.set_xticks(ticks, [f"{tick:,}" for tick in ticks])
@@ -166,6 +167,6 @@ def frontier(source: Source) -> Figure:
     ax.yaxis.set_major_locator(MultipleLocator(0.005))
     percent(ax.yaxis, 1)
     ax.legend(loc="upper left", fontsize=8)
-    note = f"by ratio: {frontier_note(source)}; dashes are seeds"
+    note = f"by ratio: {frontier_note(source)}; short dashes are seeds"
     figure.suptitle(note, fontsize=9, color=GREY)
     return figure

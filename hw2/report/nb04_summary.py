@@ -26,6 +26,13 @@ from hw2.report.style import BLUE, GREEN, GREY, VERMILION, heat, panels, plot, t
 AIMS = {"goal": 0.95, "floor": 0.945}
 
 
+def epochs(source: Source, name: str) -> int:
+    """In all, those of the network that it began with included."""
+    own = sum(fit.epochs for fit in source.require(name).recipe.fits)
+    parent = catalogue.row(name, source.profile).parent
+    return own + epochs(source, parent) if parent else own
+
+
 @table("results", **LOSS)
 def result_rows(source: Source) -> list[dict]:
     """The chain's networks side by side: parameters, seeds, accuracies and losses of the seeds."""
@@ -34,6 +41,7 @@ def result_rows(source: Source) -> list[dict]:
         row = {
             "network": EXPERIMENTS[name].words,
             "parameters": runs[0].parameters,
+            "epochs": epochs(source, name),
             "seeds": len(runs),
             "validation": [run.val_accuracy for run in runs],
             "validation loss": losses(runs),
@@ -47,6 +55,7 @@ def result_rows(source: Source) -> list[dict]:
                 {
                     "network": f"{row['network']}, image and mirror image averaged",
                     "parameters": runs[0].parameters,
+                    "epochs": row["epochs"],
                     "seeds": len(mirrored),
                     "validation": [one["val_correct"] / totals[0] for one in mirrored],
                     "validation loss": None,
@@ -81,10 +90,10 @@ def pipeline(source: Source) -> Figure:
     boxes = {}
     for name, place in places.items():
         run = chain[name][0]
-        epochs = " + ".join(str(fit.epochs) for fit in run.recipe.fits if fit.epochs)
+        spent = " + ".join(str(fit.epochs) for fit in run.recipe.fits if fit.epochs)
         accuracy = np.mean([run.val_accuracy for run in chain[name]])
         text = f"{EXPERIMENTS[name].words}\n{run.parameters:,} parameters\n"
-        text += f"{epochs} epochs, {accuracy:.2%}"
+        text += f"{spent} epochs, validation {accuracy:.2%}"
         frame = {"boxstyle": "round,pad=0.5", "fc": "white", "ec": BLUE if name in main else GREY}
         centred = {"ha": "center", "va": "center", "fontsize": 9}
         boxes[name] = ax.text(*place, text, bbox=frame, **centred)

@@ -154,7 +154,7 @@ def told(difference: Difference) -> str:
     """A difference in percentage points, its interval, and what the test detected."""
     what = f"p = {p_of(difference)}".replace("= <", "<")
     if verdict(difference) == "not detected":
-        what = f"not detected: {difference.detectable:.2f} would have been"
+        what = f"not detected; detectable: {difference.detectable:.2f}"
     inside = f"{bounds(difference)}, {what}" if difference.p is not None else "one seed"
     return f"{points(difference)} ({inside})"
 
