@@ -55,18 +55,19 @@ def blacken(path):
     picture.save(path)
 
 
-def cell(line, column, value, path):
-    """One number of a CSV file, lines counted with the header."""
-    lines = [text.split(",") for text in path.read_text().splitlines()]
-    lines[line][column] = repr(value(json.loads(lines[line][column])))
-    path.write_text("".join(",".join(row) + "\n" for row in lines))
-
-
-def field(name, value, path):
-    """One number of a JSON file, by its place such as `phases.sparse` or `before.0.0`."""
-    content = part = json.loads(path.read_text())
-    *outer, last = (int(key) if key.isdigit() else key for key in name.split("."))
-    for key in outer:
-        part = part[key]
-    part[last] = value(part[last])
-    write_json(path, content)
+def edit(path, place, change):
+    """Change one value: of a JSON file by its place such as `before.0.0`, of a CSV file by line and
+    column, the header counted.
+    """
+    if path.suffix == ".json":
+        content = part = json.loads(path.read_text())
+        *outer, last = (int(key) if key.isdigit() else key for key in place.split("."))
+        for key in outer:
+            part = part[key]
+        part[last] = change(part[last])
+        write_json(path, content)
+    else:
+        line, column = place
+        rows = [text.split(",") for text in path.read_text().splitlines()]
+        rows[line][column] = repr(change(json.loads(rows[line][column])))
+        path.write_text("".join(",".join(row) + "\n" for row in rows))
