@@ -1,7 +1,4 @@
-"""What the files of committed runs say of one another: no training, no pass through a network.
-
-Tests call these checks. Replay adds what takes longer.
-"""
+"""What the files of committed runs say of one another: no training, no pass through a network."""
 
 import math
 from collections.abc import Iterator
@@ -28,10 +25,7 @@ LAST = {"cpu": 1e-4, "cuda": 1e-3}
 # relative difference of a group's norm that may be rounding; measured between processors: 1e-6
 NORMS = 1e-4
 #: what rows keep of their networks' answers, by the word in `keep`
-KEPT = {
-    "weights": "model.safetensors",
-    "classes": "validation_classes.npy",
-}
+KEPT = {"weights": "model.safetensors", "classes": "validation_classes.npy"}
 
 
 def missing(known: Store) -> list[str]:
@@ -48,7 +42,8 @@ def missing(known: Store) -> list[str]:
 
 def of_run(run: Run, fashion: FashionMNIST) -> list[str]:
     """What the run's files say of one another, of its parent and of the ledger."""
-    recipe, metrics, lines = run.recipe, run.metrics, []
+    recipe = run.recipe
+    lines = []
     if run.name != f"{recipe.stage}/{run.profile}-s{recipe.seed}":
         lines.append(f"its recipe is of {recipe.stage}, seed {recipe.seed}")
     if not recipe.stem:  # whose weights are too large to commit
@@ -57,13 +52,11 @@ def of_run(run: Run, fashion: FashionMNIST) -> list[str]:
     counted = parameters(run)
     if counted != run.parameters:
         lines.append(f"{counted:,} parameters, metrics.json says {run.parameters:,}")
-    if metrics["val_total"] != len(recipe.task(fashion).validation):
-        lines.append(f"metrics.json is of {metrics['val_total']} validation images")
-    lines += of_history(run, metrics["val_correct"], metrics["val_total"])
-    lines += _answers(run, fashion)
-    if recipe.ratio is not None:
-        lines += _phases(run)
-    return [*lines, *_test(run, fashion)]
+    total = run.metrics["val_total"]
+    if total != len(recipe.task(fashion).validation):
+        lines.append(f"metrics.json is of {total} validation images")
+    lines += [*_history(run), *_answers(run, fashion), *_phases(run), *_test(run, fashion)]
+    return lines
 
 
 def parameters(run: Run) -> int:
@@ -76,46 +69,44 @@ def parameters(run: Run) -> int:
         return networks.count_parameters(networks.ResNet14(run.widths))
 
 
-def of_history(run: Run, correct: int, total: int) -> list[str]:
+def _history(run: Run) -> Iterator[str]:
     """Epochs, steps and learning rates against the recipe; accuracies against the count."""
-    fits, history, images, lines = run.recipe.fits, run.history, run.recipe.images, []
-    epochs, first = (
-        sum(fit.epochs for fit in fits),
-        next((fit for fit in fits if fit.epochs), fits[0]),
-    )
-    step_count = min(training.STEPS_KEPT, first.epochs * math.ceil(images / first.batch))
-    if run.steps.step.tolist() != list(range(step_count)):
-        lines.append(f"steps.csv has not the {step_count} steps of its recipe")
+    history = run.history
+    correct = run.metrics["val_correct"]
+    total = run.metrics["val_total"]
+    fits = [fit for fit in run.recipe.fits if fit.epochs]
+    epochs = sum(fit.epochs for fit in fits)
+    trained = fits[0].epochs * math.ceil(run.recipe.images / fits[0].batch) if fits else 0
+    steps = min(training.STEPS_KEPT, trained)
+    if run.steps.step.tolist() != list(range(steps)):
+        yield f"steps.csv has not the {steps} steps of its recipe"
     if history.epoch.tolist() != list(range(1, epochs + 1)):
-        return [*lines, f"history.csv has not the {epochs} epochs of its recipe"]
-    if not all(map(math.isclose, history.lr, rates(run.recipe))):
-        lines.append("the learning rates of history.csv are not those of its recipe")
+        yield f"history.csv has not the {epochs} epochs of its recipe"
+        return
+    if not all(map(math.isclose, history.lr, _rates(run.recipe))):
+        yield "the learning rates of history.csv are not those of its recipe"
     if not all(round(share * total) / total == share for share in history.val_accuracy):
-        lines.append(f"an accuracy of history.csv is no count of {total} images")
+        yield f"an accuracy of history.csv is no count of {total} images"
     if epochs and history.val_accuracy.iloc[-1] != correct / total:
-        lines.append(f"the last epoch of history.csv is not {correct} of {total}")
-    return lines
+        yield f"the last epoch of history.csv is not {correct} of {total}"
 
 
-def rates(recipe: Recipe) -> list[float]:
+def _rates(recipe: Recipe) -> Iterator[float]:
     """The learning rate at the end of each epoch."""
-    learning_rates = []
     for fit in recipe.fits:
         per_epoch = math.ceil(recipe.images / fit.batch)
-        steps = range(per_epoch - 1, fit.epochs * per_epoch, per_epoch)
-        learning_rates += [
-            training.learning_rate(fit, step, fit.epochs * per_epoch) for step in steps
-        ]
-    return learning_rates
+        steps = per_epoch * fit.epochs
+        for step in range(per_epoch - 1, steps, per_epoch):
+            yield training.learning_rate(fit, step, steps)
 
 
 def _answers(run: Run, fashion: FashionMNIST) -> Iterator[str]:
     """What the run kept of its network's answers against its counts."""
-    task, teacher = run.recipe.task(fashion), bool(run.recipe.stem)
+    task = run.recipe.task(fashion)
     labels = fashion.train_labels[task.validation]
     if (run.folder / KEPT["classes"]).is_file():
         yield from against(run, int((run.validation_classes == labels).sum()), 0, None)
-    if teacher:
+    if run.recipe.stem:
         logits = run.soft_targets[0][task.validation].double()
         equal = training.margins(logits) == 0  # float16 makes equals of near ones
         right = int((logits.argmax(1) == labels).sum())
@@ -137,10 +128,11 @@ def against(run: Run, right: int, slack: int, loss: float | None) -> Iterator[st
 
 
 def _phases(run: Run) -> Iterator[str]:
-    """What is known of the phases before the last from the parent, from history.csv and from
-    metrics.json.
-    """
-    parent, phases = Store(run.profile).made_by(run.recipe.parent), run.metrics["phases"]
+    """What the parent, history.csv and metrics.json know of a compression's phases."""
+    if run.recipe.ratio is None:
+        return
+    phases = run.metrics["phases"]
+    parent = Store(run.profile).made_by(run.recipe.parent)
     counts = {"distilled": parent.metrics["val_correct"], "fine_tuned": run.metrics["val_correct"]}
     if run.sparse and len(run.history) >= run.recipe.sparse.epochs:
         share = run.history.val_accuracy.iloc[run.recipe.sparse.epochs - 1]
@@ -150,9 +142,7 @@ def _phases(run: Run) -> Iterator[str]:
             yield f"phase {phase} of metrics.json is {phases[phase]}, elsewhere it is {count}"
     if (run.folder / "group_norms.json").is_file() and parent.weights.is_file():
         groups = zip(run.group_norms["before"], _norms(parent.weights), strict=True)
-        if not all(
-            np.allclose(recorded, norms, rtol=NORMS, atol=1e-6) for recorded, norms in groups
-        ):
+        if not all(np.allclose(*pair, rtol=NORMS, atol=1e-6) for pair in groups):
             yield f"group_norms.json is not of the weights of {parent.name}"
 
 
@@ -163,15 +153,14 @@ def _norms(weights) -> list[list[float]]:
 
 def _test(run: Run, fashion: FashionMNIST) -> Iterator[str]:
     """The ledger has the reading that the run claims, and no other."""
-    metrics, reading = run.metrics, ledger.reading(run)
     if (run.folder / ledger.ANSWERS).is_file():
         ledger.answers(run, fashion)
-    claimed = metrics["test_correct"], metrics["test_total"]
+    claimed = run.metrics["test_correct"], run.metrics["test_total"]
+    reading = ledger.reading(run) or (None, None)
     if claimed != (None, None) and claimed != reading:
-        recorded = "no reading" if reading is None else f"{reading[0]} of {reading[1]}"
         yield (
             f"metrics.json says that {claimed[0]} of {claimed[1]} test images are right, "
-            f"the ledger has {recorded}"
+            f"the ledger has {reading[0]} of {reading[1]}"
         )
 
 
@@ -183,9 +172,8 @@ def copies(runs: list[Run]) -> Iterator[str]:
         marks = {*run.history.train_loss, *([sha256(weights)] if weights.is_file() else [])}
         for mark in marks:
             first = seen.setdefault(mark, run)
-            if first.recipe.seed != run.recipe.seed or (
-                first.recipe.stage == run.recipe.stage and first != run
-            ):
+            same_row = first.recipe.stage == run.recipe.stage and first != run
+            if same_row or first.recipe.seed != run.recipe.seed:
                 yield f"{run.name} holds numbers or weights of {first.name}"
                 break
 

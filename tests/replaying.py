@@ -26,33 +26,19 @@ TOLERANCES = {
     "teacher, float32": (5e-5, 2.0, 0.05),
     "bfloat16": (1e-3, 1.3, 0.02),
 }
-PHASE = (
-    2  # images whose answers rounding may move where BatchNorm is measured again; measured: none
-)
-# of every view of soft targets, evaluated again where the teacher's weights are in the cache
+#: images whose answers rounding may move where BatchNorm is measured again; measured: none
+PHASE = 2
+#: of every view of soft targets, evaluated again where the teacher's weights are in the cache
 ROWS = 200
 
 
 class Replayed(NamedTuple):
-    """What came of a replay: `problems` in words, the largest relative difference of a first loss,
-    None: not tried.
-    """
+    """What came of a replay."""
 
     name: str
-    problems: list[str]
-    difference: float | None
+    problems: list[str]  # in words
+    difference: float | None  # the largest relative one of a first loss; None: not trained
     alike: bool  # the recorded environment is this one: every bit should be
-
-    def __str__(self) -> str:
-        if self.problems:
-            return f"{self.name}: {'; '.join(self.problems)}"
-        if self.difference is None:
-            return (
-                f"{self.name}: as recorded, first steps not trained: bfloat16 needs "
-                f"hardware that is not there"
-            )
-        agreement = "bit for bit" if self.difference == 0 else f"to {self.difference:.1e}"
-        return f"{self.name}: as recorded, first losses {agreement}"
 
 
 def kind(recipe: Recipe) -> str:
@@ -72,31 +58,29 @@ def chain(known: Store) -> list[Run]:
     return list(dict.fromkeys(runs))
 
 
-def first_losses(run: Run, device: torch.device, fashion: FashionMNIST, steps: int) -> list[float]:
+def first_losses(run: Run, device: torch.device, fashion: FashionMNIST) -> list[float]:
     """The losses of the first steps, trained again with as many threads as recorded."""
     work = train.Work(run.profile, device, fashion)
+    steps = training.STEPS_KEPT
     with environment.threads(run.environment["threads"]):
         network, phase = train.prepare(run.recipe, work)
         _, history = train.fit(network, run.recipe, work, phase, first_steps=steps)
     return [row["loss"] for row in history.steps]
 
 
-def replay(run: Run, device: torch.device, steps: int = training.STEPS_KEPT) -> Replayed:
-    """What the run's files say of one another, its first losses trained again, its weights
-    evaluated.
-    """
+def replay(run: Run, device: torch.device) -> Replayed:
+    """What the run's files say, its first losses trained again, its weights evaluated."""
     fashion = data.fashion_mnist()
     problems = []
     difference = None
-    recorded, current = run.environment, environment.environment(device)
-    alike = all(
-        recorded[name] == current[name] for name in ("instruction_set", "device", "packages")
-    )
+    current = environment.environment(device)
+    same = ("instruction_set", "device", "packages")
+    alike = all(run.environment[name] == current[name] for name in same)
     try:
         problems += checks.of_run(run, fashion)
         if run.recipe.fit.precision != "bfloat16" or not environment.lacks_bfloat16(device):
-            losses = first_losses(run, device, fashion, steps)
-            lines, difference = compared(run.steps.loss.tolist()[:steps], losses, kind(run.recipe))
+            losses = first_losses(run, device, fashion)
+            lines, difference = compared(run.steps.loss.tolist(), losses, kind(run.recipe))
             problems += lines
         problems += evaluated(run, fashion)
     except InputError as error:
@@ -107,57 +91,47 @@ def replay(run: Run, device: torch.device, steps: int = training.STEPS_KEPT) -> 
 def summary(results: list[Replayed]) -> str:
     """How many runs are as recorded, and how near."""
     good = [result for result in results if not result.problems]
-    tried = [result for result in good if result.difference is not None]
-    equal = sum(result.difference == 0 for result in tried)
-    alike = [result for result in tried if result.alike]
-    alike_equal = sum(result.difference == 0 for result in alike)
+    tried = [result.difference for result in good if result.difference is not None]
+    alike = [result.difference for result in good if result.alike]
     return (
-        f"replay: {len(good)} of {len(results)} as recorded; first losses of {equal} bit for "
-        f"bit, of "
-        f"{len(tried) - equal} within the tolerance, of {len(good) - len(tried)} not trained; the "
-        f"environment was recorded and is this one for {len(alike)}, {alike_equal} bit for bit"
+        f"replay: {len(good)} of {len(results)} as recorded; first losses of {tried.count(0)} bit "
+        f"for bit, {len(good) - len(tried)} not trained; of {len(alike)} recorded in this "
+        f"environment {alike.count(0)} bit for bit"
     )
 
 
 def compared(recorded: list[float], losses: list[float], kind: str) -> tuple[list[str], float]:
     """The first loss beyond its tolerance, in words, and the largest relative difference."""
-    lines = (
-        []
-        if len(recorded) == len(losses)
-        else [f"steps.csv has {len(recorded)} steps, {len(losses)} were trained"]
-    )
-    differences = [
-        abs(then - now) / max(abs(now), 1e-3) for then, now in zip(recorded, losses, strict=False)
-    ]
     first, growth, most = TOLERANCES[kind]
-    for step, difference in enumerate(differences):
-        if not difference <= min(
-            first * growth**step, most
-        ):  # rounding grows in training; NaN is told, too
-            words = f"recorded as {recorded[step]:.6f}, trained again it is {losses[step]:.6f}"
+    lines = []
+    differences = [0.0]
+    for step, (then, now) in enumerate(zip(recorded, losses, strict=False)):
+        difference = abs(then - now) / max(abs(now), 1e-3)
+        differences.append(difference)
+        # Rounding grows in training; NaN is told, too.
+        if not lines and not difference <= min(first * growth**step, most):
+            words = f"recorded as {then:.6f}, trained again it is {now:.6f}"
             lines.append(f"the loss of step {step} is {words}")
-            break
-    return lines, max(differences, default=0.0)
+    return lines, max(differences)
 
 
 def evaluated(run: Run, fashion: FashionMNIST) -> Iterator[str]:
     """What passes of the validation and test images through the committed networks say."""
     images, labels = run.recipe.task(fashion).held_out
-    teacher = bool(run.recipe.stem)
-    if run.weights.is_file() and (teacher or run.weights.parent == run.folder):
+    committed = run.weights.parent == run.folder
+    if run.weights.is_file() and (run.recipe.stem or committed):
         network = run.network().to(memory_format=torch.channels_last)  # as in training
         loss, right = training.validate(network, images, labels)
         yield from checks.against(run, right, 0, loss)
-        answered = (run.folder / ledger.ANSWERS).is_file()
-        if answered and not ledger.answers(run, fashion).equal(
-            training.predict(network, fashion.test_images)
-        ):
-            yield f"{ledger.ANSWERS} is not what the weights predict"
+        if (run.folder / ledger.ANSWERS).is_file():
+            answers = training.predict(network, fashion.test_images)
+            if not answers.equal(ledger.answers(run, fashion)):
+                yield f"{ledger.ANSWERS} is not what the weights predict"
         if counts := run.metrics.get("mirrored"):
             again = ledger.mirrored(network, images, labels)
             if again != counts["val_correct"]:
                 yield f"with mirror images {again} are right, metrics.json says {counts}"
-        if teacher:
+        if run.recipe.stem:
             yield from _soft_targets(run, network, fashion)
     if run.recipe.ratio is not None:
         yield from pruned_at_once(run, fashion)
@@ -173,9 +147,7 @@ def _soft_targets(run: Run, network: torch.nn.Module, fashion: FashionMNIST) -> 
     rows = all_rows[:: max(1, len(all_rows) // ROWS)]
     for view, (numbers, recorded) in enumerate(zip(task.answered(), run.soft_targets, strict=True)):
         images = views.cut(fashion.train_images, numbers, task.pad)
-        logits = (
-            training.logits_of(network, images[rows], batch=256).half().numpy().astype(np.float32)
-        )
+        logits = training.logits_of(network, images[rows], batch=256).half().float().numpy()
         targets = recorded[rows].numpy()
         apart = np.abs(logits - targets) / np.abs(np.spacing(targets)).astype(np.float32)
         if not (apart.max() <= 1 and (apart == 0).mean() > 0.99):
@@ -184,18 +156,14 @@ def _soft_targets(run: Run, network: torch.nn.Module, fashion: FashionMNIST) -> 
 
 def pruned_at_once(run: Run, fashion: FashionMNIST) -> Iterator[str]:
     """The parent pruned without sparse learning: images right before and after recalibration."""
-    parent, suffix = (
-        Store(run.profile).made_by(run.recipe.parent),
-        "_without_sparse_learning" if run.sparse else "",
-    )
+    parent = Store(run.profile).made_by(run.recipe.parent)
+    suffix = "_without_sparse_learning" if run.sparse else ""
     if not parent.weights.is_file():
         return
     work = train.Work(run.profile, torch.device("cpu"), fashion)
     with environment.threads(run.environment["threads"]):
         train.prune(parent.network(), run.recipe, work, suffix)
     for phase, count in work.phases.items():
-        if abs(count - run.metrics["phases"][phase]) > PHASE:
-            yield (
-                f"phase {phase} of metrics.json is {run.metrics['phases'][phase]}, pruned "
-                f"again it is {count}"
-            )
+        recorded = run.metrics["phases"][phase]
+        if abs(count - recorded) > PHASE:
+            yield f"phase {phase} of metrics.json is {recorded}, pruned again it is {count}"
