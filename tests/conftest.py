@@ -50,29 +50,19 @@ def pytest_terminal_summary(terminalreporter):
 FIT = Fit(epochs=1, lr=0.05, batch=64)
 PRUNING = {"sparse": FIT, "reg": 1e-2, "fit": FIT, "recalibration": 32}
 STUDY = PRUNING | {"images": 32}
+SEARCH = {"temperatures": (2.0, 4.0), "alphas": (0.0, 0.9), "seeds": (0, 1)}
+FIRST = ("first", "chain", "frontier")
 ALIKE = ("student", "short", "continued", "finalist")
 SHRUNKEN = {numbers: {"fit": FIT} for numbers in ALIKE} | {
     "teacher": {"stem": "imagenet", "fit": FIT},
     "common": {"images": 64, "validation": 32, "pad": 0},
-    "tuning": {
-        "fit": FIT,
-        "images": 32,
-        "temperatures": (2.0, 4.0),
-        "alphas": (0.0, 0.9),
-        "seeds": (0, 1),
-    },
+    "tuning": SEARCH | {"fit": FIT, "images": 32},
     "compressed": PRUNING | {"fit": Fit(epochs=2, lr=0.05, batch=64)},
     "study": {"fit": FIT, "images": 32},
     "ablation": STUDY,
     "unsparse": STUDY | {"sparse": Fit(epochs=0, lr=0.05), "fit": Fit(epochs=2, lr=0.05, batch=64)},
     "frontier": STUDY,
-    "seeds": {
-        "first": (0,),
-        "chain": (0,),
-        "search": (0, 1),
-        "studies": (2,),
-        "frontier": (0,),
-    },
+    "seeds": dict.fromkeys(FIRST, (0,)) | {"search": (0, 1), "studies": (2,)},
 }
 
 

@@ -1,8 +1,7 @@
-"""The loss is Hinton's, by numbers worked out elsewhere; the cache of soft targets is exact,
-resumable and checked.
+"""The loss is Hinton's, by PyTorch's divergence; the cache of soft targets is exact, resumable and
+checked.
 """
 
-import math
 from dataclasses import replace
 
 import numpy as np
@@ -20,98 +19,61 @@ from hw2.views import Task
 #: what PyTorch says where a softmax is not told its dimension
 pytestmark = pytest.mark.filterwarnings("error:Implicit dimension choice")
 
-STUDENT = torch.tensor([[1.0, 0.0, -1.0], [0.0, 2.0, 0.0]])
-TEACHER = torch.tensor([[2.0, 0.0, 0.0], [0.0, 1.0, 1.0]])
-LABELS = torch.tensor([0, 1])
-MANY = torch.arange(64) % 10
+LABELS = torch.arange(64) % 10
 
 
 def random_logits(seed):
-    """Logits (64, 10) of a student and a teacher, for the labels `MANY`."""
+    """Logits (64, 10) of a student and a teacher, for the labels `LABELS`."""
     return torch.randn(2, 64, 10, generator=torch.Generator().manual_seed(seed)) * 3
-
-
-@pytest.mark.parametrize(
-    ("temperature", "alpha", "golden"),
-    [
-        (1.0, 0.5, 0.271563728),
-        (2.0, 0.3, 0.2962700381),
-        (4.0, 0.9, 0.2397281061),
-        (8.0, 1.0, 0.2270052537),
-    ],
-)
-def test_the_loss_equals_the_numbers_worked_out_by_hand(temperature, alpha, golden):
-    assert kd_loss(STUDENT, TEACHER, LABELS, temperature, alpha).item() == pytest.approx(
-        golden, rel=1e-5
-    )
 
 
 @pytest.mark.filterwarnings("ignore:reduction")  # of PyTorch, against the very bug
 def test_the_controls_loss_is_ten_times_too_small():
     student, teacher = random_logits(4)
-    bug = 16 * functional.kl_div(
-        torch.log_softmax(student / 4, 1), torch.softmax(teacher / 4, 1), reduction="mean"
-    )
+    soft = torch.log_softmax(student / 4, 1), torch.softmax(teacher / 4, 1)
+    bug = 16 * functional.kl_div(*soft, reduction="mean")
     torch.testing.assert_close(distillation.kl_mean(student, teacher, 4.0), bug, rtol=1e-5, atol=0)
     torch.testing.assert_close(distillation.kl(student, teacher, 4.0), 10 * bug, rtol=1e-5, atol=0)
 
 
 def test_every_loss_is_known_by_its_name_and_weighed_by_alpha():
     student, teacher = random_logits(8)
-    hard = functional.cross_entropy(student, MANY)
+    hard = functional.cross_entropy(student, LABELS)
     for name, soft in distillation.SOFT_LOSSES.items():
         expected = 0.7 * hard + 0.3 * soft(student, teacher, 4.0)
-        torch.testing.assert_close(kd_loss(student, teacher, MANY, 4.0, 0.3, name), expected)
+        torch.testing.assert_close(kd_loss(student, teacher, LABELS, 4.0, 0.3, name), expected)
+        assert kd_loss(student, teacher, LABELS, 4.0, 0.0, name).equal(hard)
 
 
-def test_alpha_0_is_the_cross_entropy_and_a_perfect_student_has_no_soft_loss():
-    student, teacher = random_logits(2)
-    assert kd_loss(student, teacher, MANY, 4.0, 0.0).equal(functional.cross_entropy(student, MANY))
-    # A constant added to all logits changes no probability.
-    assert kd_loss(teacher + 5, teacher, MANY, 4.0, 1.0).item() == pytest.approx(0, abs=1e-4)
-    assert distillation.soft_targets(torch.tensor([[math.log(4.0), 0.0]]), 2.0)[
-        0, 0
-    ].item() == pytest.approx(2 / 3)
-
-
-@pytest.mark.parametrize("temperature", [0.5, 1.0, 4.0, 20.0])
+@pytest.mark.parametrize("temperature", [0.5, 4.0, 20.0])
 def test_the_soft_part_and_its_gradient_are_those_of_torchs_divergence(temperature):
     student, teacher = random_logits(3)
     student.requires_grad_()
-    loss = kd_loss(student, teacher, MANY, temperature, 1.0)
-    divergence = kl_divergence(
-        Categorical(logits=teacher / temperature), Categorical(logits=student / temperature)
-    )
-    torch.testing.assert_close(loss, temperature**2 * divergence.mean(), rtol=1e-4, atol=1e-6)
+    loss = kd_loss(student, teacher, LABELS, temperature, 1.0)
+    soft = [Categorical(logits=logits / temperature) for logits in (teacher, student)]
+    expected = temperature**2 * kl_divergence(*soft).mean()
+    torch.testing.assert_close(loss, expected, rtol=1e-4, atol=1e-6)
     loss.backward()
-    difference = torch.softmax(student / temperature, 1) - torch.softmax(teacher / temperature, 1)
-    torch.testing.assert_close(
-        student.grad, temperature * difference.detach() / 64, rtol=1e-4, atol=1e-7
-    )
+    found = distillation.soft_targets(student.detach(), temperature)
+    wanted = distillation.soft_targets(teacher, temperature)
+    gradient = temperature * (found - wanted) / 64
+    torch.testing.assert_close(student.grad, gradient, rtol=1e-4, atol=1e-7)
 
 
 CACHE = torch.randn(3, 20, 10, generator=torch.Generator().manual_seed(0)).half()
-BATCH = (
-    torch.randn(2, 10, generator=torch.Generator().manual_seed(1)),
-    torch.tensor([1, 2]),
-    torch.tensor([4, 19]),
-)
-
-
-MEAN = CACHE.double().mean(0).float()
 
 
 @pytest.mark.parametrize("loss", ["kl", "kl_mean"])
 @pytest.mark.parametrize("targets", ["same view", "identity", "mean"])
 def test_the_objective_looks_up_the_answer_and_row(loss, targets):
-    logits, labels, rows = BATCH
-    answers = torch.arange(len(rows)) % len(CACHE)
+    logits = torch.randn(2, 10, generator=torch.Generator().manual_seed(1))
+    labels, rows, answers = torch.tensor([[1, 2], [4, 19], [0, 1]])
     known = {
         "same view": CACHE[answers, rows].float(),
         "identity": CACHE[0, rows].float(),
-        "mean": MEAN[rows],
+        "mean": CACHE.double().mean(0).float()[rows],
     }[targets]
-    found = cached_objective(CACHE, 4.0, 0.9, loss, targets)(*BATCH, answers)
+    found = cached_objective(CACHE, 4.0, 0.9, loss, targets)(logits, labels, rows, answers)
     expected = kd_loss(logits, known, labels, 4.0, 0.9, loss)
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=0)
 
@@ -182,15 +144,9 @@ UNUSABLE = {
     "pickled": RIGHT.astype(object),
     "float32": RIGHT.astype(np.float32),
     "two dimensions": RIGHT[0],
-    "nine classes": RIGHT[..., :9],
-    "empty": lambda whole: b"",
     "garbage": lambda whole: b"version https://git-lfs.github.com/spec/v1",
     "cut off": lambda whole: whole[:-1],
     "a header that does not end": lambda whole: whole.replace(b"(2, 30, 10)", b"(2, 30, 10 "),
-    "a header that claims a terabyte": lambda whole: whole.replace(
-        b"(2, 30, 10), }" + b" " * 10, b"(2, 99999999999, 10), } "
-    ),
-    "a broken archive": lambda whole: b"PK\x03\x04" + bytes(50),
 }
 
 
@@ -199,9 +155,9 @@ def test_an_unusable_file_of_soft_targets_is_named(tmp_path, spoilt):
     path = tmp_path / "soft_targets.npy"
     np.save(path, RIGHT)
     assert read_cache(path).shape == RIGHT.shape
-    np.save(path, spoilt) if isinstance(spoilt, np.ndarray) else path.write_bytes(
-        spoilt(path.read_bytes())
-    )
-    with pytest.raises(InputError) as error:
+    if isinstance(spoilt, np.ndarray):
+        np.save(path, spoilt)
+    else:
+        path.write_bytes(spoilt(path.read_bytes()))
+    with pytest.raises(InputError, match=rf"^{path}: .*$"):
         read_cache(path)
-    assert str(error.value).startswith(f"{path}: ") and "\n" not in str(error.value)

@@ -23,11 +23,10 @@ from hw2.report.source import Source
 
 def idx(folder, name, header):
     path = folder / name
-    raw = (
-        path.read_bytes()
-        if path.is_file()
-        else gzip.decompress((folder / f"{name}.gz").read_bytes())
-    )
+    if path.is_file():
+        raw = path.read_bytes()
+    else:
+        raw = gzip.decompress((folder / f"{name}.gz").read_bytes())
     return torch.from_numpy(np.frombuffer(raw, np.uint8, offset=header).copy())
 
 
@@ -35,10 +34,8 @@ def forward(state, x):
     """He et al. (2016): stem, three stages of two basic blocks, mean over the pixels, linear."""
 
     def norm(name, x):
-        mean, variance, weight, bias = (
-            state[f"{name}.{part}"] for part in ("running_mean", "running_var", "weight", "bias")
-        )
-        return functional.batch_norm(x, mean, variance, weight, bias)
+        parts = ("running_mean", "running_var", "weight", "bias")
+        return functional.batch_norm(x, *(state[f"{name}.{part}"] for part in parts))
 
     def conv(name, x, stride=1):
         weight = state[f"{name}.weight"]
@@ -47,7 +44,8 @@ def forward(state, x):
     x = norm("bn1", conv("conv1", x)).relu()
     for stage in (1, 2, 3):
         for block in (0, 1):
-            name, stride = f"layer{stage}.{block}", 2 if (stage, block) in ((2, 0), (3, 0)) else 1
+            name = f"layer{stage}.{block}"
+            stride = 2 if (stage, block) in ((2, 0), (3, 0)) else 1
             out = norm(f"{name}.bn1", conv(f"{name}.conv1", x, stride)).relu()
             out = norm(f"{name}.bn2", conv(f"{name}.conv2", out))
             if f"{name}.shortcut.0.weight" in state:
@@ -59,42 +57,31 @@ def forward(state, x):
 def test_plain_torch_counts_as_many_test_images_right_as_the_run_and_the_report():
     name = json.loads((PROJECT / "runs/delivered.json").read_text())["run"]
     run = PROJECT / "runs" / name
-    # Only where the files are is asked of the package.
-    folder = fashion_mnist().folder
+    folder = fashion_mnist().folder  # nothing else is asked of the package
     images = (idx(folder, "t10k-images-idx3-ubyte", 16).view(-1, 1, 28, 28) / 255 - 0.2860) / 0.3530
+    images = images.expand(-1, 3, -1, -1)
     labels = idx(folder, "t10k-labels-idx1-ubyte", 8).long()
     state = load_file(run / "model.safetensors")
-    assert (
-        sum(
-            tensor.numel()
-            for name, tensor in state.items()
-            if "running" not in name and "num" not in name
-        )
-        == 85956
-    )
+    trained = [tensor for name, tensor in state.items() if not re.search("running|num", name)]
+    assert sum(tensor.numel() for tensor in trained) == 85956
+    double = {name: tensor.double() for name, tensor in state.items()}
     with torch.no_grad():
-        logits = torch.cat(
-            [forward(state, part.expand(-1, 3, -1, -1)) for part in images.split(500)]
-        )
+        logits = torch.cat([forward(state, part) for part in images.split(500)])
         first, second = logits.topk(2).values.unbind(1)
         near = first - second < 1e-3  # rounding must not decide
-        double = {name: tensor.double() for name, tensor in state.items()}
-        exact = forward(double, images[near].double().expand(-1, 3, -1, -1))
+        exact = forward(double, images[near].double())
     classes = logits.argmax(1)
     classes[near] = exact.argmax(1)
     correct = int((classes == labels).sum())
     assert correct == json.loads((run / "metrics.json").read_text())["test_correct"]
-    assert re.search(
-        rf"{correct:,} of\s+10,000 test images", (PROJECT / "report.md").read_text("utf-8")
-    )
+    report = (PROJECT / "report.md").read_text("utf-8")
+    assert re.search(rf"{correct:,} of\s+10,000 test images", report)
 
 
 def percentages(row):
     """Validation accuracies of all seeds, from the committed counts."""
-    counts = [
-        json.loads(path.read_text())
-        for path in sorted((PROJECT / "runs" / row).glob("full-s*/metrics.json"))
-    ]
+    paths = sorted(PROJECT.glob(f"runs/{row}/full-s*/metrics.json"))
+    counts = [json.loads(path.read_text()) for path in paths]
     return [100 * one["val_correct"] / one["val_total"] for one in counts]
 
 
@@ -133,21 +120,17 @@ def test_quadrature_gives_the_studies_dunnett_intervals_and_p(group):
 
 def test_welchs_formula_gives_the_chains_interval():
     """Welch (1947), with Student's density integrated over the interval."""
-    one, other = percentages("compressed"), percentages("scratch")
-    variances = [sum((x - sum(v) / 3) ** 2 for x in v) / 2 / 3 for v in (one, other)]
+    one, other = map(percentages, ("compressed", "scratch"))
+    variances = [np.var(values, ddof=1) / 3 for values in (one, other)]
     freedom = sum(variances) ** 2 / sum(variance**2 / 2 for variance in variances)
-    density = student_density(freedom)
     found = comparisons.compare(Source("full"), "compressed", "scratch")
-    assert found.mean == pytest.approx((sum(one) - sum(other)) / 3)
-    quantile = (found.high - found.mean) / sum(variances) ** 0.5
+    assert found.mean == pytest.approx(np.mean(one) - np.mean(other))
     assert found.high - found.mean == pytest.approx(found.mean - found.low)
+    quantile = (found.high - found.mean) / sum(variances) ** 0.5
     steps = np.linspace(-quantile, quantile, 200_001)
-    assert np.trapezoid(density(steps), steps) == pytest.approx(0.95, abs=1e-6)
-
-
-def student_density(freedom):
     scale = math.gamma((freedom + 1) / 2) / math.gamma(freedom / 2) / (freedom * math.pi) ** 0.5
-    return lambda x: scale * (1 + x**2 / freedom) ** (-(freedom + 1) / 2)
+    density = scale * (1 + steps**2 / freedom) ** (-(freedom + 1) / 2)
+    assert np.trapezoid(density, steps) == pytest.approx(0.95, abs=1e-6)
 
 
 #: controls of the profile `cpu` that docs/training.md tells of, and what they are held against

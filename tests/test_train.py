@@ -12,6 +12,7 @@ from dataclasses import replace
 from functools import partial
 
 import checks
+import numpy as np
 import pytest
 import torch
 from helpers import contents, edit, tiny_network
@@ -83,7 +84,8 @@ def test_soft_targets_cover_training_and_validation_rows_and_no_others(walk_done
     rows = torch.cat([few.split[0][:64], few.split[1][:32]])
     assert targets.shape == (2, 576, 10) and targets[:, rows].isfinite().all()
     assert int(targets.isfinite().all(2).sum()) == 2 * 96
-    edit(run.folder / "soft_targets.json", "views", lambda views: views + 1)
+    path = run.folder / "soft_targets.npy"
+    np.save(path, 3 * np.load(path))
     with pytest.raises(InputError, match=r"soft_targets\.npy: not what soft_targets\.json"):
         _ = Store().require("teacher").soft_targets
 
@@ -304,13 +306,16 @@ WAITING = {
 @pytest.mark.parametrize("wait", WAITING.values(), ids=WAITING)
 def test_a_process_that_waits_for_a_run_ends_by_sigterm(walk_done, no_training, wait):
     held = store.lock(Store("smoke").recipe("plain"))
+    over = threading.Event()
     shutil.rmtree(root("smoke") / "plain")
     with ThreadPoolExecutor(1) as other:  # a thread has a lock of its own, as a process does
         other.submit(held.__enter__).result()
+        other.submit(over.wait, 30)
+        other.submit(held.__exit__, None, None, None)
         threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGTERM)).start()
         with pytest.raises(Ended), ending_at_an_epoch():
             wait()
-        other.submit(held.__exit__, None, None, None).result()
+        over.set()
 
 
 def test_as_many_processes_walk_as_processors_may_be_used(monkeypatch):
