@@ -195,6 +195,7 @@ def test_each_control_of_the_long_chain_differs_from_it_in_one_thing():
     ("change", "told"),
     [
         ({"teacher": None}, "alpha 0.5: expected 0 without a teacher"),
+        ({"stage": "plain"}, "takes no stage"),
         ({"seed": 3}, "takes no seed"),
         ({"fit.rate": 1}, r"distilled takes no fit\.rate"),
         ({"fit.lr": -1}, r"lr -1: expected"),
