@@ -28,8 +28,8 @@ ROWS = [(profile, name) for profile in PROFILES for name in catalogue.names(prof
 
 
 def made(name, profile, seed=None):
-    known = catalogue.seeds(name, profile) or (0,)
-    return compose.recipe(name, known[0] if seed is None else seed, profile, compose.NOTHING)
+    seed = catalogue.seeds(name, profile)[0] if seed is None else seed
+    return compose.recipe(name, seed, profile, compose.NOTHING)
 
 
 def other(content, name, value="another"):
