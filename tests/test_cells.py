@@ -73,11 +73,12 @@ def test_any_earlier_cell_can_be_run_again(path, quick):
 def test_the_summary_reads_no_test_set_and_says_what_does(walk_done, no_training):
     (root("smoke") / "delivered.json").unlink()
     before, names = contents(root("smoke")), {}
-    start, imports, *_ = code(read(PATHS[3]))
-    run(start.source, names)
+    start, imports, loading, *_ = code(read(PATHS[3]))
+    for cell in (start, imports):
+        run(cell.source, names)
     told = r"delivered\.json: .*; `hw2 deliver --profile smoke` names the delivered"
     with pytest.raises(InputError, match=told):
-        run(imports.source, names)
+        run(loading.source, names)
     assert contents(root("smoke")) == before
 
 
