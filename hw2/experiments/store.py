@@ -166,7 +166,7 @@ class Store:
     def delivered(self) -> Run:
         """The run that delivered.json names; `InputError` where its weights are not those."""
         remedy = f"`hw2 deliver --profile {self.profile}` names the delivered network"
-        if not root("full").is_dir():  # a wheel has none
+        if not (self.root.is_dir() or root("full").is_dir()):  # a wheel has none
             remedy = "hw2 is installed without its runs: clone it, and `pip install -e .` there"
         named = read_json(self.root / "delivered.json", Delivered, remedy)
         run = self.at(self.root / named["run"])
