@@ -214,7 +214,7 @@ def fit(
                     return network, history
             row = {"epoch": epoch + 1, "lr": lr, "train_loss": losses.item() / len(task.train)}
             held_out = images[task.validation], labels[task.validation]
-            row = _told(row, network, *held_out, options.label)
+            row = _told(row, network, *held_out, options.label, numbers)
             history.epochs.append(row)
             state.save()
             bar.set_postfix(val_accuracy=f"{row['val_accuracy']:.4f}")
@@ -233,12 +233,14 @@ def _precision(numbers: Fit, device: torch.device) -> torch.autocast:
     return torch.autocast(device.type, torch.bfloat16, enabled=reduced)
 
 
-def _told(row: dict, network: nn.Module, images: Tensor, labels: Tensor, label: str) -> dict:
+def _told(
+    row: dict, network: nn.Module, images: Tensor, labels: Tensor, label: str, numbers: Fit
+) -> dict:
     """A row of the history, validated; `InputError` where training diverged."""
     loss, correct = validate(network, images, labels)
     if not math.isfinite(row["train_loss"] + loss):
         problem = f"the loss is not finite in epoch {row['epoch']}"
-        raise InputError(f"{label}: {problem}; lower lr or reg")
+        raise InputError(f"{label}: {problem}; lower lr ({numbers.lr}) or reg")
     return row | {"val_loss": loss, "val_accuracy": correct / len(labels)}
 
 
