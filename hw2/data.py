@@ -95,6 +95,12 @@ class FashionMNIST:
         held_out = labels.groupby(labels).cumcount().to_numpy() < VALIDATION // len(CLASSES)
         return torch.from_numpy(order[~held_out]), torch.from_numpy(order[held_out])
 
+    @property
+    def examples(self) -> torch.Tensor:
+        """The first test image of each class: its place, (10,)."""
+        places = [(self.test_labels == label).nonzero()[0, 0] for label in range(len(CLASSES))]
+        return torch.stack(places)
+
 
 def _read(folder: Path) -> FashionMNIST | None:
     """From `folder` or torchvision's layout in it, raw or gzip; None where a file is missing."""

@@ -212,10 +212,9 @@ def draw_predictions(network: nn.Module, images: Tensor, labels: Tensor) -> Figu
     "the true class.",
 )
 def demo(source: Source) -> Figure:
-    labels = source.fashion.test_labels
-    rows = torch.stack([(labels == label).nonzero()[0, 0] for label in range(len(CLASSES))])
-    images = source.fashion.test_images[rows]
-    return draw_predictions(source.delivered.network(), images, labels[rows])
+    rows = source.fashion.examples
+    images, labels = source.fashion.test_images[rows], source.fashion.test_labels[rows]
+    return draw_predictions(source.delivered.network(), images, labels)
 
 
 def upload() -> None:

@@ -69,8 +69,7 @@ def context(source: Source) -> dict:
     delivered, chain = source.delivered, source.group("chain")
     metrics = delivered.metrics
     classes = source.answers(delivered)  # an `InputError` where its test set was not read
-    labels = source.fashion.test_labels
-    shown = [int((labels == label).nonzero()[0]) for label in range(len(data.CLASSES))]
+    right = classes == source.fashion.test_labels
     current = {run.recipe.digest for runs in chain.values() for run in runs}
     readings = ledger.ledger(delivered.profile).to_dict("records")
     return {
@@ -85,7 +84,7 @@ def context(source: Source) -> dict:
         "mean": statistics.spread(comparisons.tested(chain["compressed"])),
         "readings": [row | {"current": row["recipe"] in current} for row in readings],
         "aims": nb04_summary.aim_rows(source),
-        "demo_right": int((classes == labels)[shown].sum()),
+        "demo_right": int(right[source.fashion.examples].sum()),
         "time": markdown(TIME, source),
         "rivals": findings.rivals(),
         "story": findings.story(source),
