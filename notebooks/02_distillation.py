@@ -39,7 +39,7 @@ from torch.nn import functional
 from hw2 import data, distillation, networks, report, training, views
 from hw2.experiments import store
 from hw2.experiments.obtain import obtain
-from hw2.report import comparisons, nb02_distillation, statistics
+from hw2.report import comparisons, statistics
 
 # %%
 plt.style.use(report.style.STYLE)

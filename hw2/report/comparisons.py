@@ -30,6 +30,13 @@ def tested(runs: list[Run]) -> list[float]:
     return [run.test_accuracy for run in runs if run.test_accuracy is not None]
 
 
+def epochs(source: Source, name: str) -> int:
+    """In all, those of the network that it began with included."""
+    own = sum(fit.epochs for fit in source.require(name).recipe.fits)
+    parent = catalogue.row(name, source.profile).parent
+    return own + epochs(source, parent) if parent else own
+
+
 def losses(runs: list[Run]) -> list[float]:
     """Validation losses after the last epoch."""
     return [float(run.history.val_loss.iloc[-1]) for run in runs]

@@ -11,7 +11,6 @@ from safetensors.torch import save
 
 from hw2 import networks, pruning
 from hw2.assignment import LIMIT
-from hw2.experiments.catalogue import EXPERIMENTS
 from hw2.files import read_json
 from hw2.report.comparisons import (
     DIFFERENCE,
@@ -19,6 +18,7 @@ from hw2.report.comparisons import (
     LOSS,
     at_phase,
     draw_study,
+    epochs,
     study_rows,
 )
 from hw2.report.nb02_distillation import budget
@@ -51,9 +51,8 @@ def phase_rows(source: Source) -> list[dict]:
 
 def ablation_note(source: Source) -> str:
     """What was spent on each run of the ablation, counted from the first random weights."""
-    runs, parent = source.runs("pruned"), source.require(EXPERIMENTS["pruned"].parent).recipe
-    epochs = parent.fit.epochs + runs[0].recipe.sparse.epochs + runs[0].recipe.fit.epochs
-    return f"{budget(epochs, runs[0].recipe.images, len(runs))} an arm"
+    runs = source.runs("pruned")
+    return f"{budget(epochs(source, 'pruned'), runs[0].recipe.images, len(runs))} an arm"
 
 
 @plot(f"Validation accuracy of each arm minus the whole recipe's. {INTERVALS}")

@@ -16,7 +16,7 @@ from hw2.data import CLASSES
 from hw2.experiments import catalogue
 from hw2.experiments.catalogue import EXPERIMENTS
 from hw2.report import statistics
-from hw2.report.comparisons import LOSS, losses, tested
+from hw2.report.comparisons import LOSS, epochs, losses, tested
 from hw2.report.source import Source
 from hw2.report.statistics import wilson
 from hw2.report.style import BLUE, GREEN, GREY, VERMILION, heat, panels, plot, table
@@ -24,13 +24,6 @@ from hw2.report.style import BLUE, GREEN, GREY, VERMILION, heat, panels, plot, t
 #: what was aimed at for the delivered recipe's mean on test, as written on 2026-11-26, before
 #: full's students
 AIMS = {"goal": 0.95, "floor": 0.945}
-
-
-def epochs(source: Source, name: str) -> int:
-    """In all, those of the network that it began with included."""
-    own = sum(fit.epochs for fit in source.require(name).recipe.fits)
-    parent = catalogue.row(name, source.profile).parent
-    return own + epochs(source, parent) if parent else own
 
 
 @table("results", **LOSS)
