@@ -86,7 +86,7 @@ def pipeline(source: Source) -> Figure:
         spent = " + ".join(str(fit.epochs) for fit in run.recipe.fits if fit.epochs)
         accuracy = np.mean([run.val_accuracy for run in chain[name]])
         text = f"{EXPERIMENTS[name].words}\n{run.parameters:,} parameters\n"
-        text += f"{spent} epochs, validation {accuracy:.2%}"
+        text += f"{spent} epochs\nvalidation {accuracy:.2%}"
         frame = {"boxstyle": "round,pad=0.5", "fc": "white", "ec": BLUE if name in main else GREY}
         centred = {"ha": "center", "va": "center", "fontsize": 9}
         boxes[name] = ax.text(*place, text, bbox=frame, **centred)
