@@ -59,12 +59,5 @@ def test_scratch_is_held_against_pruning_with_what_else_sets_them_apart(found, w
     assert "test set" not in findings.from_scratch(found, None, [])
 
 
-def test_others_are_told_below_or_above_and_how_they_were_chosen():
-    others = [
-        {"name": "one", "accuracy": 0.95, "chosen": "yes"},
-        {"name": "two", "accuracy": 0.93, "chosen": "no"},
-    ]
-    told = findings.above([0.94, 0.942], others)
-    assert "below it: the course's teacher (92.40%); two (93.00%)." in told
-    assert told.endswith("above it: one (95.00%, chosen on the test set).")
+def test_of_others_the_best_is_told_and_those_that_the_test_set_did_not_choose():
     assert [one["chosen"] for one in findings.rivals()] == ["no", "yes"]

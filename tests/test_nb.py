@@ -12,7 +12,6 @@ import torch
 from test_cells import run as run_cell
 from test_notebooks import PATHS, read
 
-from hw2 import training
 from hw2.data import PROJECT
 from hw2.experiments import catalogue
 from hw2.report import (
@@ -124,14 +123,6 @@ def test_rows_that_are_no_declared_pair_are_compared_by_welchs_test_alone(chain)
     assert comparisons.compare(chain, "compressed", "plain", "test_accuracy") is None
 
 
-def test_each_class_says_what_its_mistakes_were_taken_for(chain):
-    chain.answers = lambda run: torch.tensor([*range(10), *range(9), 7])
-    chain.fashion.test_labels = torch.arange(10).repeat(2)
-    *right, last = TABLES["classes"].in_words(chain).to_dict("records")
-    assert {(row["right"], row["most often taken for"]) for row in right} == {("2 of 2", "")}
-    assert (last["right"], last["most often taken for"]) == ("1 of 2", "Sneaker (1)")
-
-
 def test_phases_are_summed_up_over_the_seeds():
     runs = [run(0, 0.5), run(2, 0.5)]
     for each in runs:
@@ -166,26 +157,6 @@ def test_a_published_number_links_to_its_source_and_says_whether_the_test_set_ch
     assert chosen == {
         "original report": "no", "a classmate's three-layer CNN": "yes", "ResNet-20": "unknown",
     }  # fmt: skip
-
-
-def test_the_calibration_error_is_that_of_unrounded_confidences_and_hangs_on_no_machine(
-    committed, monkeypatch
-):
-    """Against Guo et al.'s formula in NumPy, and with the logits of a machine that rounds
-    otherwise.
-    """
-    run, (images, labels) = committed.require("compressed"), committed.held_out
-    logits = training.logits_of(run.network(), images)
-    rounding = torch.rand(logits.shape, generator=torch.Generator().manual_seed(0)) * 2e-5 - 1e-5
-    results = []
-    for moved in (logits, logits + rounding):
-        monkeypatch.setattr("hw2.report.source.logits_of", lambda *words, moved=moved: moved)
-        results.append(statistics.calibration(*Source().confidences(run)))
-    assert results[0] == results[1]
-    sure, classes = (values.numpy() for values in logits.double().softmax(1).max(1))
-    gaps = pd.Series((classes == labels.numpy()) - sure)
-    bins = gaps.groupby(np.digitize(sure, np.arange(1, 15) / 15))
-    assert results[0]["error"] == pytest.approx(bins.sum().abs().sum() / len(sure), abs=5e-6)
 
 
 def test_a_mistake_shows_the_true_class_also_where_it_is_unlikely(monkeypatch):

@@ -8,20 +8,6 @@ from scipy import stats
 from hw2.report import statistics
 
 
-def test_the_calibration_error_is_the_mean_gap_weighed_by_the_images_of_a_bin():
-    # Two bins of the ten: 0.65 sure and right once of two, 0.95 sure and right twice of two.
-    sure = torch.tensor([0.65, 0.65, 0.95, 0.95], dtype=torch.float64)
-    found = statistics.calibration(sure, torch.tensor([True, False, True, True]), bins=10)
-    assert found["count"] == [2, 2]
-    assert found["accuracy"] == [0.5, 1.0] and found["confidence"] == [0.65, 0.95]
-    assert found["error"] == pytest.approx((2 * 0.15 + 2 * 0.05) / 4)
-    # full confidence: the last bin
-    assert statistics.calibration(torch.ones(10), torch.ones(10) > 0)["count"] == [10]
-    # which rounding would put into one bin
-    edge = torch.tensor([0.66666, 0.66668], dtype=torch.float64)
-    assert statistics.calibration(edge, edge > 0, bins=15)["count"] == [1, 1]
-
-
 def test_wilson_is_the_published_formula():
     # Newcombe (1998), table I
     assert statistics.wilson(81, 263) == pytest.approx((0.2553, 0.3662), abs=5e-5)

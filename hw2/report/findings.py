@@ -6,10 +6,10 @@ A sentence is a function of numbers: accuracies are fractions, differences perce
 
 import numpy as np
 
-from hw2.assignment import BASELINE, LIMIT
+from hw2.assignment import LIMIT
 from hw2.experiments import catalogue
 from hw2.report import nb03_pruning
-from hw2.report.comparisons import compare, tested, unlike
+from hw2.report.comparisons import compare, unlike
 from hw2.report.source import Source
 from hw2.report.statistics import Difference, bounds, p_of, spread, told
 
@@ -133,31 +133,14 @@ def rivals() -> list[dict]:
     return [one for one in small if one["chosen"] == "no" or one is best]
 
 
-def above(reached: list[float], published: list[dict]) -> str:
-    """Is the network better than others? `published` as in `nb03_pruning.public`."""
-    teacher = {"name": "the course's teacher", "accuracy": BASELINE, "chosen": "no"}
-    below, more = [], []
-    for one in [teacher, *published]:
-        chosen = ", chosen on the test set" if one["chosen"] == "yes" else ""
-        side = below if np.mean(reached) > one["accuracy"] else more
-        side.append(f"{one['name']} ({one['accuracy']:.2%}{chosen})")
-    return (
-        f"The pruned network's mean on test is {spread(reached)}. "
-        f"Results below it: {'; '.join(below) or 'none'}. "
-        f"Results as good or above it: {'; '.join(more) or 'none'}."
-    )
-
-
 def others(source: Source) -> list[str]:
     """What the runs say besides."""
     loss = compare(source, "distilled", "plain", "val_loss")
     interval = f"{bounds(loss, 3)}, p = {p_of(loss)}" if loss.p is not None else "one seed"
     sparse = told(compare(source, "pruned_directly", "pruned"))
     channels = told(compare(source, "compressed", "unpruned"))
-    reached = tested(source.runs("compressed"))
     return [
         f"Distillation changes the validation loss by {loss.mean:+.3f} ({interval}).",
         f"Leaving out sparse learning changes the ablation's accuracy by {sparse}.",
         f"Pruned minus unpruned, trained for as many epochs, is {channels} on validation.",
-        above(reached, rivals()),
     ]

@@ -15,10 +15,8 @@ from hw2 import pictures
 from hw2.data import CLASSES
 from hw2.experiments import catalogue
 from hw2.experiments.catalogue import EXPERIMENTS
-from hw2.report import statistics
 from hw2.report.comparisons import LOSS, epochs, losses, tested
 from hw2.report.source import Source
-from hw2.report.statistics import wilson
 from hw2.report.style import BLUE, GREEN, GREY, VERMILION, heat, panels, plot, table
 
 #: what was aimed at for the delivered recipe's mean on test, as written on 2026-11-26, before
@@ -124,29 +122,6 @@ def aim_rows(source: Source) -> list[dict]:
     return rows
 
 
-@table("classes")
-def class_rows(source: Source) -> list[dict]:
-    """The delivered network on the test images by class: how many are right, what the others are
-    taken for.
-    """
-    labels = source.fashion.test_labels
-    predicted = source.answers(source.delivered)
-    rows = []
-    for label, name in enumerate(CLASSES):
-        counts = torch.bincount(predicted[labels == label], minlength=len(CLASSES))
-        right, total = int(counts[label]), int(counts.sum())
-        low, high = wilson(right, total)
-        counts[label] = 0
-        row = {
-            "class": name,
-            "right": f"{right:,} of {total:,}",
-            "95 % interval": f"{low:.1%} to {high:.1%}",
-        }
-        most = f"{CLASSES[int(counts.argmax())]} ({int(counts.max())})" if counts.any() else None
-        rows.append(row | {"most often taken for": most})
-    return rows
-
-
 @plot(
     "The delivered network on the test set: images by true and predicted class. Colour: share "
     "of a row, errors only.",
@@ -164,11 +139,6 @@ def confusion(source: Source) -> Figure:
     }
     rows, columns = (CLASSES, "true class"), (CLASSES, "predicted class")
     return heat(wrong, texts, rows, columns, "Blues", "share of the true class, errors")
-
-
-def calibration_errors(source: Source, name: str) -> list[float]:
-    """The expected calibration error on validation of each network of a row, by seed."""
-    return [statistics.calibration(*source.confidences(run))["error"] for run in source.runs(name)]
 
 
 def draw_predictions(network: nn.Module, images: Tensor, labels: Tensor) -> Figure:

@@ -1,23 +1,13 @@
-"""What results are summed up by: intervals, differences and their tests, calibration; and how these
-are written.
-"""
+"""What results are summed up by: intervals, differences, their tests; and how these are written."""
 
 from typing import NamedTuple
 
 import numpy as np
-import pandas as pd
 from scipy import optimize, stats
 from torch import Tensor
 
 LEVEL = 0.05  # of a test, and what the intervals leave out
 POWER = 0.8
-BINS = 15  # of confidence
-DIGITS = 4  # of a confidence in a bin's mean
-
-
-def rounded(values) -> list:
-    """Six digits: more would differ between machines."""
-    return None if values is None else np.round(np.asarray(values, np.float64), 6).tolist()
 
 
 def spread(values: list[float]) -> str:
@@ -171,20 +161,3 @@ def mcnemar(first: Tensor, second: Tensor) -> tuple[int, int, float]:
     size = float(gaps.square().sum().sqrt())
     p = 2 * stats.norm.sf(abs(float(gaps.sum())) / size) if size else 1.0
     return int((gaps > 0).sum()), int((gaps < 0).sum()), float(p)
-
-
-def calibration(confidences: Tensor, right: Tensor, bins: int = BINS) -> dict:
-    """Reliability over equal bins of confidence and the expected calibration error (Guo et al.
-    2017, section 2).
-
-    `confidences` (n,): probabilities of the predicted classes; `right` (n,): whether these are the
-    true ones. Confidences are rounded to `DIGITS` after they were sorted into bins: all machines
-    then have the same sums.
-    """
-    place = (confidences * bins).long().clamp(max=bins - 1).numpy()
-    confidences = confidences.double().round(decimals=DIGITS)
-    answers = pd.DataFrame({"confidence": confidences.numpy(), "accuracy": right.double().numpy()})
-    means, count = answers.groupby(place).mean(), answers.groupby(place).size()
-    error = (count * (means.accuracy - means.confidence).abs()).sum() / len(right)
-    columns = {name: rounded(means[name]) for name in means}
-    return columns | {"count": count.tolist(), "error": rounded(error)}

@@ -85,6 +85,10 @@ def context(source: Source) -> dict:
         "readings": [row | {"current": row["recipe"] in current} for row in readings],
         "aims": nb04_summary.aim_rows(source),
         "demo_right": int(right[source.fashion.examples].sum()),
+        "by_class": {
+            name: float(right[source.fashion.test_labels == label].double().mean())
+            for label, name in enumerate(data.CLASSES)
+        },
         "time": markdown(TIME, source),
         "rivals": findings.rivals(),
         "story": findings.story(source),
