@@ -37,8 +37,8 @@ import torch
 from torch.nn import functional
 
 from hw2 import data, distillation, networks, report, training, views
-from hw2.experiments import store
 from hw2.experiments.obtain import obtain
+from hw2.experiments.store import Store
 from hw2.report import comparisons, statistics
 
 # %%
@@ -171,14 +171,14 @@ report.show(figure, "The first steps of a ResNet-14: cross-entropy of each batch
 # trained longer.
 
 # %%
-source = report.Source()
-trials, tuning = source.trials, source.tuning
+store = Store()
+trials, tuning = store.trials, store.tuning
 print(f"{len(trials)} trials: {tuning.fit.epochs} epochs of {tuning.images:,} images each")
 report.show("tuning")
 
 # %%
 seeds, total = trials.seed.nunique(), teacher.metrics["val_total"]
-best = store.best(trials)
+best = store.setting("best")
 right = trials[(trials["T"] == best[0]) & (trials.alpha == best[1])].val_correct.mean() / total
 print("best: T = {:g}, alpha = {:g}".format(*best) + f", validation {right:.2%}")
 for name, value in zip(("T", "alpha"), best):
@@ -199,11 +199,11 @@ print(f"twice the standard error of the difference of two settings: {2 * deviati
 # teacher's part of the loss, since early in training even a weak teacher beats the student.
 
 # %%
-first, second = source.runs("finalist-1"), source.runs("finalist-2")
-difference = comparisons.compare(source, "finalist-1", "finalist-2")
+first, second = store.runs("finalist-1"), store.runs("finalist-2")
+difference = comparisons.compare(store, "finalist-1", "finalist-2")
 print(f"trained longer: {first[0].recipe.fit.epochs} epochs of {first[0].recipe.images:,} images")
 print(f"first minus second, percentage points: {statistics.told(difference)}")
-print("chosen for the higher mean: T = {:g}, alpha = {:g}".format(*source.setting("chosen")))
+print("chosen for the higher mean: T = {:g}, alpha = {:g}".format(*store.setting("chosen")))
 report.table("finalists")
 
 # %% [markdown]
@@ -224,7 +224,7 @@ report.table("arms")
 # true difference that the test would detect in 80 % of cases.
 
 # %%
-different = comparisons.study(source.group("arms"))
+different = comparisons.study(store.group("arms"))
 verdicts = {"better": "better than averaged targets", "worse": "worse", "not detected": "no difference detected"}
 for verdict, words in verdicts.items():
     arms = [name for name, found in different.items() if statistics.verdict(found) == verdict]
@@ -237,10 +237,11 @@ for verdict, words in verdicts.items():
 # never had a teacher gives 61.2 % of them, too: most of these images are hard for both. The interval of the difference excludes 0.
 
 # %%
-answers, repeats = source.teacher_logits.argmax(dim=1), {}
-wrong = answers != source.held_out[1]  # the images on which the teacher errs
+validation, repeats = fashion.split[1], {}
+answers = teacher.soft_targets[0, validation].argmax(dim=1)
+wrong = answers != fashion.train_labels[validation]  # the images on which the teacher errs
 for name in ("vanilla", "labels"):
-    said = [run.validation_classes for run in source.runs(name)]
+    said = [run.validation_classes for run in store.runs(name)]
     repeats[name] = [100 * (each == answers)[wrong].double().mean().item() for each in said]
     print(f"{name:7} repeats {np.mean(repeats[name]):.1f} % of {wrong.sum()} wrong answers, mean of {len(said)} seeds")
 (difference,) = statistics.welch([tuple(repeats.values())])
@@ -257,7 +258,7 @@ print(f"difference, percentage points: {statistics.told(difference)}")
 # alone.
 
 # %%
-students = {"distilled": source.runs("distilled"), "alone": source.runs("plain")}
+students = {"distilled": store.runs("distilled"), "alone": store.runs("plain")}
 accuracy = {name: 100 * np.array([run.history.val_accuracy for run in runs]) for name, runs in students.items()}
 lead = accuracy["distilled"] - accuracy["alone"]  # by seed and epoch
 count = lead.shape[1]
@@ -265,7 +266,7 @@ for epoch in sorted({max(1, count // 2), max(1, 3 * count // 4), count}):
     print(f"after {epoch} of {count} epochs distilled leads by {lead[:, epoch - 1].mean():+.2f} points")
 ahead = (lead[:, count // 2 :] > 0).all(axis=0)
 print(f"in the second half it leads in every seed in {ahead.sum()} of {len(ahead)} epochs")
-gain = comparisons.compare(source, "distilled", "plain")
+gain = comparisons.compare(store, "distilled", "plain")
 print(f"at the end, by Welch's test: {statistics.told(gain)}")
 
 # %%
@@ -288,7 +289,7 @@ report.show(figure, "Left: mean accuracy over the seeds, by epoch. Right: the le
 # have 94.50 %. The teacher's mean over views has 94.74 %. T and alpha were chosen on this split.
 
 # %%
-views_agree = teacher.soft_targets[:, fashion.split[1]].double().mean(dim=0).argmax(dim=1) == source.held_out[1]
+views_agree = teacher.soft_targets[:, validation].double().mean(dim=0).argmax(dim=1) == fashion.train_labels[validation]
 ceilings = {"teacher": 100 * teacher.val_accuracy, "teacher, mean over views": 100 * views_agree.double().mean().item()}
 for name, values in ceilings.items():
     print(f"{name}: {values:.2f} %")
@@ -310,12 +311,12 @@ report.show(figure, "Validation accuracy of the students, a point a seed, and of
 # ## What we learned
 
 # %%
-loss = comparisons.compare(source, "distilled", "plain", "val_loss")
-print("Chosen for the higher mean in longer training: T = {:g}, alpha = {:g}.".format(*source.setting("chosen")))
+loss = comparisons.compare(store, "distilled", "plain", "val_loss")
+print("Chosen for the higher mean in longer training: T = {:g}, alpha = {:g}.".format(*store.setting("chosen")))
 print(f"Distilled minus alone, percentage points: {statistics.told(gain)}.")
 print(f"Its validation loss changes by {loss.mean:+.3f} ({statistics.bounds(loss, 3)}).")
-short = comparisons.compare(source, "labels", "vanilla")
-print(f"Labels alone minus averaged targets after {source.require('labels').recipe.fit.epochs} epochs: {statistics.told(short)}.")
+short = comparisons.compare(store, "labels", "vanilla")
+print(f"Labels alone minus averaged targets after {store.require('labels').recipe.fit.epochs} epochs: {statistics.told(short)}.")
 
 # %% [markdown]
 # ## Try it yourself

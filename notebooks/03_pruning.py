@@ -33,15 +33,15 @@ import torch
 import torch_pruning as tp
 from IPython.display import Markdown
 from torch import nn
-from torch.nn import functional
 
 from hw2 import data, networks, pruning, report, training, views
 from hw2.experiments.obtain import obtain
+from hw2.experiments.store import Store
 from hw2.files import read_json
 from hw2.report import comparisons, nb03_pruning, statistics, style, write
 
 # %%
-fashion, source = data.fashion_mnist(), report.Source()
+fashion, store = data.fashion_mnist(), Store()
 compressed, distilled = obtain("compressed"), obtain("distilled")
 recipe, names = compressed.recipe, pruning.group_names()
 few = fashion.train_images[fashion.split[0][:1_000]]  # for recalibration
@@ -152,7 +152,7 @@ network, batch = distilled.network().train(), fashion.split[0][:128]
 pruner = pruning.pruner(network, recipe.ratio, recipe.reg)
 pruner.update_regularizer()  # once an epoch: how hard each channel is pushed
 logits = network(views.normalise(fashion.train_images[batch]))
-functional.cross_entropy(logits, fashion.train_labels[batch]).backward()
+nn.functional.cross_entropy(logits, fashion.train_labels[batch]).backward()
 weight, of_loss = network.conv1.weight, network.conv1.weight.grad.clone()
 pruner.regularize(network)  # before optimizer.step()
 push = (weight.grad - of_loss).flatten(1).norm(dim=1) / weight.flatten(1).norm(dim=1)
@@ -202,8 +202,8 @@ steps = {"distilled": "distilled", "sparse": "after sparse\nlearning", "pruned":
 steps |= {"recalibrated": "BatchNorm\nrecalibrated", "fine_tuned": "fine-tuned"}
 ways = {}
 for words, arm in (("with sparse learning", "pruned"), ("without", "pruned_directly")):
-    counts = pd.DataFrame({run.name: run.metrics["phases"] for run in source.runs(arm)})
-    ways[words] = counts.reindex(steps).dropna() / source.require(arm).metrics["val_total"]
+    counts = pd.DataFrame({run.name: run.metrics["phases"] for run in store.runs(arm)})
+    ways[words] = counts.reindex(steps).dropna() / store.require(arm).metrics["val_total"]
 
 # %%
 figure, ax = plt.subplots(figsize=(8, 3.8))
@@ -232,7 +232,7 @@ def train_an_epoch(network, rows, batch=128):
     optimizer = torch.optim.SGD(network.parameters(), lr=0.02, momentum=0.9, nesterov=True, weight_decay=5e-4)
     network.train()
     for chosen in rows[torch.randperm(len(rows))].split(batch):
-        loss = functional.cross_entropy(network(views.normalise(fashion.train_images[chosen])), fashion.train_labels[chosen])
+        loss = nn.functional.cross_entropy(network(views.normalise(fashion.train_images[chosen])), fashion.train_labels[chosen])
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -327,8 +327,8 @@ print(f"Not yet: {len(wrong)} tensors differ, the first is {wrong[0]}." if wrong
 
 # %%
 kept = {}  # share of the images that are right: by norm, then in three draws at random
-for run in source.runs("compressed"):
-    parent, shares = source.made_by(run.recipe.parent).network(), []
+for run in store.runs("compressed"):
+    parent, shares = store.made_by(run.recipe.parent).network(), []
     for draw in (None, 0, 1, 2):
         torch.manual_seed(draw or 0)
         network = pruning.prune(parent, recipe.ratio, None if draw is None else tp.importance.RandomImportance())
@@ -410,14 +410,14 @@ print("Right." if small and gain > 0 else f"Not yet: {'it is worse' if small els
 
 # %%
 first, curves = recipe.sparse.epochs, {}
-for run in source.runs("compressed"):
+for run in store.runs("compressed"):
     halfway = run.history.val_accuracy[first + recipe.fit.epochs // 2 - 1]
     curves[run.name] = run.at_phase("recalibrated"), halfway, run.val_accuracy
 start, middle, end = (f"{100 * mean:.2f} %" for mean in pd.DataFrame(curves).mean(axis=1))
 
 # %%
 figure, ax = plt.subplots(figsize=(8, 3.4))
-for run in source.runs("compressed"):
+for run in store.runs("compressed"):
     ax.plot(run.history.epoch, run.history.val_accuracy, lw=1, label=f"seed {run.recipe.seed}")
 ax.axvline(first + 0.5, color=style.GREY, ls="--", lw=1)
 ax.fill_between(run.history.epoch, run.history.lr, alpha=0.2, color=style.GREY, lw=0, transform=ax.get_xaxis_transform())
@@ -435,7 +435,7 @@ report.show(figure, f"Sparse learning, then fine-tuning. Means: {start} recalibr
 # widths, and have seen as many images from the first random weights on. Differences are read as in notebook 2.
 
 # %%
-print(nb03_pruning.ablation_note(source))
+print(nb03_pruning.ablation_note(store))
 report.table("ablation")
 
 # %%
@@ -451,7 +451,7 @@ report.show("ablation")
 # schedule. One of its two seeds fared badly in sparse learning, so the place of ratio 0 is uncertain. MACs are multiply-adds for one image, as Torch-Pruning counts them.
 
 # %%
-print(nb03_pruning.frontier_note(source))
+print(nb03_pruning.frontier_note(store))
 report.table("frontier")
 
 # %% [markdown]
@@ -493,7 +493,7 @@ table.map(lambda value: f"{value:,.0f}" if value > 100 else f"{value:.2f}")
 # this may be one.
 
 # %%
-Markdown(write.markdown(report.TABLES["others"], source))  # with links
+Markdown(write.markdown(report.TABLES["others"], store))  # with links
 
 # %% [markdown]
 # ## What we learned
@@ -506,7 +506,7 @@ rows = {
 print(f"The pruner removes {1 - sum(left) / sum(channels):.0%} of the channels and {removed:.1%} of the parameters.")
 print(f"In the delivered run recalibration makes {compressed.at_phase('recalibrated'):.2%} of {compressed.at_phase('pruned'):.2%}.")
 for what, pair in rows.items():
-    print(f"{what}: {statistics.told(comparisons.compare(source, *pair))} points")
+    print(f"{what}: {statistics.told(comparisons.compare(store, *pair))} points")
 
 # %% [markdown]
 # ## Try it yourself

@@ -28,15 +28,17 @@ import pandas as pd
 from IPython.display import Markdown, display
 
 from hw2 import assignment, data, grading, pictures, report
+from hw2.experiments import ledger
 from hw2.experiments.catalogue import EXPERIMENTS
+from hw2.experiments.store import Store
 from hw2.files import read_json
 from hw2.report import comparisons, nb03_pruning, nb04_summary, statistics, style, write
 
 # %%
 plt.style.use([style.STYLE, {"axes.prop_cycle": plt.cycler(color=style.COLOURS)}])
 pd.set_option("display.max_colwidth", None)
-source = report.Source()
-delivered = source.delivered  # by `hw2 deliver`, which reads the test set
+fashion, store = data.fashion_mnist(), Store()
+delivered = store.delivered  # by `hw2 deliver`, which reads the test set
 report.show("pipeline")
 
 # %% [markdown]
@@ -49,7 +51,7 @@ report.show("pipeline")
 report.table("results")
 
 # %%
-chain = {name: runs for name, runs in source.group("chain").items() if name != "teacher" and comparisons.tested(runs)}
+chain = {name: runs for name, runs in store.group("chain").items() if name != "teacher" and comparisons.tested(runs)}
 
 def draw_ours(ax):
     for place, (name, runs) in enumerate(chain.items()):
@@ -100,9 +102,9 @@ def words(*names):
     return ",\nminus ".join(EXPERIMENTS[name].words for name in names)
 
 
-groups = {"chain": {words(*pair): found for pair, found in comparisons.declared(source).items()}}
+groups = {"chain": {words(*pair): found for pair, found in comparisons.declared(store).items()}}
 for group in ("arms", "ablation"):
-    first, *_ = runs = source.group(group)
+    first, *_ = runs = store.group(group)
     groups[f"{group}, minus {words(first)}"] = {words(name): found for name, found in comparisons.study(runs).items()}
 figure = comparisons.draw_forest(groups)
 report.show(figure, "Differences in validation accuracy with 95 % intervals. Filled: a difference was detected.")
@@ -157,7 +159,7 @@ report.show("demo")
 # `hw2.predict` takes a file's path, a PIL image or an array, of any size. Here a test image, enlarged by two, as a photograph on white:
 
 # %%
-picture = 255 - data.fashion_mnist().test_images[0].repeat_interleave(2, 0).repeat_interleave(2, 1).numpy()
+picture = 255 - fashion.test_images[0].repeat_interleave(2, 0).repeat_interleave(2, 1).numpy()
 probabilities = hw2.predict(picture)
 print(next(iter(probabilities)), "is the likeliest class")
 
@@ -177,8 +179,8 @@ elif own:
 # Shirts are the hardest class: 811 of 1,000 are right. The figure counts what the images of each class are taken for.
 
 # %%
-labels, images, network = source.fashion.test_labels, source.fashion.test_images, delivered.network()
-right = source.answers(delivered) == labels
+labels, images, network = fashion.test_labels, fashion.test_images, delivered.network()
+right = ledger.answers(delivered) == labels
 shirts = labels == data.CLASSES.index("Shirt")
 print(f"shirts: {right[shirts].sum()} of {shirts.sum():,} right")
 report.show("confusion")
@@ -190,7 +192,7 @@ report.show("confusion")
 # 0.59 % on validation, for the delivered network. Points on the diagonal are calibrated, points below it are overconfident.
 
 # %%
-held_out, truth = source.held_out
+held_out, truth = delivered.recipe.task(fashion).held_out
 confidence, classes = pictures.probabilities(network, held_out).max(dim=1)
 answers = pd.DataFrame({"confidence": confidence, "accuracy": (classes == truth).double()})
 bins = answers.groupby((15 * confidence).long().clamp(max=14).numpy())
@@ -226,19 +228,19 @@ report.show(figure, "The ten mistakes. Above: the true class. Below: the three l
 # result and submission.csv.
 
 # %%
-folder = write.write(source.profile)
+folder = write.write(store.profile)
 print(len(report.FIGURES), "figures, report.md, model_card.md, docs/ and submission.csv written")
 
 # %% [markdown]
 # ## What we learned
 
 # %%
-reached = comparisons.tested(source.runs("compressed"))
+reached = comparisons.tested(store.runs("compressed"))
 print(f"Small enough: {delivered.parameters:,} parameters of at most {assignment.LIMIT:,}.")
 print(f"Good enough: {statistics.spread(reached)} on the test set ({len(reached)} seeds), against {assignment.BASELINE:.1%}.")
-for aim in nb04_summary.aim_rows(source):
+for aim in nb04_summary.aim_rows(store):
     print(f"Our {aim['']} of {aim['aimed at']:.1%}: {aim['verdict']}.")
-display(Markdown(write.conclusions(source.profile)))
+display(Markdown(write.conclusions(store.profile)))
 
 # %% [markdown]
 # ## Grading

@@ -55,7 +55,7 @@ def of_run(run: Run, fashion: FashionMNIST) -> list[str]:
     total = run.metrics["val_total"]
     if total != len(recipe.task(fashion).validation):
         lines.append(f"metrics.json is of {total} validation images")
-    lines += [*_history(run), *_answers(run, fashion), *_phases(run), *_test(run, fashion)]
+    lines += [*_history(run), *_answers(run, fashion), *_phases(run), *_test(run)]
     return lines
 
 
@@ -151,10 +151,10 @@ def _norms(weights) -> list[list[float]]:
     return pruning.group_norms(networks.load(weights))
 
 
-def _test(run: Run, fashion: FashionMNIST) -> Iterator[str]:
+def _test(run: Run) -> Iterator[str]:
     """The ledger has the reading that the run claims, and no other."""
     if (run.folder / ledger.ANSWERS).is_file():
-        ledger.answers(run, fashion)
+        ledger.answers(run)
     claimed = run.metrics["test_correct"], run.metrics["test_total"]
     reading = ledger.reading(run) or (None, None)
     if claimed != (None, None) and claimed != reading:

@@ -125,7 +125,7 @@ def evaluated(run: Run, fashion: FashionMNIST) -> Iterator[str]:
         yield from checks.against(run, right, 0, loss)
         if (run.folder / ledger.ANSWERS).is_file():
             answers = training.predict(network, fashion.test_images)
-            if not answers.equal(ledger.answers(run, fashion)):
+            if not answers.equal(ledger.answers(run)):
                 yield f"{ledger.ANSWERS} is not what the weights predict"
         if counts := run.metrics.get("mirrored"):
             again = ledger.mirrored(network, images, labels)

@@ -34,7 +34,7 @@ def run(source, names):
 def quick(monkeypatch, data, no_training):
     """No figures are drawn, few images evaluated; answers to the test images are kept ones."""
     validate = training.validate
-    answers = ledger.answers(Store().delivered, data)
+    answers = ledger.answers(Store().delivered)
     fewer = {
         (report, "show"): lambda *figure: plt.close("all"),
         (write, "write"): lambda profile: None,

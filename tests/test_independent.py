@@ -16,9 +16,9 @@ from torch.nn import functional
 
 from hw2.data import PROJECT, fashion_mnist
 from hw2.experiments import catalogue
+from hw2.experiments.store import Store
 from hw2.files import program_output
 from hw2.report import comparisons
-from hw2.report.source import Source
 
 
 def idx(folder, name, header):
@@ -105,7 +105,7 @@ def all_below(limit, freedom, shares):
 @pytest.mark.parametrize("group", ["arms", "ablation"])
 def test_quadrature_gives_the_studies_dunnett_intervals_and_p(group):
     first, *others = map(percentages, catalogue.names("full", group))
-    found = [*comparisons.study(Source("full").group(group)).values()]
+    found = [*comparisons.study(Store("full").group(group)).values()]
     freedom = len(first) - 1 + sum(len(other) - 1 for other in others)
     squares = sum(len(each) * np.var(each) for each in (first, *others))
     shares = [len(other) / (len(other) + len(first)) for other in others]
@@ -123,7 +123,7 @@ def test_welchs_formula_gives_the_chains_interval():
     one, other = map(percentages, ("compressed", "scratch"))
     variances = [np.var(values, ddof=1) / 3 for values in (one, other)]
     freedom = sum(variances) ** 2 / sum(variance**2 / 2 for variance in variances)
-    found = comparisons.compare(Source("full"), "compressed", "scratch")
+    found = comparisons.compare(Store("full"), "compressed", "scratch")
     assert found.mean == pytest.approx(np.mean(one) - np.mean(other))
     assert found.high - found.mean == pytest.approx(found.mean - found.low)
     quantile = (found.high - found.mean) / sum(variances) ** 0.5

@@ -12,8 +12,10 @@ import torch
 from test_cells import run as run_cell
 from test_notebooks import PATHS, read
 
+from hw2 import data
 from hw2.data import PROJECT
-from hw2.experiments import catalogue
+from hw2.experiments import catalogue, ledger
+from hw2.experiments.store import Store
 from hw2.report import (
     FIGURES,
     TABLES,
@@ -22,12 +24,11 @@ from hw2.report import (
     nb04_summary,
     statistics,
 )
-from hw2.report.source import Source
 
 
 @pytest.fixture(scope="module")
 def committed():
-    return Source()
+    return Store()
 
 
 def run(seed, validation, test=None, name=""):
@@ -42,10 +43,8 @@ def run(seed, validation, test=None, name=""):
     )
 
 
-def faked(profile="full", answers=None, **runs):
-    """A source of such runs: rows that are not named have the last one's. There are four test
-    images, of the classes 0 to 3; `answers`: name of a run -> its predictions for them.
-    """
+def faked(profile="full", **runs):
+    """A store of such runs: rows that are not named have the last one's."""
     last = list(runs.values())[-1]
     found = {name: runs.get(name, last) for name in catalogue.names(profile)}
     return SimpleNamespace(
@@ -54,8 +53,6 @@ def faked(profile="full", answers=None, **runs):
         require=lambda name: found[name][0],
         group=lambda group: {name: found[name] for name in catalogue.names(profile, group)},
         delivered=found["compressed"][0],
-        answers=lambda run: torch.tensor(answers[run.name]),
-        fashion=SimpleNamespace(test_labels=torch.arange(4)),
     )
 
 
@@ -84,7 +81,7 @@ def test_every_profile_trains_what_is_compared(profile):
 
 
 @pytest.fixture
-def chain():
+def chain(monkeypatch):
     """Plain has seeds 0 and 1, the others 0, 1 and 2; of four test images plain gets one right and
     the others three.
     """
@@ -95,10 +92,13 @@ def chain():
         "scratch": [run(0, 0.94, 0.94, "scratch")],
     }
     answers = {name: [9, 1, 2, 3] for name in runs} | {"plain": [0, 9, 9, 9]}
-    return faked(answers=answers, **runs)
+    fashion = SimpleNamespace(test_labels=torch.arange(4))
+    monkeypatch.setattr(data, "fashion_mnist", lambda: fashion)
+    monkeypatch.setattr(ledger, "answers", lambda run: torch.tensor(answers[run.name]))
+    return faked(**runs)
 
 
-def test_pairs_are_of_all_seeds_and_an_aim_is_met_at_its_value(chain):
+def test_pairs_are_of_all_seeds_and_an_aim_is_met_at_its_value(chain, monkeypatch):
     verdicts = [row["verdict"] for row in nb04_summary.aim_rows(chain)]
     assert verdicts == ["missed", "met"]  # compressed is at the very floor
     first, second, *_ = TABLES["pairs"].in_words(chain).to_dict("records")
@@ -107,7 +107,7 @@ def test_pairs_are_of_all_seeds_and_an_aim_is_met_at_its_value(chain):
     assert first["more often right"] == "3 : 1"
     assert (second["seeds"], second["validation"], second["p"]) == ("3 : 1", "+2.00", "")
     # A run whose test set was not read stays unread.
-    chain.answers = lambda run: pytest.fail(f"{run.name} was read")
+    monkeypatch.setattr(ledger, "answers", lambda run: pytest.fail(f"{run.name} was read"))
     for each in (*chain.runs("distilled"), *chain.runs("compressed")):
         each.test_accuracy = None
     table = TABLES["pairs"].in_words(chain)

@@ -21,7 +21,6 @@ from hw2.experiments.run import root
 from hw2.experiments.store import Store
 from hw2.files import read_csv, read_json, write_bytes, write_json
 from hw2.report import findings, style, write
-from hw2.report.source import Source
 from hw2.report.statistics import Difference
 from tools import pdf
 
@@ -37,7 +36,7 @@ def project(walk_done, no_training):
 def test_all_is_written_and_what_is_changed_is_named_and_made_right_again(
     project, tmp_path, monkeypatch
 ):
-    before, source = contents(root("smoke")), Source("smoke")
+    before, source = contents(root("smoke")), Store("smoke")
     monkeypatch.setattr(style, "files", partial(style.files, kinds=("png",)))
     made = write.made(source)  # once: drawing takes long
     monkeypatch.setattr(write, "made", lambda source: made)
@@ -54,10 +53,10 @@ def test_all_is_written_and_what_is_changed_is_named_and_made_right_again(
     report.show("demo", profile="smoke")
     png = (out / "figures/demo.png").read_bytes()
     assert shown == [report.picture(png, report.FIGURES["demo"].alt)]
-    bags = source.answers(source.delivered)[source.fashion.test_labels == 8]
+    bags = ledger.answers(source.delivered)[data.fashion_mnist().test_labels == 8]
     share = (bags == 8).double().mean()
     assert f", Bag {share:.1%}, Ankle boot" in (out / "model_card.md").read_text("utf-8")
-    submission = grading.submission_text(source.answers(source.delivered))
+    submission = grading.submission_text(ledger.answers(source.delivered))
     assert (out / "submission.csv").read_bytes() == submission.encode()
 
     untouched = (out / "report.md").stat().st_mtime_ns
@@ -91,7 +90,7 @@ def test_a_new_arm_is_in_list_walk_table_and_figure_by_its_row_alone(project, mo
     monkeypatch.setattr(Store, "runs", lambda self, name: runs(self, as_labels.get(name, name)))
     assert new.words in catalogue.listing("smoke") and ("tested", 2) in plan.tasks("smoke")
     assert new.words in report.table("arms")["what it is"].to_list()
-    (ax,) = report.FIGURES["arm_differences"].draw(Source()).axes
+    (ax,) = report.FIGURES["arm_differences"].draw(Store()).axes
     assert new.words in [label.get_text() for label in ax.get_yticklabels()]
 
 
@@ -102,7 +101,7 @@ def test_what_delivery_brings_is_asked_for_by_its_command(project):
     (root("smoke") / "test_ledger.csv").unlink()
     before = contents(root("smoke"))
     with pytest.raises(InputError, match="its test set was not read; `hw2 deliver` reads it"):
-        write.texts(Source())
+        write.texts(Store())
     assert contents(root("smoke")) == before
 
 
@@ -116,7 +115,7 @@ def test_hours_are_booked_to_the_machines_that_took_them(project):
     first = read_json(path) | {"hardware": "an older processor"}
     later = {"epochs_done": 1, "environment": first | {"hardware": "a newer one"}}
     write_json(path, first | {"resumed": [later, later]})
-    told = write._time(Source())
+    told = write._time(Store())
     search = {row["on"].partition(",")[0]: row for row in told if row["trained"] == "search"}
     (teacher,) = (row["on"] for row in told if row["trained"] == "teacher")
     here = Store().delivered.environment["hardware"]
@@ -127,7 +126,7 @@ def test_hours_are_booked_to_the_machines_that_took_them(project):
     sums = {row["on"]: row["runs"] for row in told if row["trained"] == "in all"}
     assert sums[accelerator["on"]] == sums[teacher] == 1
     hardware = f"processor hours on an older processor and a newer one and {here}."
-    assert hardware in write.texts(Source())["docs/training.md"]
+    assert hardware in write.texts(Store())["docs/training.md"]
 
 
 MARKED = b"above\n<!-- result -->\nold\n<!-- /result -->\nbelow\n"
@@ -161,7 +160,7 @@ def test_readme_and_conclusions_claim_no_more_than_the_corrected_test_shows(proj
     monkeypatch.setattr(findings, "compare", lambda *pair: found)
     path = Store().require("scratch").folder / "environment.json"
     edit(path, "hardware", lambda _: "another processor")
-    texts = write.texts(Source())
+    texts = write.texts(Store())
     for text in (texts["README.md"], texts["report.md"], write.conclusions("smoke")):
         assert "-0.25 (-0.46 to -0.04, not detected; detectable: 0.40) on validation" in text
         assert "Besides, the two differ in hardware." in text

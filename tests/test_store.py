@@ -77,12 +77,13 @@ def test_a_new_run_takes_the_place_of_one_without_a_recipe_when_asked(project):
     assert sorted(path.name for path in kept) == ["only", "recipe.json"]
 
 
-def test_the_test_set_is_read_once_for_each_recipe(project, few):
+def test_the_test_set_is_read_once_for_each_recipe(project, few, monkeypatch):
+    monkeypatch.setattr(data, "fashion_mnist", lambda: few)
     run, other = make(), make(OTHER)
     path = run.folder / "metrics.json"
     write_json(path, read_json(path) | {"new": 1})  # a field of a later version
     for one in (run, other):
-        ledger.read_test_set(one, few)
+        ledger.read_test_set(one)
     assert read_json(path)["new"] == 1
     classes = predict(tiny_network(), few.test_images)
     correct = int((classes == few.test_labels).sum())
@@ -94,15 +95,15 @@ def test_the_test_set_is_read_once_for_each_recipe(project, few):
         assert abs(datetime.now(UTC) - datetime.fromisoformat(when)) < timedelta(minutes=5)
     assert (run.test_accuracy, run.metrics["val_correct"]) == (correct / 100, 40)
     before = contents(project)
-    ledger.read_test_set(run, few)
-    assert ledger.answers(run, few).equal(classes) and contents(project) == before
+    ledger.read_test_set(run)
+    assert ledger.answers(run).equal(classes) and contents(project) == before
     again = make()  # trained again: its metrics have no reading yet
-    ledger.read_test_set(again, few)
+    ledger.read_test_set(again)
     assert len(ledger.ledger("full")) == 2 and again.metrics["test_total"] == 100
     again = make(network=tiny_network(1))  # other weights of the same recipe
     before = contents(project)
     with pytest.raises(InputError, match=f"the ledger's reading says {correct}"):
-        ledger.read_test_set(again, few)
+        ledger.read_test_set(again)
     assert contents(project) == before
 
 

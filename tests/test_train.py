@@ -28,7 +28,6 @@ from hw2.experiments.run import cache, root
 from hw2.experiments.store import Store
 from hw2.files import sha256
 from hw2.report.nb04_summary import result_rows
-from hw2.report.source import Source
 from hw2.training import Fit
 
 CPU = torch.device("cpu")
@@ -71,7 +70,7 @@ def test_delivery_counts_what_the_mean_of_image_and_mirror_image_gets_right(walk
     test = right(few.test_images, few.test_labels)
     assert run.metrics["mirrored"] == {"val_correct": validation, "test_correct": test}
     assert "mirrored" not in Store().require("scratch").metrics
-    (row,) = [row for row in result_rows(Source()) if "mirror" in row["network"]]
+    (row,) = [row for row in result_rows(Store()) if "mirror" in row["network"]]
     assert (row["validation"], row["test"]) == ([validation / 32], [test / 100])
 
 

@@ -59,14 +59,15 @@ def count_correct(run: Run, classes: Tensor, fashion: data.FashionMNIST) -> int:
     return correct
 
 
-def answers(run: Run, fashion: data.FashionMNIST) -> Tensor:
-    """Classes (n,) that the run's network predicted when the test set was read for it.
+def answers(run: Run) -> Tensor:
+    """Classes (n,) that the run's network predicted for the test images when they were read for it.
 
     `InputError` where that was not done yet, or where the ledger says another count.
     """
     if reading(run) is None:
         remedy = "`hw2 deliver` reads it, once for each recipe"
         raise InputError(f"{run.name}: its test set was not read; {remedy}")
+    fashion = data.fashion_mnist()
     recorded = read_array(run.folder / ANSWERS, np.uint8, (len(fashion.test_labels),))
     classes = torch.from_numpy(recorded.astype(np.int64))
     count_correct(run, classes, fashion)
@@ -90,17 +91,18 @@ def deliver(profile: str) -> Run:
     if not path.is_file() or read_json(path) != content:
         write_json(path, content)
     for member in chain:
-        read_test_set(member, data.fashion_mnist())
+        read_test_set(member)
     return Store(profile).require("compressed")
 
 
-def read_test_set(run: Run, fashion: data.FashionMNIST) -> None:
+def read_test_set(run: Run) -> None:
     """The one place that reads the test set for the ledger; a second reading must be the same."""
     if run.test_accuracy is not None:
         if reading(run) is None:  # it would be a second one: what was there is put back
             problem = f"it has no reading of {run.name}, whose metrics.json has one"
             raise broken(_file(run.profile), problem)
         return
+    fashion = data.fashion_mnist()
     network = run.network()
     classes = predict(network, fashion.test_images)
     correct = count_correct(run, classes, fashion)

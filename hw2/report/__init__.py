@@ -13,13 +13,13 @@ except ValueError as error:  # of a setting that it does not know, such as MPLBA
     raise InputError(f"matplotlib: {error}; correct MPLBACKEND or the matplotlibrc") from None
 
 # Each registers its figures and tables.
+from hw2.experiments.store import Store
 from hw2.report import (  # noqa: F401
     nb02_distillation,
     nb03_pruning,
     nb04_summary,
     style,
 )
-from hw2.report.source import Source
 from hw2.report.style import FIGURES, TABLES
 
 
@@ -34,7 +34,7 @@ def show(figure: str | Figure, caption: str = "", profile: str | None = None) ->
 
     if isinstance(figure, str):
         plot = choose("figure", FIGURES, figure)
-        png, caption = style.files(plot, Source(profile), kinds=("png",))["png"], plot.alt
+        png, caption = style.files(plot, Store(profile), kinds=("png",))["png"], plot.alt
     else:
         if not caption:
             raise InputError("show: a drawn figure without a caption; tell what it shows")
@@ -55,5 +55,5 @@ def picture(png: bytes, caption: str) -> str:
 
 def table(name: str, profile: str | None = None) -> pd.DataFrame:
     """A table as report.md shows it, of the runs as they are now, indexed by its first column."""
-    frame = choose("table", TABLES, name).in_words(Source(profile))
+    frame = choose("table", TABLES, name).in_words(Store(profile))
     return frame.set_index(frame.columns[0]) if len(frame) else frame

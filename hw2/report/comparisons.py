@@ -6,12 +6,12 @@ import torch
 from matplotlib.figure import Figure
 
 from hw2 import data
-from hw2.experiments import catalogue
+from hw2.experiments import catalogue, ledger
 from hw2.experiments.catalogue import EXPERIMENTS
 from hw2.experiments.run import HISTORY, Metrics, Run
+from hw2.experiments.store import Store
 from hw2.files import read_csv, read_json
 from hw2.report import statistics
-from hw2.report.source import Source
 from hw2.report.statistics import Difference
 from hw2.report.style import BLUE, GREY, VERMILION, panels, table
 
@@ -30,11 +30,11 @@ def tested(runs: list[Run]) -> list[float]:
     return [run.test_accuracy for run in runs if run.test_accuracy is not None]
 
 
-def epochs(source: Source, name: str) -> int:
+def epochs(store: Store, name: str) -> int:
     """In all, those of the network that it began with included."""
-    own = sum(fit.epochs for fit in source.require(name).recipe.fits)
-    parent = catalogue.row(name, source.profile).parent
-    return own + epochs(source, parent) if parent else own
+    own = sum(fit.epochs for fit in store.require(name).recipe.fits)
+    parent = catalogue.row(name, store.profile).parent
+    return own + epochs(store, parent) if parent else own
 
 
 def losses(runs: list[Run]) -> list[float]:
@@ -55,13 +55,13 @@ def _values(runs: list[Run], measure: str) -> list[float]:
     return [100 * accuracy for accuracy in accuracies]
 
 
-def declared(source: Source, measure: str = "val_accuracy") -> dict[tuple[str, str], Difference]:
+def declared(store: Store, measure: str = "val_accuracy") -> dict[tuple[str, str], Difference]:
     """The declared pairs that the profile has, as far as their test set was read for `measure`:
     first row minus second, in percentage points or as losses.
     """
-    known = catalogue.names(source.profile)
+    known = catalogue.names(store.profile)
     samples = {
-        pair: tuple(_values(source.runs(name), measure) for name in pair)
+        pair: tuple(_values(store.runs(name), measure) for name in pair)
         for pair in DECLARED
         if set(pair) <= set(known)
     }
@@ -76,20 +76,20 @@ def study(runs: dict[str, list[Run]], measure: str = "val_accuracy") -> dict[str
 
 
 def compare(
-    source: Source, name: str, reference: str, measure: str = "val_accuracy"
+    store: Store, name: str, reference: str, measure: str = "val_accuracy"
 ) -> Difference | None:
     """A row minus another: of the declared pairs, of a study, or else by Welch's test alone.
 
     None where the measure is the test set's and was not read for both.
     """
-    samples = tuple(_values(source.runs(row), measure) for row in (name, reference))
+    samples = tuple(_values(store.runs(row), measure) for row in (name, reference))
     if not all(samples):
         return None
     if (name, reference) in DECLARED:
-        return declared(source, measure)[name, reference]
+        return declared(store, measure)[name, reference]
     group = EXPERIMENTS[name].group
-    if group in ("arms", "ablation") and reference == catalogue.names(source.profile, group)[0]:
-        return study(source.group(group), measure)[name]
+    if group in ("arms", "ablation") and reference == catalogue.names(store.profile, group)[0]:
+        return study(store.group(group), measure)[name]
     return statistics.welch([samples])[0]
 
 
@@ -161,16 +161,16 @@ def draw_forest(groups: dict[str, dict[str, Difference]], note: str = "") -> Fig
         "McNemar's p": statistics.p_value,
     },
 )
-def pair_rows(source: Source) -> list[dict]:
+def pair_rows(store: Store) -> list[dict]:
     """The declared comparisons: differences in percentage points and of validation losses, and
     McNemar's test on the test images.
 
     A run whose test set was not read stays unread: only its validation counts.
     """
-    rows, truth = [], source.fashion.test_labels
-    loss, test = declared(source, "val_loss"), declared(source, "test_accuracy")
-    for pair, found in declared(source).items():
-        both = [source.runs(name) for name in pair]
+    rows, truth = [], data.fashion_mnist().test_labels
+    loss, test = declared(store, "val_loss"), declared(store, "test_accuracy")
+    for pair, found in declared(store).items():
+        both = [store.runs(name) for name in pair]
         row = {"difference": ", minus ".join(EXPERIMENTS[name].words for name in pair)}
         row["seeds"] = " : ".join(str(len(runs)) for runs in both)
         row |= dict.fromkeys(("validation", "95 % interval", "p", "detectable"), found)
@@ -178,7 +178,7 @@ def pair_rows(source: Source) -> list[dict]:
         row |= {"more often right": None, "McNemar's p": None}
         if pair in test:
             right = [
-                torch.stack([source.answers(run) == truth for run in runs if run.test_accuracy])
+                torch.stack([ledger.answers(run) == truth for run in runs if run.test_accuracy])
                 for runs in both
             ]
             first, second, row["McNemar's p"] = statistics.mcnemar(*right)
@@ -198,7 +198,7 @@ CHOICES = {
 
 
 @table("choices", **LOSS)
-def choice_rows(source: Source) -> list[dict]:
+def choice_rows(store: Store) -> list[dict]:
     """Changes of the network from scratch. Their recipes are of code that is no more."""
     rows = []
     for name, words in CHOICES.items():
@@ -212,9 +212,9 @@ def choice_rows(source: Source) -> list[dict]:
     return rows
 
 
-def unlike(source: Source, name: str, other: str) -> list[str]:
+def unlike(store: Store, name: str, other: str) -> list[str]:
     """What sets two rows' trainings apart besides what is asked: hardware, learning rate."""
-    rows = source.runs(name), source.runs(other)
+    rows = store.runs(name), store.runs(other)
     machines = [{host["hardware"] for run in row for host in run.environments} for row in rows]
     rates = [row[0].recipe.fit.lr for row in rows]
     differs = {"hardware": machines[0] != machines[1], "learning rate": rates[0] != rates[1]}

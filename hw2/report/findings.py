@@ -8,9 +8,9 @@ import numpy as np
 
 from hw2.assignment import LIMIT
 from hw2.experiments import catalogue
+from hw2.experiments.store import Store
 from hw2.report import nb03_pruning
 from hw2.report.comparisons import compare, unlike
-from hw2.report.source import Source
 from hw2.report.statistics import Difference, bounds, p_of, spread, told
 
 CLOSE = 0.5  # points: under this two networks are called about as good
@@ -96,33 +96,33 @@ def lengthened(short: int, long: int, longer: Difference, methods: list[Differen
     )
 
 
-def story(source: Source) -> list[str]:
+def story(store: Store) -> list[str]:
     """The report in five findings."""
-    plain, distilled, compressed = map(source.runs, ("plain", "distilled", "compressed"))
+    plain, distilled, compressed = map(store.runs, ("plain", "distilled", "compressed"))
     epochs = distilled[0].recipe.fit.epochs
     half = max(1, epochs // 2)
     early = [[run.history.val_accuracy.iloc[half - 1] for run in row] for row in (distilled, plain)]
     removed = 1 - compressed[0].parameters / distilled[0].parameters
-    after = {row["phase"]: row for row in nb03_pruning.phase_rows(source)}
+    after = {row["phase"]: row for row in nb03_pruning.phase_rows(store)}
     before = after["distilled"]["without"]
     directly = after["right after pruning"]["without"]
     measured = after["BatchNorm recalibrated"]["without"]
     fine_tuning = compressed[0].recipe.fit.epochs
     long, short = "unpruned", "distilled"
-    if "distilled-24" in catalogue.names(source.profile):
+    if "distilled-24" in catalogue.names(store.profile):
         long, short = "distilled", "distilled-24"
-    lengths = [source.require(name).recipe.fit.epochs for name in (short, long)]
-    helped = compare(source, "distilled", "plain")
-    against = compare(source, "compressed", "scratch")
-    on_test = compare(source, "compressed", "scratch", "test_accuracy")
-    apart = unlike(source, "compressed", "scratch")
+    lengths = [store.require(name).recipe.fit.epochs for name in (short, long)]
+    helped = compare(store, "distilled", "plain")
+    against = compare(store, "compressed", "scratch")
+    on_test = compare(store, "compressed", "scratch", "test_accuracy")
+    apart = unlike(store, "compressed", "scratch")
     return [
-        taught(source.require("teacher").val_accuracy, [run.val_accuracy for run in plain]),
+        taught(store.require("teacher").val_accuracy, [run.val_accuracy for run in plain]),
         learned(half, epochs, early, helped),
         f"{cut(removed, before, directly, measured)} "
         f"{restored(fine_tuning, before, after['fine-tuned']['with sparse learning'])}",
         from_scratch(against, on_test, apart),
-        lengthened(*lengths, compare(source, long, short), [helped, against]),
+        lengthened(*lengths, compare(store, long, short), [helped, against]),
     ]
 
 
@@ -133,12 +133,12 @@ def rivals() -> list[dict]:
     return [one for one in small if one["chosen"] == "no" or one is best]
 
 
-def others(source: Source) -> list[str]:
+def others(store: Store) -> list[str]:
     """What the runs say besides."""
-    loss = compare(source, "distilled", "plain", "val_loss")
+    loss = compare(store, "distilled", "plain", "val_loss")
     interval = f"{bounds(loss, 3)}, p = {p_of(loss)}" if loss.p is not None else "one seed"
-    sparse = told(compare(source, "pruned_directly", "pruned"))
-    channels = told(compare(source, "compressed", "unpruned"))
+    sparse = told(compare(store, "pruned_directly", "pruned"))
+    channels = told(compare(store, "compressed", "unpruned"))
     return [
         f"Distillation changes the validation loss by {loss.mean:+.3f} ({interval}).",
         f"Leaving out sparse learning changes the ablation's accuracy by {sparse}.",

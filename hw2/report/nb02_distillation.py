@@ -2,9 +2,8 @@
 
 from matplotlib.figure import Figure
 
-from hw2.experiments import store
+from hw2.experiments.store import Store, finalists
 from hw2.report.comparisons import DIFFERENCE, INTERVALS, LOSS, draw_study, study_rows
-from hw2.report.source import Source
 from hw2.report.style import heat, plot, table
 
 
@@ -17,13 +16,13 @@ def budget(epochs: int, images: int, seeds: int) -> str:
 
 
 @plot("The search: validation accuracy by temperature and alpha, over the seeds.")
-def tuning(source: Source) -> Figure:
-    total = source.require("teacher").metrics["val_total"]
-    trials = source.trials[source.trials.alpha > 0]  # labels alone are a control
+def tuning(store: Store) -> Figure:
+    total = store.require("teacher").metrics["val_total"]
+    trials = store.trials[store.trials.alpha > 0]  # labels alone are a control
     cells = trials.assign(accuracy=trials.val_correct / total).groupby(["T", "alpha"]).accuracy
     accuracy = cells.mean().unstack()
     deviation = cells.std().unstack()
-    finalists = store.finalists(trials)
+    chosen = finalists(trials)
     seeds = trials.seed.nunique()
     middle = (accuracy.min(axis=None) + accuracy.max(axis=None)) / 2
     texts = {}
@@ -33,23 +32,23 @@ def tuning(source: Source) -> Figure:
             text = f"{value:.2%}"
             if seeds > 1:
                 text += f"\n± {100 * deviation.iloc[row, column]:.2f}"
-            if (temperature, alpha) in finalists:
+            if (temperature, alpha) in chosen:
                 text += "\nfinalist"
             texts[row, column] = text, value > middle
     rows = [f"{value:g}" for value in accuracy.index], "temperature"
     columns = [f"{value:g}" for value in accuracy.columns], "alpha, weight of the KL term"
     figure = heat(accuracy, texts, rows, columns, "viridis", "validation accuracy")
-    spent = budget(source.tuning.fit.epochs, source.tuning.images, seeds)
+    spent = budget(store.tuning.fit.epochs, store.tuning.images, seeds)
     figure.axes[0].set_title(f"validation accuracy; {spent} a setting", fontsize=9)
     return figure
 
 
 @table("finalists")
-def finalist_rows(source: Source) -> list[dict]:
+def finalist_rows(store: Store) -> list[dict]:
     """Validation accuracies of each finalist over the seeds, in its trials and its longer runs."""
-    trials, total = source.trials, source.require("teacher").metrics["val_total"]
+    trials, total = store.trials, store.require("teacher").metrics["val_total"]
     rows = []
-    for runs in source.group("finalists").values():
+    for runs in store.group("finalists").values():
         temperature, alpha = runs[0].recipe.temperature, runs[0].recipe.alpha
         short = trials[(trials["T"] == temperature) & (trials.alpha == alpha)].val_correct / total
         rows.append(
@@ -63,13 +62,13 @@ def finalist_rows(source: Source) -> list[dict]:
 
 
 @table("arms", **DIFFERENCE, **LOSS)
-def arm_rows(source: Source) -> list[dict]:
-    return study_rows(source.group("arms"))
+def arm_rows(store: Store) -> list[dict]:
+    return study_rows(store.group("arms"))
 
 
-def arm_note(source: Source) -> str:
+def arm_note(store: Store) -> str:
     """What was spent on each arm, and the setting."""
-    runs, arm = source.runs("vanilla"), source.require("vanilla").recipe
+    runs, arm = store.runs("vanilla"), store.require("vanilla").recipe
     return (
         f"{budget(arm.fit.epochs, arm.images, len(runs))} an arm; T = {arm.temperature:g}, "
         f"alpha = {arm.alpha:g}"
@@ -77,5 +76,5 @@ def arm_note(source: Source) -> str:
 
 
 @plot(f"Validation accuracy of each arm minus that of KD with averaged targets. {INTERVALS}")
-def arm_differences(source: Source) -> Figure:
-    return draw_study(source.group("arms"), arm_note(source))
+def arm_differences(store: Store) -> Figure:
+    return draw_study(store.group("arms"), arm_note(store))

@@ -11,6 +11,7 @@ from safetensors.torch import save
 
 from hw2 import networks, pruning
 from hw2.assignment import LIMIT
+from hw2.experiments.store import Store
 from hw2.files import read_json
 from hw2.report.comparisons import (
     DIFFERENCE,
@@ -22,7 +23,6 @@ from hw2.report.comparisons import (
     study_rows,
 )
 from hw2.report.nb02_distillation import budget
-from hw2.report.source import Source
 from hw2.report.style import BLUE, GREY, VERMILION, panels, percent, plot, table
 
 #: phases of compression in words; their counts in metrics.json, and those without sparse learning
@@ -36,9 +36,9 @@ PHASES = (
 
 
 @table("phases")
-def phase_rows(source: Source) -> list[dict]:
+def phase_rows(store: Store) -> list[dict]:
     """Validation accuracies over the seeds after each phase, with sparse learning and without."""
-    runs = source.runs("compressed")
+    runs = store.runs("compressed")
     return [
         {
             "phase": words,
@@ -49,26 +49,26 @@ def phase_rows(source: Source) -> list[dict]:
     ]
 
 
-def ablation_note(source: Source) -> str:
+def ablation_note(store: Store) -> str:
     """What was spent on each run of the ablation, counted from the first random weights."""
-    runs = source.runs("pruned")
-    return f"{budget(epochs(source, 'pruned'), runs[0].recipe.images, len(runs))} an arm"
+    runs = store.runs("pruned")
+    return f"{budget(epochs(store, 'pruned'), runs[0].recipe.images, len(runs))} an arm"
 
 
 @plot(f"Validation accuracy of each arm minus the whole recipe's. {INTERVALS}")
-def ablation(source: Source) -> Figure:
-    return draw_study(source.group("ablation"), ablation_note(source))
+def ablation(store: Store) -> Figure:
+    return draw_study(store.group("ablation"), ablation_note(store))
 
 
 @table("ablation", **DIFFERENCE, **LOSS)
-def ablation_rows(source: Source) -> list[dict]:
+def ablation_rows(store: Store) -> list[dict]:
     phases = {"right after pruning": "pruned", "recalibrated": "recalibrated"}
-    return study_rows(source.group("ablation"), **phases)
+    return study_rows(store.group("ablation"), **phases)
 
 
-def frontier_note(source: Source) -> str:
+def frontier_note(store: Store) -> str:
     """What was spent on each run of the frontier."""
-    first = next(iter(source.group("frontier").values()))[0].recipe
+    first = next(iter(store.group("frontier").values()))[0].recipe
     return f"{first.sparse.epochs} + {first.fit.epochs} epochs of {first.images:,} images"
 
 
@@ -84,10 +84,10 @@ def cost(widths: tuple[int, ...]) -> dict[str, int]:
     "frontier",
     **{"MACs": lambda macs: f"{macs / 1e6:.1f} M", "on disk": lambda size: f"{size / 1e3:.0f} kB"},
 )
-def frontier_rows(source: Source) -> list[dict]:
+def frontier_rows(store: Store) -> list[dict]:
     """Ratio, size, cost and validation accuracies; the distilled network is the first row."""
     rows = []
-    for runs in (source.runs("distilled"), *source.group("frontier").values()):
+    for runs in (store.runs("distilled"), *store.group("frontier").values()):
         ratio = runs[0].recipe.ratio
         widths = pruning.narrowed(networks.WIDTHS, ratio or 0.0)
         row = {
@@ -111,7 +111,7 @@ def public() -> list[dict]:
 
 
 @table("others", **{"test accuracy": "{:.2%}".format})
-def other_rows(source: Source) -> list[dict]:
+def other_rows(store: Store) -> list[dict]:
     rows = []
     for result in public():
         row = {
@@ -126,14 +126,14 @@ def other_rows(source: Source) -> list[dict]:
 
 
 @plot("Validation accuracy against parameters. The dashed line is the limit.")
-def frontier(source: Source) -> Figure:
+def frontier(store: Store) -> Figure:
     pruned = [
         (row["parameters"], row["in the end"], f"ratio {row['ratio']:g}")
-        for row in frontier_rows(source)[1:]
+        for row in frontier_rows(store)[1:]
     ]
     chain = [
         (runs[0].parameters, [run.val_accuracy for run in runs], name)
-        for name, runs in source.group("chain").items()
+        for name, runs in store.group("chain").items()
         if name != "teacher"
     ]
     figure, ax = panels((7, 4))
@@ -166,6 +166,6 @@ def frontier(source: Source) -> Figure:
     ax.yaxis.set_major_locator(MultipleLocator(0.005))
     percent(ax.yaxis, 1)
     ax.legend(loc="upper left", fontsize=8)
-    note = f"by ratio: {frontier_note(source)}; short dashes are seeds"
+    note = f"by ratio: {frontier_note(store)}; short dashes are seeds"
     figure.suptitle(note, fontsize=9, color=GREY)
     return figure

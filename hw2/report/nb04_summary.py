@@ -11,12 +11,12 @@ from PIL import Image, ImageOps
 from torch import Tensor, nn
 
 import hw2
-from hw2 import pictures
+from hw2 import data, pictures
 from hw2.data import CLASSES
-from hw2.experiments import catalogue
+from hw2.experiments import catalogue, ledger
 from hw2.experiments.catalogue import EXPERIMENTS
+from hw2.experiments.store import Store
 from hw2.report.comparisons import LOSS, epochs, losses, tested
-from hw2.report.source import Source
 from hw2.report.style import BLUE, GREEN, GREY, VERMILION, heat, panels, plot, table
 
 #: what was aimed at for the delivered recipe's mean on test, as written on 2026-11-26, before
@@ -25,14 +25,14 @@ AIMS = {"goal": 0.95, "floor": 0.945}
 
 
 @table("results", **LOSS)
-def result_rows(source: Source) -> list[dict]:
+def result_rows(store: Store) -> list[dict]:
     """The chain's networks side by side: parameters, seeds, accuracies and losses of the seeds."""
     rows = []
-    for name, runs in source.group("chain").items():
+    for name, runs in store.group("chain").items():
         row = {
             "network": EXPERIMENTS[name].words,
             "parameters": runs[0].parameters,
-            "epochs": epochs(source, name),
+            "epochs": epochs(store, name),
             "seeds": len(runs),
             "validation": [run.val_accuracy for run in runs],
             "validation loss": losses(runs),
@@ -60,11 +60,11 @@ def result_rows(source: Source) -> list[dict]:
     "How each network was made: what it started from, epochs, validation accuracy. Blue: the "
     "delivered chain. Grey: controls; those without an arrow learn from labels alone.",
 )
-def pipeline(source: Source) -> Figure:
+def pipeline(store: Store) -> Figure:
     """Accuracies are means over the seeds."""
     main = ("teacher", "distilled", "compressed")
-    chain = source.group("chain")
-    rows = catalogue.rows(source.profile)
+    chain = store.group("chain")
+    rows = catalogue.rows(store.profile)
     places = {}
     # parents first; each in the row of its parent, or in the next free one
     for name in sorted(chain, key=lambda name: (bool(rows[name].parent), name not in main)):
@@ -88,7 +88,7 @@ def pipeline(source: Source) -> Figure:
         frame = {"boxstyle": "round,pad=0.5", "fc": "white", "ec": BLUE if name in main else GREY}
         centred = {"ha": "center", "va": "center", "fontsize": 9}
         boxes[name] = ax.text(*place, text, bbox=frame, **centred)
-    views, ratio = source.require("teacher").recipe.views, source.delivered.recipe.ratio
+    views, ratio = store.require("teacher").recipe.views, store.delivered.recipe.ratio
     words = {
         "distilled": f"soft targets\nof {views} views",
         "compressed": f"sparse learning,\npruned by {ratio},\nfine-tuned",
@@ -111,11 +111,11 @@ def _arrow(ax: Axes, start: tuple, end: tuple, box: Text, words: str) -> None:
 
 
 @table("aims", **{"aimed at": "{:.1%}".format})
-def aim_rows(source: Source) -> list[dict]:
+def aim_rows(store: Store) -> list[dict]:
     """What was aimed at and what came of it, for the delivered recipe's mean on test over the
     seeds.
     """
-    reached, rows = tested(source.runs("compressed")), []
+    reached, rows = tested(store.runs("compressed")), []
     for name, aim in AIMS.items():
         verdict = None if not reached else "met" if np.mean(reached) >= aim else "missed"
         rows.append({"": name, "aimed at": aim, "reached": reached, "verdict": verdict})
@@ -126,8 +126,8 @@ def aim_rows(source: Source) -> list[dict]:
     "The delivered network on the test set: images by true and predicted class. Colour: share "
     "of a row, errors only.",
 )
-def confusion(source: Source) -> Figure:
-    places = 10 * source.fashion.test_labels + source.answers(source.delivered)
+def confusion(store: Store) -> Figure:
+    places = 10 * data.fashion_mnist().test_labels + ledger.answers(store.delivered)
     matrix = torch.bincount(places, minlength=100).view(10, 10).numpy()
     shares = matrix / matrix.sum(1, keepdims=True)
     wrong = np.where(np.eye(len(matrix), dtype=bool), np.nan, shares)
@@ -174,10 +174,11 @@ def draw_predictions(network: nn.Module, images: Tensor, labels: Tensor) -> Figu
     "A test image of each class under its true class, and the three likeliest classes. Green: "
     "the true class.",
 )
-def demo(source: Source) -> Figure:
-    rows = source.fashion.examples
-    images, labels = source.fashion.test_images[rows], source.fashion.test_labels[rows]
-    return draw_predictions(source.delivered.network(), images, labels)
+def demo(store: Store) -> Figure:
+    fashion = data.fashion_mnist()
+    rows = fashion.examples
+    images, labels = fashion.test_images[rows], fashion.test_labels[rows]
+    return draw_predictions(store.delivered.network(), images, labels)
 
 
 def upload() -> None:

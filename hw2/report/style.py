@@ -13,7 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
-from hw2.report.source import Source
+from hw2.experiments.store import Store
 from hw2.report.statistics import spread
 
 # Okabe and Ito's colours, which colour-blind readers can tell apart
@@ -32,18 +32,18 @@ METADATA = {"png": {"Software": None}, "svg": {"Date": None, "Creator": None}}
 class Plot(NamedTuple):
     """A figure: how it is drawn from the runs, and what it shows."""
 
-    draw: Callable[[Source], Figure]
+    draw: Callable[[Store], Figure]
     alt: str
 
 
 class Table(NamedTuple):
     """A table: rows in numbers; how columns are written (lists are accuracies, where not said)."""
 
-    rows: Callable[[Source], list[dict]]
+    rows: Callable[[Store], list[dict]]
     written: dict[str, Callable[[object], str]]
 
-    def in_words(self, source: Source) -> pd.DataFrame:
-        rows = self.rows(source)
+    def in_words(self, store: Store) -> pd.DataFrame:
+        rows = self.rows(store)
         return pd.DataFrame([{name: self._word(name, row[name]) for name in row} for row in rows])
 
     def _word(self, column: str, value: object) -> str:
@@ -65,7 +65,7 @@ TABLES: dict[str, Table] = {}
 def plot(alt: str):
     """Decorator: the function draws the figure of its name."""
 
-    def register(draw: Callable[[Source], Figure]) -> Callable[[Source], Figure]:
+    def register(draw: Callable[[Store], Figure]) -> Callable[[Store], Figure]:
         FIGURES[draw.__name__] = Plot(draw, alt)
         return draw
 
@@ -75,18 +75,18 @@ def plot(alt: str):
 def table(name: str, **written: Callable[[object], str]):
     """Decorator: the function gives the rows of the table of this name."""
 
-    def register(rows: Callable[[Source], list[dict]]) -> Callable[[Source], list[dict]]:
+    def register(rows: Callable[[Store], list[dict]]) -> Callable[[Store], list[dict]]:
         TABLES[name] = Table(rows, written)
         return rows
 
     return register
 
 
-def files(plot: Plot, source: Source, kinds: tuple[str, ...] = ("png", "svg")) -> dict[str, bytes]:
+def files(plot: Plot, store: Store, kinds: tuple[str, ...] = ("png", "svg")) -> dict[str, bytes]:
     """The files of a figure by their endings; the user's settings do not matter."""
     with matplotlib.rc_context():
         matplotlib.style.use(["default", STYLE])
-        figure = plot.draw(source)
+        figure = plot.draw(store)
         figure.draw_without_rendering()
         # The layout's solver leaves last digits that differ from process to process, and SVG names
         # hang on them.

@@ -11,6 +11,7 @@ from hw2 import assignment, data, files, grading, report
 from hw2.errors import choose
 from hw2.experiments import catalogue, ledger
 from hw2.experiments.run import Environment, output
+from hw2.experiments.store import Store
 from hw2.report import (
     comparisons,
     findings,
@@ -20,15 +21,14 @@ from hw2.report import (
     statistics,
     style,
 )
-from hw2.report.source import Source
 
 #: made of a template each
 WRITTEN = ("report.md", "model_card.md", "docs/ledger.md", "docs/training.md")
 
 
-def markdown(table: style.Table, source: Source, *code: str) -> str:
+def markdown(table: style.Table, store: Store, *code: str) -> str:
     """The table in Markdown, with columns of `code` as code; nothing where it has no rows."""
-    frame = table.in_words(source)
+    frame = table.in_words(store)
     for name in code:
         frame[name] = "`" + frame[name] + "`"
     first = [next(filter(None, frame[name]), "") for name in frame]  # numbers stand at the right
@@ -37,19 +37,19 @@ def markdown(table: style.Table, source: Source, *code: str) -> str:
     return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
 
 
-def _time(source: Source) -> list[dict]:
+def _time(store: Store) -> list[dict]:
     """Runs and hours of the search, each row of the chain and the other groups, by the machines
     that trained them; then the machines' sums.
     """
     form = "{hardware}, torch {packages[torch]}, threads: {threads}"
-    searched = files.read_json(source.search_folder / "environment.json", Environment)
+    searched = files.read_json(store.search_folder / "environment.json", Environment)
     spent = []
-    for trial in source.trials.itertuples():
+    for trial in store.trials.itertuples():
         machine = form.format_map(searched | {"hardware": trial.hardware})
         spent.append(("search", machine, trial.processor_s / 3600))
-    for name, row in catalogue.rows(source.profile).items():
+    for name, row in catalogue.rows(store.profile).items():
         group = name if row.group == "chain" else row.group
-        for run in source.runs(name):
+        for run in store.runs(name):
             machines = dict.fromkeys(map(form.format_map, run.environments))
             spent.append((group, "; ".join(machines), run.core_hours))
     frame = pd.DataFrame(spent, columns=["trained", "machine", "hours"])
@@ -64,16 +64,17 @@ def _time(source: Source) -> list[dict]:
 TIME = style.Table(_time, {"core hours": "{:.1f}".format})
 
 
-def context(source: Source) -> dict:
-    """What the templates may name: the source, and what is computed from it."""
-    delivered, chain = source.delivered, source.group("chain")
+def context(store: Store) -> dict:
+    """What the templates may name: the store, and what is computed from it."""
+    delivered, chain = store.delivered, store.group("chain")
     metrics = delivered.metrics
-    classes = source.answers(delivered)  # an `InputError` where its test set was not read
-    right = classes == source.fashion.test_labels
+    labels = data.fashion_mnist().test_labels
+    # an `InputError` where its test set was not read
+    right = ledger.answers(delivered) == labels
     current = {run.recipe.digest for runs in chain.values() for run in runs}
     readings = ledger.ledger(delivered.profile).to_dict("records")
     return {
-        "source": source,
+        "store": store,
         "delivered": delivered,
         "metrics": metrics | {"parameters": delivered.parameters},
         "assignment": assignment,
@@ -83,34 +84,34 @@ def context(source: Source) -> dict:
         "seeds": len(chain["compressed"]),
         "mean": statistics.spread(comparisons.tested(chain["compressed"])),
         "readings": [row | {"current": row["recipe"] in current} for row in readings],
-        "aims": nb04_summary.aim_rows(source),
-        "demo_right": int(right[source.fashion.examples].sum()),
+        "aims": nb04_summary.aim_rows(store),
+        "demo_right": int(right[data.fashion_mnist().examples].sum()),
         "by_class": {
-            name: float(right[source.fashion.test_labels == label].double().mean())
+            name: float(right[labels == label].double().mean())
             for label, name in enumerate(data.CLASSES)
         },
-        "time": markdown(TIME, source),
+        "time": markdown(TIME, store),
         "rivals": findings.rivals(),
-        "story": findings.story(source),
-        "findings": findings.others(source),
+        "story": findings.story(store),
+        "findings": findings.others(store),
         "caveat": findings.CAVEAT,
         "nb02": nb02_distillation,
         "nb03": nb03_pruning,
         "nb04": nb04_summary,
         "statistics": statistics,
-        "table": lambda name, *code: markdown(report.TABLES[name], source, *code),
+        "table": lambda name, *code: markdown(report.TABLES[name], store, *code),
         "alt": lambda name: report.FIGURES[name].alt,
     }
 
 
 def conclusions(profile: str) -> str:
     """The report's story and its other findings, as a list in Markdown."""
-    source = Source(profile)
-    found = findings.story(source) + findings.others(source)
+    store = Store(profile)
+    found = findings.story(store) + findings.others(store)
     return "\n".join([f"- {sentence}" for sentence in found] + ["", findings.CAVEAT])
 
 
-def texts(source: Source) -> dict[str, str]:
+def texts(store: Store) -> dict[str, str]:
     """Path relative to the output folder -> content, of all that is written but the figures."""
     templates = jinja2.Environment(
         loader=jinja2.PackageLoader("hw2.report"),
@@ -121,12 +122,12 @@ def texts(source: Source) -> dict[str, str]:
     )
     templates.filters["percent"] = lambda value, digits=2: f"{value:.{digits}%}"
     templates.filters["count"] = "{:,}".format
-    values = context(source)
+    values = context(store)
     contents = {
         name: templates.get_template(f"{Path(name).name}.j2").render(values) for name in WRITTEN
     }
     contents["README.md"] = _readme(templates.get_template("result.md.j2").render(values))
-    contents["submission.csv"] = grading.submission_text(source.answers(source.delivered))
+    contents["submission.csv"] = grading.submission_text(ledger.answers(store.delivered))
     return contents
 
 
@@ -141,11 +142,11 @@ def _readme(result: str) -> str:
     return result.join(parts)
 
 
-def made(source: Source) -> dict[str, bytes]:
+def made(store: Store) -> dict[str, bytes]:
     """Path relative to the output folder -> content, of everything that is written."""
-    content = {name: text.encode() for name, text in texts(source).items()}
+    content = {name: text.encode() for name, text in texts(store).items()}
     for name, plot in report.FIGURES.items():
-        for ending, part in style.files(plot, source).items():
+        for ending, part in style.files(plot, store).items():
             content[f"figures/{name}.{ending}"] = part
     return content
 
@@ -153,7 +154,7 @@ def made(source: Source) -> dict[str, bytes]:
 def write(profile: str, folder: Path | None = None) -> Path:
     """Write figures, report and submission; a file that is right already is left alone."""
     folder = folder or output(profile)
-    for name, content in made(Source(profile)).items():
+    for name, content in made(Store(profile)).items():
         path = folder / name
         if not path.is_file() or path.read_bytes() != content:
             files.write_bytes(path, content)
@@ -165,7 +166,7 @@ def write_figure(name: str, profile: str, folder: Path | None = None) -> list[Pa
     folder = folder or output(profile) / "figures"
     plot = choose("figure", report.FIGURES, name)
     paths = []
-    for ending, part in style.files(plot, Source(profile)).items():
+    for ending, part in style.files(plot, Store(profile)).items():
         paths.append(folder / f"{name}.{ending}")
         files.write_bytes(paths[-1], part)
     return paths
@@ -177,7 +178,7 @@ def stale(profile: str, folder: Path | None = None) -> list[str]:
     Text and data are compared exactly, pictures on Linux x86-64 alone, where the pins hold.
     """
     folder = folder or output(profile)
-    content = made(Source(profile))
+    content = made(Store(profile))
     exact = (platform.system(), platform.machine()) == ("Linux", "x86_64")
     problems = []
     for name, new in content.items():
