@@ -119,16 +119,14 @@ def test_weights_are_known_by_their_content(project):
     assert ledger.of_weights(copied) == [smoke]
 
 
-def test_predict_loads_what_is_delivered_once(project, monkeypatch):
-    load, loaded, answers = networks.load, [], []
-    monkeypatch.setattr(networks, "load", lambda path: loaded.append(path) or load(path))
+def test_predict_uses_what_is_delivered_now(project):
+    answers = []
     for seed in (1, 2):
         run = make(network=tiny_network(seed))
         named = {"run": run.name, "sha256": sha256(run.weights)}
         write_json(project / "runs/delivered.json", named)
-        answers += [hw2.predict(np.eye(28)) for _ in range(2)]
-    assert loaded == [run.weights] * 2
-    assert answers[0] == answers[1] != answers[2] == answers[3]
+        answers.append(hw2.predict(np.eye(28)))
+    assert answers[0] != answers[1]
 
 
 def test_what_a_killed_process_left_aside_goes_when_the_run_is_trained_again(project):
