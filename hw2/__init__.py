@@ -43,9 +43,7 @@ def predict(picture):
 
 
 def grade(weights=None, submission=None):
-    """The rubric as a table, as `hw2 grade` prints it: of these files, or else of those in the
-    project.
-    """
+    """The rubric as a table, as `hw2 grade` prints it; of the project's files by default."""
     from hw2 import grading
 
     return grading.table(grading.grade_project(weights, submission))

@@ -1,6 +1,4 @@
-"""The homework's numbers: what it allows, what it asks for, and what the report that is reproduced
-answered.
-"""
+"""The homework's numbers: what it allows and asks for, and what the report answered."""
 
 LIMIT = 100_000  # parameters at most
 BASELINE = 0.924  # test accuracy at least: that of the course's teacher

@@ -183,7 +183,8 @@ def grade(weights: Weights = None, submission: Submission = None, profile: Profi
     chosen = _store(profile).profile
     lines = grading.grade_project(weights, submission, chosen)
     print(grading.text(lines))
-    raise typer.Exit(grading.failed(lines) and chosen != "smoke")  # smoke networks know little
+    failed = any(line.ok is False for line in lines)
+    raise typer.Exit(failed and chosen != "smoke")  # smoke networks know little
 
 
 @app.command()

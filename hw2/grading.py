@@ -16,7 +16,7 @@ from hw2.assignment import AUTHOR, BASELINE, LIMIT, REFERENCES, STUDENT_ID, WORD
 from hw2.data import FashionMNIST
 from hw2.errors import InputError
 from hw2.experiments import ledger
-from hw2.experiments.run import output
+from hw2.experiments.run import Run, output
 from hw2.experiments.store import Store
 from hw2.files import errors_naming
 
@@ -75,13 +75,18 @@ def methods_section(report: str) -> str:
     return section.group(1).strip() if section else ""
 
 
-def grade(weights: Path, submission: Path, report: Path, fashion: FashionMNIST) -> list[Line]:
-    """The rubric; `InputError` for an unreadable file, and where the ledger has another count."""
+def grade(
+    weights: Path, submission: Path, report: Path, fashion: FashionMNIST, run: Run | None = None
+) -> list[Line]:
+    """The rubric; `InputError` for an unreadable file, and where the ledger has another count.
+
+    The count is that of `run`, where the weights are its own.
+    """
     with errors_naming(report, "report", "`hw2 report` writes one"):
         text = report.read_text("utf-8")
     network = networks.load(weights)
     classes = training.predict(network, fashion.test_images)
-    for run in ledger.of_weights(weights):
+    if run:
         ledger.count_correct(run, classes, fashion)
     return [
         *_constraints(network, classes, fashion),
@@ -149,9 +154,10 @@ def grade_project(
     """`grade` of the files that lie in the project, or of those given. Writes nothing."""
     store = Store(profile)
     folder = output(store.profile)
-    weights = Path(weights or store.delivered.weights)
+    run = None if weights else store.delivered
+    weights = Path(weights or run.weights)
     submission = Path(submission or folder / "submission.csv")
-    return grade(weights, submission, folder / "report.md", data.fashion_mnist())
+    return grade(weights, submission, folder / "report.md", data.fashion_mnist(), run)
 
 
 def table(lines: list[Line]) -> pd.DataFrame:
@@ -171,8 +177,3 @@ def text(lines: list[Line]) -> str:
         rows.append(f"{verdict:>13}  {line.checked}: {line.evidence}")
     counts = ", ".join(f"{verdicts.count(verdict)} {verdict}" for verdict in VERDICTS.values())
     return "\n".join([*rows, "", counts])
-
-
-def failed(lines: list[Line]) -> bool:
-    """Whether a line fails; one that cannot be checked does not."""
-    return any(line.ok is False for line in lines)

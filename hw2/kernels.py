@@ -63,9 +63,7 @@ def _rows(x: Tensor) -> Tensor:
 
 
 def _tile(width: int, *values: Tensor) -> Tensor:
-    """Each of the vectors (channels,) repeated for a row of `width` pixels: (values, width *
-    channels).
-    """
+    """Vectors (channels,), each repeated for `width` pixels: (values, width * channels)."""
     return torch.cat(values).view(len(values), 1, -1).repeat(1, width, 1).flatten(1)
 
 

@@ -108,9 +108,7 @@ def _grey(image: Image.Image) -> Image.Image:
 
 
 def probabilities(network: nn.Module, images: Tensor) -> Tensor:
-    """Softmax (n, 10) of uint8 images (n, 28, 28), in float64: digits that are shown must not hang
-    on rounding.
-    """
+    """Softmax (n, 10) of uint8 images (n, 28, 28), in float64: no shown digit hangs on rounding."""
     return torch.softmax(exact_logits(network, images), dim=1)
 
 

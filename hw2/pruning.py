@@ -13,8 +13,26 @@ from torch import Tensor, nn
 
 from hw2 import views
 from hw2.assignment import WIDTHS
-from hw2.errors import InputError, choose
+from hw2.errors import InputError
 from hw2.networks import ResNet14
+
+#: name in a recipe -> what ranks channels: L2 norms of groups, or torch's random numbers
+IMPORTANCES = {
+    "norm": tp.importance.GroupMagnitudeImportance(p=2),
+    "random": tp.importance.RandomImportance(),
+}
+#: a ResNet-14's prunable groups in words, in the order of `groups`
+GROUPS = (
+    "layer3, added by shortcuts",
+    "layer2, added by shortcuts",
+    "layer1, added by shortcuts",
+    "layer1.0, between convolutions",
+    "layer1.1, between convolutions",
+    "layer2.0, between convolutions",
+    "layer2.1, between convolutions",
+    "layer3.0, between convolutions",
+    "layer3.1, between convolutions",
+)
 
 
 def check_ratio(value: float, widths: tuple[int, ...] = WIDTHS) -> None:
@@ -32,31 +50,22 @@ def narrowed(widths: tuple[int, ...], ratio: float) -> tuple[int, ...]:
     return tuple(int(width * (1 - ratio)) for width in widths)
 
 
-def importance(name: str) -> tp.importance.Importance:
-    """By what channels are chosen: `norm`, the L2 norms of groups, or `random`."""
-    known = {
-        "norm": tp.importance.GroupMagnitudeImportance(p=2),
-        "random": tp.importance.RandomImportance(),  # by torch's random numbers
-    }
-    return choose("importance", known, name)
-
-
 @torch.enable_grad()
 def pruner(
     network: ResNet14,
     ratio: float,
     reg: float = 0.0,
-    importance: tp.importance.Importance | None = None,
+    importance: str = "norm",
 ) -> tp.pruner.GroupNormPruner:
     """A pruner that removes `ratio` of the channels of every group, and keeps `fc`'s outputs.
 
-    `importance` ranks the channels, by default by L2 norms. `reg` is the strength of the
+    `importance` is a key of `IMPORTANCES`. `reg` is the strength of the
     regulariser: call `regularize(network)` between backward and the optimizer's step.
     """
     return tp.pruner.GroupNormPruner(
         network,
         torch.zeros(1, 3, 28, 28, device=next(network.parameters()).device),
-        importance or tp.importance.GroupMagnitudeImportance(p=2),
+        IMPORTANCES[importance],
         reg=reg,
         pruning_ratio=ratio,
         ignored_layers=[network.fc],
@@ -64,7 +73,7 @@ def pruner(
 
 
 def groups(pruner: tp.pruner.GroupNormPruner) -> list[tp.Group]:
-    """All groups that may be pruned; `group_names` tells them in words."""
+    """All groups that may be pruned; `GROUPS` are their names."""
     found = pruner.DG.get_all_groups(pruner.ignored_layers, pruner.root_module_types)
     return list(found)
 
@@ -78,9 +87,7 @@ def sparse_learning(network: ResNet14, ratio: float, reg: float) -> dict:
     }
 
 
-def prune(
-    network: ResNet14, ratio: float, importance: tp.importance.Importance | None = None
-) -> ResNet14:
+def prune(network: ResNet14, ratio: float, importance: str = "norm") -> ResNet14:
     """A pruned copy with new, independent parameters, of widths `narrowed`; see `pruner`."""
     check_ratio(ratio, network.widths)
     narrow = ResNet14(network.widths)
@@ -110,26 +117,6 @@ def group_norms(network: ResNet14) -> list[list[float]]:
     estimator = pruner(network, 0.0)
     with torch.no_grad():
         return [estimator.estimate_importance(group).sqrt().tolist() for group in groups(estimator)]
-
-
-def group_names() -> list[str]:
-    """A ResNet-14's prunable groups in words, in the order of `group_norms`."""
-    network = ResNet14()
-    names = {module: name for name, module in network.named_modules()}
-    texts = []
-    for group in groups(pruner(network, 0.0)):
-        makers = [
-            names[step.dep.target.module]
-            for step in group
-            if step.dep.handler == tp.prune_conv_out_channels
-        ]
-        # Shortcuts add several convolutions' outputs; else a block's second one takes the first's.
-        stage, block, _ = makers[-1].split(".", 2)
-        if len(makers) > 1:
-            texts.append(f"{stage}, added by shortcuts")
-        else:
-            texts.append(f"{stage}.{block}, between convolutions")
-    return texts
 
 
 @torch.no_grad()

@@ -66,20 +66,6 @@ def test_a_layer_that_torchsummary_does_not_see_is_an_error():
         grading.summary_table(network)
 
 
-def test_the_count_is_held_against_the_ledgers_reading_and_none_is_recorded(tmp_path, monkeypatch):
-    path = root("full") / "test_ledger.csv"
-    before = path.read_bytes()
-    unread = Store(DELIVERED.profile).runs("vanilla")[0]
-    assert ledger.reading(unread) is None
-    graded(unread.weights)
-    networks.save(networks.ResNet14((4, 4, 4, 4)), tmp_path / "strange.safetensors")
-    graded(tmp_path / "strange.safetensors")
-    assert path.read_bytes() == before
-    monkeypatch.setattr(ledger, "reading", lambda run: (9999, 10_000))
-    with pytest.raises(InputError, match="ledger's reading"):
-        graded()
-
-
 @pytest.fixture
 def handed_in(tmp_path, monkeypatch):
     """A folder with copies of report.md and submission.csv, which are graded."""
@@ -87,6 +73,16 @@ def handed_in(tmp_path, monkeypatch):
         shutil.copy(PROJECT / name, tmp_path)
     monkeypatch.setenv("HW2_OUT", str(tmp_path))
     return tmp_path
+
+
+def test_the_count_is_held_against_the_ledgers_reading_and_none_is_recorded(handed_in, monkeypatch):
+    path = root("full") / "test_ledger.csv"
+    before = path.read_bytes()
+    hw2.grade()
+    assert path.read_bytes() == before
+    monkeypatch.setattr(ledger, "reading", lambda run: (9999, 10_000))
+    with pytest.raises(InputError, match="ledger's reading"):
+        hw2.grade()
 
 
 def verdicts(*options, **given):
@@ -156,7 +152,6 @@ def test_one_parameter_image_picture_or_word_decides(tmp_path, monkeypatch, more
     monkeypatch.setattr(grading, "summary_table", lambda network: "Number of remaining parameters")
     monkeypatch.setattr(grading.pictures, "probabilities", lambda network, images: shown)
     monkeypatch.setattr(training, "predict", lambda *_: forged)
-    monkeypatch.setattr(ledger, "of_weights", lambda *_: [])
     text = (PROJECT / "report.md").read_text("utf-8")
     words = "word " * (WORDS + more - len(grading.methods_section(text).split()))
     text = text.replace("### Methods\n", "### Methods\n" + words)

@@ -112,7 +112,7 @@ def test_the_strongest_channels_stay_and_the_output_with_them_and_the_original_a
 
 def test_every_group_has_its_norms_and_name(network):
     kept = scaled(network, 0.29, 0.0)
-    found = dict(zip(pruning.group_names(), pruning.group_norms(network), strict=True))
+    found = dict(zip(pruning.GROUPS, pruning.group_norms(network), strict=True))
     assert found.keys() == kept.keys()
     # where channels were silenced, their norm is zero and no other's
     for name, norms in found.items():

@@ -95,9 +95,9 @@ def test_the_bounds_of_the_ranges_are_taken():
 
 @pytest.mark.parametrize(
     "change",
-    [{"temperatures": ()}, {"temperatures": (0.0,)}, {"alphas": (2.0,)}, {"seeds": (1, 1)}],
+    [{"temperatures": ()}, {"temperatures": (0.0,)}, {"alphas": (2.0,)}],
 )
-def test_a_search_takes_settings_in_range_and_each_once(change):
+def test_a_search_takes_settings_in_range(change):
     with pytest.raises(InputError, match=r"expected|at least 1"):
         replace(compose.tuning("full", compose.NOTHING), **change)
 
@@ -197,8 +197,8 @@ def test_each_control_of_the_long_chain_differs_from_it_in_one_thing():
         ({"teacher": None}, "alpha 0.5: expected 0 without a teacher"),
         ({"stage": "plain"}, "takes no stage"),
         ({"seed": 3}, "takes no seed"),
-        ({"fit.rate": 1}, r"distilled takes no fit\.rate"),
-        ({"fit.lr": -1}, r"lr -1: expected"),
+        ({"rate": 1}, "distilled takes no rate"),
+        ({"fit": 1}, "fit 1: expected"),
     ],
 )
 def test_a_change_that_a_recipe_does_not_take_is_told(change, told):
@@ -207,7 +207,7 @@ def test_a_change_that_a_recipe_does_not_take_is_told(change, told):
 
 
 def test_a_whole_number_stands_for_a_fraction_also_in_the_digest():
-    own = compose.changed(made("distilled", "full"), {"temperature": 3, "fit.lr": 1})
+    own = compose.changed(made("distilled", "full"), {"temperature": 3, "fit": Fit(epochs=1, lr=1)})
     assert compose.read(json.loads(json.dumps(recipes.written(own)))) == own
 
 

@@ -107,18 +107,6 @@ def test_the_test_set_is_read_once_for_each_recipe(project, few, monkeypatch):
     assert contents(project) == before
 
 
-def test_weights_are_known_by_their_content(project):
-    run = make(network=tiny_network(1))
-    make(OTHER, network=tiny_network(2))
-    copied, stranger = project / "copy.safetensors", project / "stranger.safetensors"
-    copied.write_bytes(run.weights.read_bytes())
-    networks.save(tiny_network(5), stranger)
-    smoke = make(OTHER, "smoke", tiny_network(1))  # of another store
-    assert (ledger.of_weights(copied), ledger.of_weights(stranger)) == ([run, smoke], [])
-    run.folder.rename(run.folder.with_name(f".{run.folder.name}.1.tmp"))
-    assert ledger.of_weights(copied) == [smoke]
-
-
 def test_predict_uses_what_is_delivered_now(project):
     answers = []
     for seed in (1, 2):

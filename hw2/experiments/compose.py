@@ -66,16 +66,9 @@ def read(content: dict) -> Common:
 
 
 def changed(recipe: Recipe, change: dict[str, object]) -> Recipe:
-    """The recipe with other values, `fit.NAME` of its `fit`; `InputError` where one is refused."""
-    of_fit = {}
-    own = {}
-    for name, value in change.items():
-        outer, _, inner = name.partition(".")
-        if outer == "fit" and inner in vars(recipe.fit):
-            of_fit[inner] = value
-        elif name in vars(recipe) and name not in ("stage", "seed"):
-            own[name] = value
-        else:
-            known = ", ".join(vars(recipe).keys() - {"stage", "seed"})
-            raise InputError(f"{recipe.stage} takes no {name}: expected one of {known}, fit.NAME")
-    return replace(recipe, **{"fit": replace(recipe.fit, **of_fit)} | own)
+    """The recipe with other values; `InputError` where one is refused."""
+    known = [name for name in vars(recipe) if name not in ("stage", "seed")]
+    for name in change:
+        if name not in known:
+            raise InputError(f"{recipe.stage} takes no {name}: expected one of {', '.join(known)}")
+    return replace(recipe, **change)

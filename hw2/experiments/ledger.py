@@ -9,21 +9,11 @@ import torch
 from filelock import FileLock
 from torch import Tensor, nn
 
-from hw2 import data
+from hw2 import data, files
 from hw2.errors import InputError
 from hw2.experiments import catalogue
 from hw2.experiments.run import Run, root
 from hw2.experiments.store import Store
-from hw2.files import (
-    broken,
-    read_array,
-    read_csv,
-    read_json,
-    sha256,
-    write_array,
-    write_csv,
-    write_json,
-)
 from hw2.training import exact_logits, predict
 
 ANSWERS = "test_classes.npy"  # in the run's folder, uint8 (10000,)
@@ -39,7 +29,7 @@ def ledger(profile: str) -> pd.DataFrame:
     path = _file(profile)
     if not path.is_file():
         return pd.DataFrame(columns=COLUMNS)
-    return read_csv(path, COLUMNS, words=("when", "run", "recipe"))
+    return files.read_csv(path, COLUMNS, words=("when", "run", "recipe"))
 
 
 def reading(run: Run) -> tuple[int, int] | None:
@@ -55,7 +45,7 @@ def count_correct(run: Run, classes: Tensor, fashion: data.FashionMNIST) -> int:
     recorded = reading(run)
     if recorded not in (None, (correct, len(classes))):
         reason = f"{correct} test images correct, the ledger's reading says {recorded[0]}"
-        raise broken(_file(run.profile), f"{run.name}: {reason}")
+        raise files.broken(_file(run.profile), f"{run.name}: {reason}")
     return correct
 
 
@@ -68,7 +58,7 @@ def answers(run: Run) -> Tensor:
         remedy = "`hw2 deliver` reads it, once for each recipe"
         raise InputError(f"{run.name}: its test set was not read; {remedy}")
     fashion = data.fashion_mnist()
-    recorded = read_array(run.folder / ANSWERS, np.uint8, (len(fashion.test_labels),))
+    recorded = files.read_array(run.folder / ANSWERS, np.uint8, (len(fashion.test_labels),))
     classes = torch.from_numpy(recorded.astype(np.int64))
     count_correct(run, classes, fashion)
     return classes
@@ -87,9 +77,9 @@ def deliver(profile: str) -> Run:
     ]
     run = known.require("compressed")
     path = known.root / "delivered.json"
-    content = {"run": run.name, "sha256": sha256(run.weights)}
-    if not path.is_file() or read_json(path) != content:
-        write_json(path, content)
+    content = {"run": run.name, "sha256": files.sha256(run.weights)}
+    if not path.is_file() or files.read_json(path) != content:
+        files.write_json(path, content)
     for member in chain:
         read_test_set(member)
     return Store(profile).require("compressed")
@@ -100,7 +90,7 @@ def read_test_set(run: Run) -> None:
     if run.test_accuracy is not None:
         if reading(run) is None:  # it would be a second one: what was there is put back
             problem = f"it has no reading of {run.name}, whose metrics.json has one"
-            raise broken(_file(run.profile), problem)
+            raise files.broken(_file(run.profile), problem)
         return
     fashion = data.fashion_mnist()
     network = run.network()
@@ -114,35 +104,21 @@ def read_test_set(run: Run) -> None:
             when = datetime.now(UTC).isoformat(timespec="seconds")
             row = dict(zip(COLUMNS, (when, run.name, run.digest, correct, total), strict=True))
             rows = [*ledger(run.profile).to_dict("records"), row]
-            write_csv(_file(run.profile), COLUMNS, rows)
-    write_array(run.folder / ANSWERS, classes.numpy().astype(np.uint8))
-    metrics = read_json(run.folder / "metrics.json")  # fields that the schema does not know stay
+            files.write_csv(_file(run.profile), COLUMNS, rows)
+    files.write_array(run.folder / ANSWERS, classes.numpy().astype(np.uint8))
+    # fields that the schema does not know stay
+    metrics = files.read_json(run.folder / "metrics.json")
     metrics |= {"test_correct": correct, "test_total": total}
     if run.recipe.ratio is not None:
         metrics["mirrored"] = {
             "val_correct": mirrored(network, *run.recipe.task(fashion).held_out),
             "test_correct": mirrored(network, fashion.test_images, fashion.test_labels),
         }
-    write_json(run.folder / "metrics.json", metrics)
+    files.write_json(run.folder / "metrics.json", metrics)
     vars(run).pop("metrics", None)  # what was read before
 
 
 def mirrored(network: nn.Module, images: Tensor, labels: Tensor) -> int:
-    """How many images (n, 28, 28) the mean of two logits gets right: of an image and its mirror
-    image. In float64, so that no count hangs on rounding.
-    """
+    """Images (n, 28, 28) that the mean logits of image and mirror image get right, in float64."""
     logits = exact_logits(network, images) + exact_logits(network, images.flip(-1))
     return int((logits.argmax(1) == labels).sum())
-
-
-def of_weights(path: Path) -> list[Run]:
-    """The runs that have these weights in their folder; others may be damaged."""
-    size = path.stat().st_size
-    digest = sha256(path)
-    runs = []
-    for profile in ("full", "smoke"):
-        for run in Store(profile).every():
-            kept = run.folder / "model.safetensors"
-            if kept.is_file() and kept.stat().st_size == size and sha256(kept) == digest:
-                runs.append(run)
-    return runs

@@ -29,8 +29,8 @@ def obtain(
     `name` is a row of `catalogue.EXPERIMENTS`, `seed` by default its first. `replace` allows to
     train in the place of another recipe's run; without it such a folder is an `InputError` that
     names the field. `weights` is the course's resnet-50.pth, for the teacher. `change` gives fields
-    of the recipe other values, such as `temperature=3.0` or `**{"fit.epochs": 2}`. That run goes to
-    own/, which git ignores. What is about to be trained is told on standard error before.
+    of the recipe other values, such as `temperature=3.0`. That run goes to own/, which git ignores.
+    What is about to be trained is told on standard error before.
     """
     known = Store(profile)
     torch_device = environment.pick_device(device)

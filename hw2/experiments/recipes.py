@@ -10,13 +10,15 @@ import textwrap
 from dataclasses import asdict, dataclass
 from typing import Annotated, Literal
 
+import pandas as pd
 from pydantic import Field, ValidationError
 
 from hw2 import views
 from hw2.data import VALIDATION, FashionMNIST
+from hw2.distillation import SOFT_LOSSES
 from hw2.errors import InputError
 from hw2.files import adapter, check_fields, first_error
-from hw2.pruning import check_ratio
+from hw2.pruning import IMPORTANCES, check_ratio
 from hw2.training import FORBID, Fit, Task
 
 TRAINING = 55_000  # images of the training split
@@ -73,13 +75,13 @@ class Recipe(Common):
     teacher: Digest | None = None  # recipe whose network is learnt from; None: labels alone
     temperature: Temperature = 1.0
     alpha: Alpha = 0.0
-    loss: Literal["kl", "kl_mean"] = "kl"  # the soft part
+    loss: Literal[*SOFT_LOSSES] = "kl"  # the soft part
     targets: Targets = "same view"  # logits that are learnt from
     # Pruned: made sparse, pruned by `ratio`, recalibrated, then fine-tuned by `fit`.
     ratio: float | None = None  # None: nothing is pruned
     sparse: Fit | None = None  # of no epochs: without sparse learning
     reg: Annotated[float, Field(ge=0, le=100)] = 0.0
-    importance: Literal["norm", "random"] = "norm"  # by what channels are chosen
+    importance: Literal[*IMPORTANCES] = "norm"  # by what channels are chosen
     recalibration: Annotated[int, Field(ge=1, le=TRAINING)] = 10000  # training images
 
     def __post_init__(self):
@@ -108,13 +110,6 @@ class TuningRecipe(Common):
     teacher: Digest
     targets: Targets = "same view"
 
-    def __post_init__(self):
-        super().__post_init__()
-        for name in ("temperatures", "alphas", "seeds"):
-            values = getattr(self, name)
-            if len(set(values)) < len(values):
-                raise InputError(f"{name} {values}: expected each once")
-
 
 def sha256(content: dict) -> str:
     """Of the canonical JSON."""
@@ -139,21 +134,10 @@ def written(recipe: Common) -> dict:
     return {"digest": recipe.digest, **asdict(recipe)}
 
 
-def flat(values: dict) -> dict[str, object]:
-    """Field -> value; fields of a `Fit` by their path, such as fit.lr."""
-    named = {}
-    for name, value in values.items():
-        if isinstance(value, dict):
-            named |= {f"{name}.{key}": inner for key, inner in value.items()}
-        else:
-            named[name] = value
-    return named
-
-
 def difference(old: Common, new: Common) -> str:
     """The first field in which two recipes differ, with both values, in words."""
-    before = flat(asdict(old))
-    after = flat(asdict(new))
+    before = pd.json_normalize(asdict(old)).to_dict("records")[0]
+    after = pd.json_normalize(asdict(new)).to_dict("records")[0]
     for name in before | after:
         if before.get(name) != after.get(name):
             return f"its {name} is {before.get(name)}, {after.get(name)} is asked for"

@@ -42,14 +42,7 @@ class Metrics(TypedDict):
     processor_s: NotRequired[Amount]
     peak_memory_bytes: PositiveInt | None
     phases: NotRequired[dict[str, NonNegativeInt]]
-    mirrored: NotRequired["Mirrored"]
-
-
-class Mirrored(TypedDict):
-    """Correct images by the mean of the logits of an image and of its mirror image."""
-
-    val_correct: NonNegativeInt
-    test_correct: NonNegativeInt
+    mirrored: NotRequired[dict[str, NonNegativeInt]]  # as `ledger.read_test_set` counts them
 
 
 class Environment(TypedDict):
@@ -80,11 +73,7 @@ class Delivered(TypedDict):
     sha256: Digest
 
 
-class GroupNorms(TypedDict):
-    """group_norms.json: a list for each group."""
-
-    before: list[list[Amount]]
-    after: NotRequired[list[list[Amount]]]
+GroupNorms = dict[str, list[list[Amount]]]  # group_norms.json: when -> a list for each group
 
 
 @functools.cache

@@ -51,7 +51,7 @@ def correct(network: nn.Module, recipe: Recipe, work: Work) -> int:
 def prune(network: nn.Module, recipe: Recipe, work: Work, suffix: str = "") -> nn.Module:
     """Pruned, then recalibrated on the recipe's training images; both are phases."""
     torch.manual_seed(recipe.seed)  # for channels that are chosen at random
-    pruned = pruning.prune(network, recipe.ratio, pruning.importance(recipe.importance))
+    pruned = pruning.prune(network, recipe.ratio, recipe.importance)
     work.phases[f"pruned{suffix}"] = correct(pruned, recipe, work)
     rows = recipe.task(work.data).train[: recipe.recalibration]
     pruning.recalibrate(pruned, work.data.train_images[rows])
@@ -79,11 +79,7 @@ def fit(
     label = f"{recipe.stage}, seed {recipe.seed}" + (f", {phase}" if phase else "")
     if phase == SPARSE:
         fields |= pruning.sparse_learning(network, recipe.ratio, recipe.reg)
-    options = Options(
-        label,
-        environment=environment.environment(work.device),
-        **fields,
-    )
+    options = Options(label, environment=environment.environment(work.device), **fields)
     checkpoint = unfinished(recipe) / f"{(phase or recipe.stage).replace(' ', '-')}.pt"
     return training.fit(
         network,
