@@ -140,7 +140,7 @@ def evaluated(run: Run, fashion: FashionMNIST) -> Iterator[str]:
 def _soft_targets(run: Run, network: torch.nn.Module, fashion: FashionMNIST) -> Iterator[str]:
     """`ROWS` of every view.
 
-    Measured between AVX-512 and AVX2: 99.9 % of the float16 numbers equal, the others next.
+    Measured between AVX-512 and AVX2: 99.9% of the float16 numbers equal, the others next.
     """
     task = run.recipe.task(fashion)
     all_rows = torch.cat([task.train, task.validation]).sort().values

@@ -155,14 +155,17 @@ def test_a_readme_without_its_marks_is_told_in_a_line(tmp_path, monkeypatch, con
 
 
 def test_readme_and_conclusions_claim_no_more_than_the_corrected_test_shows(project, monkeypatch):
-    """An interval that excludes 0, and a p that Holm's correction takes over 5 %."""
+    """An interval that excludes 0, and a p that Holm's correction takes over 5%."""
     found = Difference(-0.25, -0.46, -0.04, 0.09, 0.4)
     monkeypatch.setattr(findings, "compare", lambda *pair: found)
     path = Store().require("scratch").folder / "environment.json"
     edit(path, "hardware", lambda _: "another processor")
     texts = write.texts(Store())
     for text in (texts["README.md"], texts["report.md"], write.conclusions("smoke")):
-        assert "-0.25 (-0.46 to -0.04, not detected; detectable: 0.40) on validation" in text
+        assert (
+            "-0.25 (-0.46 to -0.04, p = 0.090: not detected; detectable: 0.40) on validation"
+            in text
+        )
         assert "Besides, the two differ in hardware." in text
         assert findings.CAVEAT in text
 
@@ -176,7 +179,7 @@ def test_pages_tell_older_readings_of_the_test_set_as_the_ledger_has_them():
     assert len(again) == 3
     for correct in again:
         assert f"% | {correct / 100:.2f}% |" in page
-    assert f"{len(older)} readings of an older profile" in readme
+    assert f"{len(older)} readings of older runs" in readme
     told = f"has {len(rows)} readings of the test set. {len(older)} of them are of an older profile"
     assert told in text
     for words in (page, readme, text):

@@ -59,7 +59,13 @@ def test_what_is_detectable_is_detected_in_four_of_five_simulated_studies():
 
 def test_a_difference_is_told_with_what_its_test_allows():
     told = {
-        (0.2, -0.1, 0.5, 0.17, 0.48): "+0.20 (-0.10 to +0.50, not detected; detectable: 0.48)",
+        (
+            0.2,
+            -0.1,
+            0.5,
+            0.17,
+            0.48,
+        ): "+0.20 (-0.10 to +0.50, p = 0.170: not detected; detectable: 0.48)",
         (-0.77, -1.31, -0.23, 0.0066, 0.71): "-0.77 (-1.31 to -0.23, p = 0.007)",
         (0.9, 0.8, 1.0, 0.0001, 0.2): "+0.90 (+0.80 to +1.00, p < 0.001)",
         (0.67,): "+0.67 (one seed)",

@@ -66,7 +66,6 @@ EXPERIMENTS = {
     "teacher": chain(
         "ResNet-50, the teacher", "what can be learnt from?", numbers="teacher", seeds="first"
     ),
-    "plain": chain("ResNet-14, labels alone", "what do labels alone reach?"),
     "distilled": chain("ResNet-14, distilled", "what do soft targets add?", **CHOSEN),
     "compressed": chain(
         "pruned and fine-tuned",
@@ -77,6 +76,7 @@ EXPERIMENTS = {
         keep=("weights", "group_norms"),
         **CHOSEN,
     ),
+    "plain": chain("ResNet-14, labels alone", "what do labels alone reach?"),
     "narrow": chain(
         "pruned widths, distilled",
         "what do the pruned network's widths reach from random weights?",
@@ -95,7 +95,7 @@ EXPERIMENTS = {
         widths=NARROW,
     ),
     "unpruned": continued(
-        "ResNet-14, not pruned",
+        "ResNet-14, distilled longer",
         "what are the removed channels worth?",
         parent="distilled",
     ),

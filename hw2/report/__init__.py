@@ -14,12 +14,7 @@ except ValueError as error:  # of a setting that it does not know, such as MPLBA
 
 # Each registers its figures and tables.
 from hw2.experiments.store import Store
-from hw2.report import (  # noqa: F401
-    nb02_distillation,
-    nb03_pruning,
-    nb04_summary,
-    style,
-)
+from hw2.report import nb02_distillation, nb03_pruning, nb04_summary, style  # noqa: F401
 from hw2.report.style import FIGURES, TABLES
 
 

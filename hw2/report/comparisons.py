@@ -1,9 +1,8 @@
-"""Runs held against others: the chain's declared pairs by Welch's test, the other rows of a study
-against its first row by Dunnett's.
-"""
+"""Runs held against others: the chain's pairs by Welch's test, studies by Dunnett's."""
 
 import torch
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from hw2 import data
 from hw2.experiments import catalogue, ledger
@@ -56,9 +55,7 @@ def _values(runs: list[Run], measure: str) -> list[float]:
 
 
 def declared(store: Store, measure: str = "val_accuracy") -> dict[tuple[str, str], Difference]:
-    """The declared pairs that the profile has, as far as their test set was read for `measure`:
-    first row minus second, in percentage points or as losses.
-    """
+    """The declared pairs with values of `measure`: first row minus second, points or losses."""
     known = catalogue.names(store.profile)
     samples = {
         pair: tuple(_values(store.runs(name), measure) for name in pair)
@@ -96,12 +93,12 @@ def compare(
 #: columns of a table -> how a difference, or losses, are written there
 DIFFERENCE = {
     "minus the first": statistics.points,
-    "95 % interval": statistics.bounds,
+    "95% interval": statistics.bounds,
     "p": statistics.p_of,
     "detectable": statistics.detectable,
 }
 LOSS = {"validation loss": statistics.spread_of_losses}
-INTERVALS = "Simultaneous 95 % intervals by Dunnett's test; filled: a difference was detected."
+INTERVALS = "Simultaneous 95% intervals by Dunnett's test; filled: a difference was detected."
 
 
 def study_rows(runs: dict[str, list[Run]], **phases: str) -> list[dict]:
@@ -119,11 +116,21 @@ def study_rows(runs: dict[str, list[Run]], **phases: str) -> list[dict]:
     return rows
 
 
-def draw_study(runs: dict[str, list[Run]], note: str) -> Figure:
+def study_note(store: Store, group: str) -> str:
+    """What was spent on each run of a study, its parents' epochs included, and its setting."""
+    first, *_ = catalogue.names(store.profile, group)
+    runs = store.runs(first)
+    recipe = runs[0].recipe
+    spent = f"{epochs(store, first)} epochs of {recipe.images:,} images, {len(runs)} seeds an arm"
+    return f"{spent}; T = {recipe.temperature:g}, alpha = {recipe.alpha:g}"
+
+
+def draw_study(store: Store, group: str) -> Figure:
     """A study's differences from its first row."""
+    runs = store.group(group)
     words = {name: EXPERIMENTS[name].words for name in runs}
     rows = {words[name]: found for name, found in study(runs).items()}
-    return draw_forest({f"minus {words[next(iter(runs))]}": rows}, note)
+    return draw_forest({f"minus {words[next(iter(runs))]}": rows}, study_note(store, group))
 
 
 def draw_forest(groups: dict[str, dict[str, Difference]], note: str = "") -> Figure:
@@ -148,6 +155,7 @@ def draw_forest(groups: dict[str, dict[str, Difference]], note: str = "") -> Fig
         ax.text(1.02, place, statistics.told(found), va="center", fontsize=8, transform=beside)
     ax.set(xlabel=f"percentage points of validation accuracy\n{note}", ylim=(len(rows) - 0.4, -0.6))
     ax.grid(axis="y", visible=False)
+    ax.xaxis.set_major_locator(MaxNLocator(5))
     return figure
 
 
@@ -173,7 +181,7 @@ def pair_rows(store: Store) -> list[dict]:
         both = [store.runs(name) for name in pair]
         row = {"difference": ", minus ".join(EXPERIMENTS[name].words for name in pair)}
         row["seeds"] = " : ".join(str(len(runs)) for runs in both)
-        row |= dict.fromkeys(("validation", "95 % interval", "p", "detectable"), found)
+        row |= dict.fromkeys(("validation", "95% interval", "p", "detectable"), found)
         row |= {"loss": loss[pair], "test": test.get(pair)}
         row |= {"more often right": None, "McNemar's p": None}
         if pair in test:

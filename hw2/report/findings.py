@@ -8,46 +8,42 @@ import numpy as np
 
 from hw2.assignment import LIMIT
 from hw2.experiments import catalogue
+from hw2.experiments.catalogue import EXPERIMENTS
+from hw2.experiments.run import Run
 from hw2.experiments.store import Store
 from hw2.report import nb03_pruning
-from hw2.report.comparisons import compare, unlike
-from hw2.report.statistics import Difference, bounds, p_of, spread, told
+from hw2.report.comparisons import compare, study, unlike
+from hw2.report.statistics import Difference, spread, told, verdict
 
-CLOSE = 0.5  # points: under this two networks are called about as good
 CAVEAT = (
-    "Differences are in percentage points, with 95% intervals. "
+    "Differences are in percentage points, with Welch's 95% intervals. "
     "A ± is the standard deviation over seeds. "
-    "The chain's intervals are Welch's, and p is corrected by Holm's method. "
-    "Those of arms and ablation are Dunnett's: with 95% all of a study's hold at once. "
+    "Holm's method corrects p for the number of comparisons. "
+    "So an interval may exclude 0 although no difference was detected. "
     "A test finds a difference of the detectable size in 80% of cases."
 )
-
-
-def by_size(gap: float, close: str, more: str, less: str) -> str:
-    """The words for a difference of `gap` points."""
-    if abs(gap) < CLOSE:
-        return close
-    return more if gap > 0 else less
+STUDIES = "Arms and ablation have Dunnett's intervals: with 95% all of a study's hold at once."
 
 
 def taught(teacher: float, alone: list[float]) -> str:
     """Does ResNet-14 need its teacher?"""
-    reaches = by_size(100 * (np.mean(alone) - teacher), "about as much", "more", "less")
+    reaches = "more" if np.mean(alone) > teacher else "no more"
     return (
-        f"A ResNet-50 with {teacher:.2%} on validation teaches a ResNet-14, "
-        f"which reaches {reaches} without it ({spread(alone)})."
+        f"The teacher, a ResNet-50, has {teacher:.2%} on validation. "
+        f"A ResNet-14 that learns from labels alone reaches {reaches}: {spread(alone)}."
     )
 
 
-def learned(epoch: int, epochs: int, early: list[list[float]], end: Difference) -> str:
+def learned(
+    epoch: int, epochs: int, early: list[list[float]], end: Difference, loss: Difference
+) -> str:
     """What does distillation bring? `early`: accuracies with and without a teacher at `epoch`."""
     lead = 100 * (np.mean(early[0]) - np.mean(early[1]))
     faster = min(early[0]) > max(early[1]) and lead > end.mean
-    better = by_size(end.mean, "hardly better", "better", "worse")
     return (
         f"Distillation makes learning {'faster' if faster else 'no faster'}: "
-        f"at epoch {epoch} of {epochs} the student is {lead:+.2f} points ahead. "
-        f"In the end it is {better}: {told(end)}."
+        f"at epoch {epoch} of {epochs} its lead over labels alone is {lead:+.2f} points. "
+        f"In the end the lead is {told(end)}. The validation loss changes by {told(loss, 3)}."
     )
 
 
@@ -64,21 +60,21 @@ def cut(removed: float, before: list[float], directly: list[float], measured: li
 
 def restored(epochs: int, before: list[float], end: list[float]) -> str:
     """Does the whole recipe bring the accuracy back?"""
-    gap = 100 * (np.mean(end) - np.mean(before))
-    reached = by_size(gap, "brings accuracy back", "brings back more", "brings back less")
     return (
-        f"The whole recipe, with sparse learning and {epochs} epochs of fine-tuning, {reached}: "
-        f"{spread(end)}, and {spread(before)} before it."
+        f"The whole recipe, with sparse learning and {epochs} epochs of fine-tuning, ends at "
+        f"{spread(end)}. Before pruning the student has {spread(before)}."
     )
 
 
 def from_scratch(validation: Difference, test: Difference | None, apart: list[str]) -> str:
     """Is pruning better than the same widths from scratch? `apart`: what else sets them apart."""
-    well = by_size(-validation.mean, "about as well", "better", "worse")
-    text = (
-        f"The pruned widths, trained from scratch for as many epochs, do {well}. "
-        f"Pruned minus scratch is {told(validation)} on validation."
-    )
+    detected = {
+        "better": "Pruning beats training the pruned widths from scratch",
+        "worse": "Training the pruned widths from scratch beats pruning",
+    }
+    open_yet = "As far as the seeds tell, the pruned widths from scratch do as well as pruning"
+    text = f"{detected.get(verdict(validation), open_yet)}. "
+    text += f"Pruned minus scratch is {told(validation)} on validation."
     if test:
         text += f" It is {told(test)} on the test set."
     if apart:
@@ -89,7 +85,7 @@ def from_scratch(validation: Difference, test: Difference | None, apart: list[st
 def lengthened(short: int, long: int, longer: Difference, methods: list[Difference]) -> str:
     """Does length matter more than distillation and pruning?"""
     more = longer.mean > max(abs(found.mean) for found in methods)
-    matters = "matters" if longer.p is not None else "seems to matter"
+    matters = "matters" if verdict(longer) == "better" else "seems to matter"
     return (
         f"Length {matters} {'more than either method' if more else 'no more than the methods'}: "
         f"{long} epochs in place of {short} bring the distilled ResNet-14 {told(longer)}."
@@ -113,17 +109,30 @@ def story(store: Store) -> list[str]:
         long, short = "distilled", "distilled-24"
     lengths = [store.require(name).recipe.fit.epochs for name in (short, long)]
     helped = compare(store, "distilled", "plain")
+    loss = compare(store, "distilled", "plain", "val_loss")
     against = compare(store, "compressed", "scratch")
     on_test = compare(store, "compressed", "scratch", "test_accuracy")
     apart = unlike(store, "compressed", "scratch")
     return [
         taught(store.require("teacher").val_accuracy, [run.val_accuracy for run in plain]),
-        learned(half, epochs, early, helped),
+        learned(half, epochs, early, helped, loss),
         f"{cut(removed, before, directly, measured)} "
         f"{restored(fine_tuning, before, after['fine-tuned']['with sparse learning'])}",
         from_scratch(against, on_test, apart),
         lengthened(*lengths, compare(store, long, short), [helped, against]),
     ]
+
+
+def detected(runs: dict[str, list[Run]]) -> str:
+    """Which rows of a study differ from its first."""
+    words = {name: EXPERIMENTS[name].words for name in runs}
+    found = [
+        f"{words[name]}, {told(difference)}"
+        for name, difference in study(runs).items()
+        if verdict(difference) in ("better", "worse")
+    ]
+    first = words[next(iter(runs))]
+    return f"Detected differences from {first}: {'; '.join(found) or 'none'}."
 
 
 def rivals() -> list[dict]:
@@ -135,12 +144,9 @@ def rivals() -> list[dict]:
 
 def others(store: Store) -> list[str]:
     """What the runs say besides."""
-    loss = compare(store, "distilled", "plain", "val_loss")
-    interval = f"{bounds(loss, 3)}, p = {p_of(loss)}" if loss.p is not None else "one seed"
     sparse = told(compare(store, "pruned_directly", "pruned"))
     channels = told(compare(store, "compressed", "unpruned"))
     return [
-        f"Distillation changes the validation loss by {loss.mean:+.3f} ({interval}).",
         f"Leaving out sparse learning changes the ablation's accuracy by {sparse}.",
         f"Pruned minus unpruned, trained for as many epochs, is {channels} on validation.",
     ]

@@ -3,16 +3,8 @@
 from matplotlib.figure import Figure
 
 from hw2.experiments.store import Store, finalists
-from hw2.report.comparisons import DIFFERENCE, INTERVALS, LOSS, draw_study, study_rows
+from hw2.report import comparisons
 from hw2.report.style import heat, plot, table
-
-
-def budget(epochs: int, images: int, seeds: int) -> str:
-    """What was spent on each point of a figure."""
-    return (
-        f"{epochs} epoch{'s' if epochs > 1 else ''} of {images:,} images, {seeds} "
-        f"seed{'s' if seeds > 1 else ''}"
-    )
 
 
 @plot("The search: validation accuracy by temperature and alpha, over the seeds.")
@@ -38,7 +30,8 @@ def tuning(store: Store) -> Figure:
     rows = [f"{value:g}" for value in accuracy.index], "temperature"
     columns = [f"{value:g}" for value in accuracy.columns], "alpha, weight of the KL term"
     figure = heat(accuracy, texts, rows, columns, "viridis", "validation accuracy")
-    spent = budget(store.tuning.fit.epochs, store.tuning.images, seeds)
+    tuning = store.tuning
+    spent = f"{tuning.fit.epochs} epochs of {tuning.images:,} images, {seeds} seeds"
     figure.axes[0].set_title(f"validation accuracy; {spent} a setting", fontsize=9)
     return figure
 
@@ -61,20 +54,11 @@ def finalist_rows(store: Store) -> list[dict]:
     return rows
 
 
-@table("arms", **DIFFERENCE, **LOSS)
+@table("arms", **comparisons.DIFFERENCE, **comparisons.LOSS)
 def arm_rows(store: Store) -> list[dict]:
-    return study_rows(store.group("arms"))
+    return comparisons.study_rows(store.group("arms"))
 
 
-def arm_note(store: Store) -> str:
-    """What was spent on each arm, and the setting."""
-    runs, arm = store.runs("vanilla"), store.require("vanilla").recipe
-    return (
-        f"{budget(arm.fit.epochs, arm.images, len(runs))} an arm; T = {arm.temperature:g}, "
-        f"alpha = {arm.alpha:g}"
-    )
-
-
-@plot(f"Validation accuracy of each arm minus that of KD with averaged targets. {INTERVALS}")
+@plot(f"Validation accuracy of each arm minus KD of averaged targets. {comparisons.INTERVALS}")
 def arm_differences(store: Store) -> Figure:
-    return draw_study(store.group("arms"), arm_note(store))
+    return comparisons.draw_study(store, "arms")

@@ -6,24 +6,15 @@ import numpy as np
 import torch
 import torch_pruning as tp
 from matplotlib.figure import Figure
-from matplotlib.ticker import MultipleLocator
 from safetensors.torch import save
 
 from hw2 import networks, pruning
 from hw2.assignment import LIMIT
 from hw2.experiments.store import Store
 from hw2.files import read_json
-from hw2.report.comparisons import (
-    DIFFERENCE,
-    INTERVALS,
-    LOSS,
-    at_phase,
-    draw_study,
-    epochs,
-    study_rows,
-)
-from hw2.report.nb02_distillation import budget
-from hw2.report.style import BLUE, GREY, VERMILION, panels, percent, plot, table
+from hw2.report import comparisons
+from hw2.report.comparisons import at_phase
+from hw2.report.style import BLUE, GREY, panels, percent, plot, table
 
 #: phases of compression in words; their counts in metrics.json, and those without sparse learning
 PHASES = (
@@ -49,21 +40,15 @@ def phase_rows(store: Store) -> list[dict]:
     ]
 
 
-def ablation_note(store: Store) -> str:
-    """What was spent on each run of the ablation, counted from the first random weights."""
-    runs = store.runs("pruned")
-    return f"{budget(epochs(store, 'pruned'), runs[0].recipe.images, len(runs))} an arm"
-
-
-@plot(f"Validation accuracy of each arm minus the whole recipe's. {INTERVALS}")
+@plot(f"Validation accuracy of each arm minus the whole recipe's. {comparisons.INTERVALS}")
 def ablation(store: Store) -> Figure:
-    return draw_study(store.group("ablation"), ablation_note(store))
+    return comparisons.draw_study(store, "ablation")
 
 
-@table("ablation", **DIFFERENCE, **LOSS)
+@table("ablation", **comparisons.DIFFERENCE, **comparisons.LOSS)
 def ablation_rows(store: Store) -> list[dict]:
     phases = {"right after pruning": "pruned", "recalibrated": "recalibrated"}
-    return study_rows(store.group("ablation"), **phases)
+    return comparisons.study_rows(store.group("ablation"), **phases)
 
 
 def frontier_note(store: Store) -> str:
@@ -91,7 +76,7 @@ def frontier_rows(store: Store) -> list[dict]:
         ratio = runs[0].recipe.ratio
         widths = pruning.narrowed(networks.WIDTHS, ratio or 0.0)
         row = {
-            "ratio": "not pruned" if ratio is None else ratio,
+            "ratio": "before pruning" if ratio is None else ratio,
             "widths": "/".join(map(str, widths)),
         }
         row |= cost(widths) | {"on disk": len(save(networks.ResNet14(widths).state_dict()))}
@@ -104,68 +89,41 @@ def frontier_rows(store: Store) -> list[dict]:
 
 
 def public() -> list[dict]:
-    """What others published: name, parameters, test accuracy, whether the test set chose it
-    (`chosen`: yes, no or unknown), and the address of the source.
-    """
+    """What others published; `chosen`: whether the test set chose it (yes, no or unknown)."""
     return read_json(Path(__file__).with_name("public.json"))["results"]
 
 
 @table("others", **{"test accuracy": "{:.2%}".format})
 def other_rows(store: Store) -> list[dict]:
-    rows = []
-    for result in public():
-        row = {
+    return [
+        {
             "result": result["name"],
             "parameters": result["parameters"],
             "test accuracy": result["accuracy"],
             "chosen by the test set": result["chosen"],
             "source": result["source"],
         }
-        rows.append(row)
-    return rows
+        for result in public()
+    ]
 
 
-@plot("Validation accuracy against parameters. The dashed line is the limit.")
+@plot("Validation accuracy of each ratio against parameters; short dashes are seeds.")
 def frontier(store: Store) -> Figure:
-    pruned = [
-        (row["parameters"], row["in the end"], f"ratio {row['ratio']:g}")
-        for row in frontier_rows(store)[1:]
-    ]
-    chain = [
-        (runs[0].parameters, [run.val_accuracy for run in runs], name)
-        for name, runs in store.group("chain").items()
-        if name != "teacher"
-    ]
-    figure, ax = panels((7, 4))
-    series = (("by ratio, few epochs", pruned, BLUE), ("this chain", chain, VERMILION))
-    for words, points, colour in series:
-        sizes = [size for size, _, _ in points]
-        for number, (size, accuracies, text) in enumerate(points):
-            label = None if number else words
-            ax.plot(size, np.mean(accuracies), "o", color=colour, label=label)
-            if len(accuracies) > 1:
-                ax.plot([size] * len(accuracies), accuracies, "_", color=colour)
-            # texts of points with as many parameters stand left, right, left
-            right = sizes[:number].count(size) % 2
-            offset, side = ((6, -3), "left") if right else ((-6, -3), "right")
-            ax.annotate(
-                text,
-                (size, np.mean(accuracies)),
-                xytext=offset,
-                textcoords="offset points",
-                color=colour,
-                fontsize=8,
-                ha=side,
-            )
+    figure, ax = panels((7, 3.6))
+    for row in frontier_rows(store)[1:]:
+        size, accuracies = row["parameters"], row["in the end"]
+        ax.plot(size, np.mean(accuracies), "o", color=BLUE)
+        ax.plot([size] * len(accuracies), accuracies, "_", color=BLUE)
+        side, place = ("left", size * 1.03) if size > LIMIT else ("right", size * 0.97)
+        words = {"color": BLUE, "fontsize": 8, "ha": side, "va": "center"}
+        ax.text(place, np.mean(accuracies), f"ratio {row['ratio']:g}", **words)
     ax.axvline(LIMIT, color=GREY, ls="--", lw=1)
     ax.text(LIMIT * 1.02, ax.get_ylim()[0], f"limit {LIMIT:,}", color=GREY, fontsize=8, va="bottom")
-    ax.set(xscale="log", xlim=(7_000, 400_000), xlabel="parameters", ylabel="validation accuracy")
-    ticks = (10_000, 30_000, 100_000, 300_000)
+    ax.set(xscale="log", xlabel="parameters", ylabel="validation accuracy")
+    ax.margins(x=0.15)
+    ticks = (10_000, 30_000, 100_000)
     ax.set_xticks(ticks, [f"{tick:,}" for tick in ticks])
     ax.minorticks_off()
-    ax.yaxis.set_major_locator(MultipleLocator(0.005))
     percent(ax.yaxis, 1)
-    ax.legend(loc="upper left", fontsize=8)
-    note = f"by ratio: {frontier_note(store)}; short dashes are seeds"
-    figure.suptitle(note, fontsize=9, color=GREY)
+    ax.set_title(frontier_note(store), fontsize=9, color=GREY)
     return figure

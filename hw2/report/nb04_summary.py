@@ -57,8 +57,8 @@ def result_rows(store: Store) -> list[dict]:
 
 
 @plot(
-    "How each network was made: what it started from, epochs, validation accuracy. Blue: the "
-    "delivered chain. Grey: controls; those without an arrow learn from labels alone.",
+    "How each network was made: what it started from, epochs, mean validation accuracy. Blue: "
+    "the delivered chain. Grey: controls; those without an arrow learn from labels alone.",
 )
 def pipeline(store: Store) -> Figure:
     """Accuracies are means over the seeds."""
@@ -91,7 +91,7 @@ def pipeline(store: Store) -> Figure:
     views, ratio = store.require("teacher").recipe.views, store.delivered.recipe.ratio
     words = {
         "distilled": f"soft targets\nof {views} views",
-        "compressed": f"sparse learning,\npruned by {ratio},\nfine-tuned",
+        "compressed": f"sparse learning,\n{ratio:.0%} of channels\npruned, fine-tuned",
     }
     for name, box in boxes.items():
         before = rows[name].parent or rows[name].teacher
@@ -112,9 +112,7 @@ def _arrow(ax: Axes, start: tuple, end: tuple, box: Text, words: str) -> None:
 
 @table("aims", **{"aimed at": "{:.1%}".format})
 def aim_rows(store: Store) -> list[dict]:
-    """What was aimed at and what came of it, for the delivered recipe's mean on test over the
-    seeds.
-    """
+    """What was aimed at for the delivered recipe's mean on test, and what came of it."""
     reached, rows = tested(store.runs("compressed")), []
     for name, aim in AIMS.items():
         verdict = None if not reached else "met" if np.mean(reached) >= aim else "missed"

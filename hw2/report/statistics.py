@@ -24,7 +24,7 @@ def spread_of_losses(values: list[float]) -> str:
 
 
 def wilson(correct: int, total: int) -> tuple[float, float]:
-    """The 95 % score interval of a proportion (Wilson 1927)."""
+    """The 95% score interval of a proportion (Wilson 1927)."""
     return tuple(stats.binomtest(correct, total).proportion_ci(method="wilson"))
 
 
@@ -35,14 +35,14 @@ class Difference(NamedTuple):
     """
 
     mean: float
-    low: float | None = None  # the 95 % interval
+    low: float | None = None  # the 95% interval
     high: float | None = None
     p: float | None = None  # two-sided, corrected for the number of comparisons
-    detectable: float | None = None  # the true difference that the test detects in 80 % of cases
+    detectable: float | None = None  # the true difference that the test detects in 80% of cases
 
 
 def _detectable(error: float, freedom: float, limit: float) -> float:
-    """The difference for which |t| > `limit` has a probability of 80 %, from the noncentral t
+    """The difference for which |t| > `limit` has a probability of 80%, from the noncentral t
     distribution (Cohen 1988, *Statistical power analysis*, chapter 2).
 
     The other tail is left out: it is below 0.001 there. Welch's degrees of freedom are taken as
@@ -83,7 +83,7 @@ def welch(samples: list[tuple[list[float], list[float]]]) -> list[Difference]:
 def dunnett(first: list[float], others: list[list[float]]) -> list[Difference]:
     """Each other group's mean minus the first group's, by Dunnett's test (1955).
 
-    The variance is pooled over all groups. The intervals hold together with 95 %, and p is
+    The variance is pooled over all groups. The intervals hold together with 95%, and p is
     corrected for the number of groups. SciPy's probabilities are exact to about three digits.
     """
     groups = [first, *others]
@@ -132,7 +132,7 @@ def detectable(difference: Difference) -> str:
 
 
 def verdict(difference: Difference) -> str:
-    """`better` or `worse` where p is below 5 %; nothing where there is no test."""
+    """`better` or `worse` where p is below 5%; nothing where there is no test."""
     if difference.p is None:
         return ""
     if difference.p >= LEVEL:
@@ -140,13 +140,14 @@ def verdict(difference: Difference) -> str:
     return "better" if difference.mean > 0 else "worse"
 
 
-def told(difference: Difference) -> str:
-    """A difference in percentage points, its interval, and what the test detected."""
-    what = f"p = {p_of(difference)}".replace("= <", "<")
+def told(difference: Difference, digits: int = 2) -> str:
+    """A difference, its interval and p; where none was detected, the size that would have been."""
+    if difference.p is None:
+        return f"{difference.mean:+.{digits}f} (one seed)"
+    words = f"{bounds(difference, digits)}, p = {p_of(difference)}".replace("= <", "<")
     if verdict(difference) == "not detected":
-        what = f"not detected; detectable: {difference.detectable:.2f}"
-    inside = f"{bounds(difference)}, {what}" if difference.p is not None else "one seed"
-    return f"{points(difference)} ({inside})"
+        words += f": not detected; detectable: {difference.detectable:.{digits}f}"
+    return f"{difference.mean:+.{digits}f} ({words})"
 
 
 def mcnemar(first: Tensor, second: Tensor) -> tuple[int, int, float]:

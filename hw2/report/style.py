@@ -104,9 +104,7 @@ def saved(figure: Figure, ending: str, **options) -> bytes:
 
 
 def panels(size: tuple[float, float], *grid: int, **options) -> tuple[Figure, Axes | np.ndarray]:
-    """A figure of this size in inches, and its axes: one, or as many as rows and columns of the
-    grid say.
-    """
+    """A figure of this size in inches, and its axes: one, or a grid of rows and columns."""
     figure = Figure(figsize=size)
     return figure, figure.subplots(*grid, **options)
 
@@ -118,9 +116,7 @@ def percent(axis, digits: int = 0) -> None:
 def heat(
     matrix: np.ndarray, texts: dict, rows: tuple, columns: tuple, cmap: str, label: str
 ) -> Figure:
-    """A square a value, coloured; texts: (row, column) -> (text, whether it is dark); rows,
-    columns: labels, title.
-    """
+    """Coloured squares. texts: place -> (text, whether dark); rows, columns: labels, title."""
     figure, ax = panels((6.6, 5.4))
     picture = ax.imshow(matrix, cmap=cmap, aspect="auto")
     for (row, column), (text, dark) in texts.items():

@@ -12,15 +12,7 @@ from hw2.errors import choose
 from hw2.experiments import catalogue, ledger
 from hw2.experiments.run import Environment, output
 from hw2.experiments.store import Store
-from hw2.report import (
-    comparisons,
-    findings,
-    nb02_distillation,
-    nb03_pruning,
-    nb04_summary,
-    statistics,
-    style,
-)
+from hw2.report import comparisons, findings, nb03_pruning, nb04_summary, statistics, style
 
 #: made of a template each
 WRITTEN = ("report.md", "model_card.md", "docs/ledger.md", "docs/training.md")
@@ -95,9 +87,10 @@ def context(store: Store) -> dict:
         "story": findings.story(store),
         "findings": findings.others(store),
         "caveat": findings.CAVEAT,
-        "nb02": nb02_distillation,
+        "studies": findings.STUDIES,
+        "detected": lambda group: findings.detected(store.group(group)),
+        "comparisons": comparisons,
         "nb03": nb03_pruning,
-        "nb04": nb04_summary,
         "statistics": statistics,
         "table": lambda name, *code: markdown(report.TABLES[name], store, *code),
         "alt": lambda name: report.FIGURES[name].alt,
@@ -108,7 +101,8 @@ def conclusions(profile: str) -> str:
     """The report's story and its other findings, as a list in Markdown."""
     store = Store(profile)
     found = findings.story(store) + findings.others(store)
-    return "\n".join([f"- {sentence}" for sentence in found] + ["", findings.CAVEAT])
+    lines = [f"- {sentence}" for sentence in found]
+    return "\n".join([*lines, "", findings.CAVEAT, findings.STUDIES])
 
 
 def texts(store: Store) -> dict[str, str]:
