@@ -22,7 +22,9 @@
 try:
     import hw2
 except ImportError as error:
-    error._render_traceback_ = lambda: ["hw2 is missing here: choose the kernel of .venv, or run `pip install -e ..`"]
+    error._render_traceback_ = lambda: [
+        "hw2 is missing here: choose the kernel of .venv, or run `pip install -e ..`"
+    ]
     raise
 
 # %%
@@ -47,7 +49,8 @@ plt.style.use(report.style.STYLE)
 # %%
 fashion, teacher = data.fashion_mnist(), obtain("teacher")
 train, validation = fashion.split
-print(f"{len(train):,} images for training, {len(validation):,} for validation, {len(fashion.test_labels):,} for the test")
+counts = len(train), len(validation), len(fashion.test_labels)
+print("{:,} images for training, {:,} for validation, {:,} for the test".format(*counts))
 
 # %%
 figure, axes = plt.subplots(4, 10, figsize=(9, 4))
@@ -75,7 +78,10 @@ for epoch, column in enumerate(axes.T):
     for ax, image in zip(column, shown.numpy()):
         ax.imshow(image, cmap="gray")
         ax.axis("off")
-report.show(figure, f"Three training images in the teacher's first eight epochs: moved by up to {task.pad} pixels, mirrored or not.")
+report.show(figure, (
+    "Three training images in the teacher's first eight epochs: "
+    f"moved by up to {task.pad} pixels, mirrored or not."
+))
 
 # %% [markdown]
 # Then pixels are normalised: over the training images they have mean 0 and standard deviation 1.
@@ -84,7 +90,8 @@ report.show(figure, f"Three training images in the teacher's first eight epochs:
 few = train[:4_992]  # 39 batches of 128
 inputs, targets = views.normalise(fashion.train_images[few]), fashion.train_labels[few]
 print(f"one image: {tuple(inputs.shape[1:])}, three equal channels")
-print(f"mean {abs(inputs.double().mean()):.2f}, standard deviation {inputs.double().std():.2f}")
+pixels = inputs.double()
+print(f"mean {abs(pixels.mean()):.2f}, standard deviation {pixels.std():.2f}")
 
 # %% [markdown]
 # ## The training loop
@@ -97,7 +104,8 @@ print(f"mean {abs(inputs.double().mean()):.2f}, standard deviation {inputs.doubl
 torch.set_num_threads(1)  # the same losses, however many cores are free
 torch.manual_seed(0)
 network, losses = networks.ResNet14(), []
-optimizer = torch.optim.SGD(network.parameters(), lr=0.05, momentum=0.9, nesterov=True, weight_decay=5e-4)
+settings = {"momentum": 0.9, "nesterov": True, "weight_decay": 5e-4}
+optimizer = torch.optim.SGD(network.parameters(), lr=0.05, **settings)
 for epoch in range(2):
     for batch in torch.randperm(len(few)).split(128):
         loss = functional.cross_entropy(network(inputs[batch]), targets[batch])
@@ -105,13 +113,15 @@ for epoch in range(2):
         loss.backward()
         optimizer.step()
         losses.append(loss.item())
-assert losses[-1] < losses[0]
 
 # %% tags=["live"]
+assert losses[-1] < losses[0]
 figure, ax = plt.subplots(figsize=(6, 3))
 ax.plot(range(1, len(losses) + 1), losses)
 ax.set(xlabel="step", ylabel="cross-entropy of the batch", ylim=(0, None))
-report.show(figure, "The loss of a new ResNet-14 falls over its first steps, a batch of 128 images each.")
+report.show(figure, (
+    "The loss of a new ResNet-14 falls over its first steps, a batch of 128 images each."
+))
 
 # %% [markdown]
 # ## Two stems
@@ -126,8 +136,12 @@ for stem in ("imagenet", "stride1"):
     resnet50 = networks.teacher(stem).eval()
     macs, parameters = tp.utils.count_ops_and_params(resnet50, image)
     side = resnet50.maxpool(resnet50.conv1(image)).shape[-1]
-    words = {"before the blocks": f"{side} x {side} pixels", "multiply-adds": f"{macs / 1e6:.0f} M"}
-    rows.append({"stem": stem, **words, "parameters": f"{parameters:,}"})
+    words = {
+        "before the blocks": f"{side} x {side} pixels",
+        "multiply-adds": f"{macs / 1e6:.0f} M",
+        "parameters": f"{parameters:,}",
+    }
+    rows.append({"stem": stem, **words})
 pd.DataFrame(rows).set_index("stem")
 
 # %% [markdown]
@@ -139,8 +153,10 @@ pd.DataFrame(rows).set_index("stem")
 # runs through one cycle.
 
 # %%
-parameters = {"teacher": teacher.metrics["parameters"], "student": networks.count_parameters(networks.ResNet14())}
-print(f"profile {teacher.profile}: {teacher.recipe.fit.epochs} epochs, stem {teacher.recipe.stem}")
+parameters = {"teacher": teacher.metrics["parameters"]}
+parameters["student"] = networks.count_parameters(networks.ResNet14())
+recipe = teacher.recipe
+print(f"profile {teacher.profile}: {recipe.fit.epochs} epochs, stem {recipe.stem}")
 print(", ".join(f"{name} {count:,} parameters" for name, count in parameters.items()))
 print(f"the student is {parameters['teacher'] / parameters['student']:.0f} times smaller")
 print(f"validation accuracy of the teacher: {teacher.val_accuracy:.2%}")
@@ -154,7 +170,10 @@ left.set(xlabel="epoch", ylabel="cross-entropy", xticks=history.epoch[4::5])
 left.legend()
 right.plot(history.epoch, 100 * history.val_accuracy)
 right.set(xlabel="epoch", ylabel="validation accuracy, %", xticks=history.epoch[4::5])
-report.show(figure, "The teacher by epoch. The training loss is of moved and mirrored images, a mean over the epoch.")
+report.show(figure, (
+    "The teacher by epoch. "
+    "The training loss is of moved and mirrored images, a mean over the epoch."
+))
 
 # %% [markdown]
 # ## Where does it err?
@@ -168,20 +187,26 @@ predicted = logits.argmax(dim=1)
 errors = predicted != labels
 pairs = pd.Series(10 * labels[errors] + predicted[errors]).value_counts().sort_index()
 for pair, count in pairs.nlargest(4).items():
-    print(f"{data.CLASSES[pair // 10]:12} taken for {data.CLASSES[pair % 10]:12} {count} of {(labels == pair // 10).sum()} images")
-
-# %%
+    true, taken = data.CLASSES[pair // 10], data.CLASSES[pair % 10]
+    total = (labels == pair // 10).sum()
+    print(f"{true:12} taken for {taken:12} {count} of {total} images")
 matrix = np.zeros((10, 10))
-figure, ax = plt.subplots(figsize=(6, 5))
 for pair, count in pairs.items():
     matrix[pair // 10, pair % 10] = count
-    ax.text(pair % 10, pair // 10, count, ha="center", va="center", color="white" if 2 * count > pairs.max() else "black", fontsize=8)
+
+# %%
+figure, ax = plt.subplots(figsize=(6, 5))
+for pair, count in pairs.items():
+    color = "white" if 2 * count > pairs.max() else "black"
+    ax.text(pair % 10, pair // 10, count, ha="center", va="center", color=color, fontsize=8)
 ax.imshow(matrix, cmap="Blues")
 ax.set_xticks(range(10), data.CLASSES, rotation=45, ha="right")
 ax.set_yticks(range(10), data.CLASSES)
 ax.set(xlabel="predicted class", ylabel="true class")
 ax.grid(False)
-report.show(figure, "The teacher's errors on validation: images by true and predicted class.")
+report.show(figure, (
+    "The teacher's errors on validation: images by true and predicted class."
+))
 
 # %% [markdown]
 # ## What does it find similar?
@@ -195,7 +220,8 @@ report.show(figure, "The teacher's errors on validation: images by true and pred
 doubtful = training.margins(logits.double()).argmin()
 
 def soften(ax, T):
-    ax.bar(range(10), distillation.soft_targets(logits[doubtful][None].double(), T)[0].numpy())
+    soft = distillation.soft_targets(logits[doubtful][None].double(), T)[0]
+    ax.bar(range(10), soft.numpy())
     ax.axhline(0.1, color="grey", ls=":")
     ax.set(yscale="log", ylim=(1e-5, 1), title=f"T = {T:g}")
     ax.set_xticks(range(10), data.CLASSES, rotation=90, fontsize=8)
@@ -209,11 +235,14 @@ left.axis("off")
 panels[0].set_ylabel("probability")
 for ax, T in zip(panels, (1, 4, 8)):
     soften(ax, T)
-report.show(figure, "A doubtful image, and the teacher's soft targets for it at T = 1, 4 and 8.")
+report.show(figure, (
+    "A doubtful image, and the teacher's soft targets for it at T = 1, 4 and 8."
+))
 
 # %%
 for T in (1, 4, 8):
-    dress = distillation.soft_targets(logits[doubtful][None].double(), T)[0, data.CLASSES.index("Dress")]
+    soft = distillation.soft_targets(logits[doubtful][None].double(), T)[0]
+    dress = soft[data.CLASSES.index("Dress")]
     print(f"T = {T}: a dress gets {dress:.1%}")
 
 # %% [markdown]
@@ -243,19 +272,25 @@ print("{} views x {:,} images x {} logits".format(*teacher.soft_targets.shape))
 assert teacher.soft_targets.shape[1:] == (len(fashion.train_labels), len(data.CLASSES))
 means = teacher.soft_targets.double().mean(dim=0)[validation]
 share = (means.argmax(dim=1) == labels).double().mean()
-for words, answer, right in (("image as it is", logits.double(), teacher.val_accuracy), ("mean over views", means, share)):
-    print(f"{words:15} validation accuracy {right:.2%}, loss {functional.cross_entropy(answer, labels):.3f}")
+for words, answer, right in (
+    ("image as it is", logits.double(), teacher.val_accuracy),
+    ("mean over views", means, share),
+):
+    loss = functional.cross_entropy(answer, labels)
+    print(f"{words:15} validation accuracy {right:.2%}, loss {loss:.3f}")
 
 # %% [markdown]
 # ## What we learned
 
 # %%
-tops = torch.tensor([data.CLASSES.index(name) for name in ("T-shirt/top", "Pullover", "Coat", "Shirt")])
+similar = ("T-shirt/top", "Pullover", "Coat", "Shirt")
+tops = torch.tensor([data.CLASSES.index(name) for name in similar])
 among = torch.isin(labels, tops) & torch.isin(predicted, tops) & errors
 second = logits[errors].argsort(dim=1, descending=True)[:, 1] == labels[errors]
 print(f"The teacher is wrong on {errors.double().mean():.1%} of the validation images.")
-print(f"{among.sum() / errors.sum():.0%} of its errors are among T-shirts, pullovers, coats and shirts.")
-print(f"For {second.double().mean():.0%} of its errors the right class has the second largest probability.")
+within, near = among.sum() / errors.sum(), second.double().mean()
+print(f"{within:.0%} of its errors are among T-shirts, pullovers, coats and shirts.")
+print(f"For {near:.0%} of its errors the right class has the second largest probability.")
 print("So its soft targets say what a label does not: what else an image could be.")
 
 # %% [markdown]

@@ -24,7 +24,9 @@
 try:
     import hw2
 except ImportError as error:
-    error._render_traceback_ = lambda: ["hw2 is missing here: choose the kernel of .venv, or run `pip install -e ..`"]
+    error._render_traceback_ = lambda: [
+        "hw2 is missing here: choose the kernel of .venv, or run `pip install -e ..`"
+    ]
     raise
 
 # %%
@@ -46,7 +48,8 @@ plt.style.use(report.style.STYLE)
 fashion = data.fashion_mnist()
 teacher, distilled, plain = obtain("teacher"), obtain("distilled"), obtain("plain")
 print(f"student: ResNet-14, {networks.count_parameters(networks.ResNet14()):,} parameters")
-print(f"teacher: ResNet-50, {teacher.metrics['parameters']:,} parameters, validation {teacher.val_accuracy:.2%}")
+large = teacher.metrics["parameters"]
+print(f"teacher: ResNet-50, {large:,} parameters, validation {teacher.val_accuracy:.2%}")
 
 
 # %% [markdown]
@@ -57,7 +60,7 @@ print(f"teacher: ResNet-50, {teacher.metrics['parameters']:,} parameters, valida
 
 # %%
 def my_kd_loss(z_s, z_t, labels, T, alpha):
-    """The loss, a scalar, of the logits of student and teacher (n, 10) and the labels (n,)."""
+    """The loss, a scalar, of logits of student and teacher (n, 10) and labels (n,)."""
     raise NotImplementedError
 
 
@@ -69,7 +72,8 @@ try:
 except NotImplementedError:
     print("my_kd_loss is still to be written")
 else:
-    torch.testing.assert_close(answer, distillation.kd_loss(logits_s, logits_t, classes, 4.0, 0.9))
+    expected = distillation.kd_loss(logits_s, logits_t, classes, 4.0, 0.9)
+    torch.testing.assert_close(answer, expected)
     print("my_kd_loss is right")
 
 # %% [markdown]
@@ -88,15 +92,17 @@ else:
 
 # %%
 rows = fashion.split[1][:8]
-labels, z_t = fashion.train_labels[rows], teacher.soft_targets[:, rows].float().mean(dim=0)  # over the views
+labels = fashion.train_labels[rows]
+z_t = teacher.soft_targets[:, rows].float().mean(dim=0)  # over the views
 z_s = training.logits_of(distilled.network(), fashion.train_images[rows])
 T, alpha = distilled.recipe.temperature, distilled.recipe.alpha
 log_teacher = torch.log_softmax(z_t / T, dim=1)  # what the teacher says
 log_student = torch.log_softmax(z_s / T, dim=1)  # what the student says
 kl = (log_teacher.exp() * (log_teacher - log_student)).sum(dim=1).mean()
 loss = (1 - alpha) * functional.cross_entropy(z_s, labels) + alpha * T**2 * kl
-print(f"T = {T:g}, alpha = {alpha:g}: the loss is {loss:.2f}, by kd_loss {distillation.kd_loss(z_s, z_t, labels, T, alpha):.2f}")
-torch.testing.assert_close(loss, distillation.kd_loss(z_s, z_t, labels, T, alpha))
+by_kd_loss = distillation.kd_loss(z_s, z_t, labels, T, alpha)
+print(f"T = {T:g}, alpha = {alpha:g}: the loss is {loss:.2f}, by kd_loss {by_kd_loss:.2f}")
+torch.testing.assert_close(loss, by_kd_loss)
 
 # %% [markdown]
 # PyTorch's `kl_div` computes the same divergence with `reduction="batchmean"`. Its default, `"mean"`, divides by the ten classes as
@@ -105,7 +111,9 @@ torch.testing.assert_close(loss, distillation.kd_loss(z_s, z_t, labels, T, alpha
 # %%
 for reduction in ("batchmean", "mean"):
     with warnings.catch_warnings(action="ignore"):
-        theirs = functional.kl_div(log_student, log_teacher, reduction=reduction, log_target=True)
+        theirs = functional.kl_div(
+            log_student, log_teacher, reduction=reduction, log_target=True
+        )
     print(f"{reduction:9} our divergence is {kl / theirs:.1f} times PyTorch's")
 
 # %% [markdown]
@@ -121,7 +129,11 @@ for temperature in (1, 2, 4, 8, 16):
     student = random_s.clone().requires_grad_()
     distillation.kl(student, random_t, temperature).backward()
     size = student.grad.norm(dim=1).sum()
-    table.append({"T": temperature, "gradient with T squared": f"{size:.3f}", "without": f"{size / temperature**2:.3f}"})
+    table.append({
+        "T": temperature,
+        "gradient with T squared": f"{size:.3f}",
+        "without": f"{size / temperature**2:.3f}",
+    })
 pd.DataFrame(table).set_index("T")
 
 # %% [markdown]
@@ -140,7 +152,8 @@ targets = teacher.soft_targets[:, few].float().mean(dim=0)
 
 # %%
 def train(network, T, alpha):
-    optimizer = torch.optim.SGD(network.parameters(), lr=0.05, momentum=0.9, nesterov=True, weight_decay=5e-4)
+    settings = {"momentum": 0.9, "nesterov": True, "weight_decay": 5e-4}
+    optimizer = torch.optim.SGD(network.parameters(), lr=0.05, **settings)
     curve = []
     for epoch in range(2):
         for batch in torch.randperm(len(few)).split(128):
@@ -161,7 +174,10 @@ for name, weight in (("labels alone", 0.0), ("labels and teacher", distilled.rec
     ax.plot(range(1, len(curve) + 1), curve, label=name)
 ax.set(xlabel="step", ylabel="cross-entropy with the labels", ylim=(0, None))
 ax.legend()
-report.show(figure, "The first steps of a ResNet-14: cross-entropy of each batch with its labels, without and with the teacher in the loss.")
+report.show(figure, (
+    "The first steps of a ResNet-14: cross-entropy of each batch with its labels, "
+    "without and with the teacher in the loss."
+))
 
 # %% [markdown]
 # ## The search for temperature and weight
@@ -179,14 +195,21 @@ report.show("tuning")
 # %%
 seeds, total = trials.seed.nunique(), teacher.metrics["val_total"]
 best = store.setting("best")
-right = trials[(trials["T"] == best[0]) & (trials.alpha == best[1])].val_correct.mean() / total
+at_best = (trials["T"] == best[0]) & (trials.alpha == best[1])
+right = trials[at_best].val_correct.mean() / total
 print("best: T = {:g}, alpha = {:g}".format(*best) + f", validation {right:.2%}")
 for name, value in zip(("T", "alpha"), best):
     if value in (trials[name].min(), trials[name].max()):
         print(f"{name} lies at the grid's edge: a value beyond it may be better")
+
+# %%
 deviation = 100 * trials.groupby(["T", "alpha"]).val_correct.var().mean() ** 0.5 / total
-print(f"standard deviation between the seeds of a setting, over all settings: {deviation:.2f} points")
-print(f"twice the standard error of the difference of two settings: {2 * deviation * (2 / seeds) ** 0.5:.2f} points")
+twice = 2 * deviation * (2 / seeds) ** 0.5
+print(
+    "standard deviation between the seeds of a setting, over all settings: "
+    f"{deviation:.2f} points"
+)
+print(f"twice the standard error of the difference of two settings: {twice:.2f} points")
 
 # %% [markdown]
 # Differences below the last number lie within two standard errors. So the search does not separate its best settings, and the best of
@@ -203,7 +226,8 @@ print(f"twice the standard error of the difference of two settings: {2 * deviati
 # %%
 first, second = store.runs("finalist-1"), store.runs("finalist-2")
 difference = comparisons.compare(store, "finalist-1", "finalist-2")
-print(f"trained longer: {first[0].recipe.fit.epochs} epochs of {first[0].recipe.images:,} images")
+recipe = first[0].recipe
+print(f"trained longer: {recipe.fit.epochs} epochs of {recipe.images:,} images")
 print(f"first minus second, percentage points: {statistics.told(difference)}")
 print("chosen for the higher mean: T = {:g}, alpha = {:g}".format(*store.setting("chosen")))
 report.table("finalists")
@@ -226,9 +250,13 @@ report.table("arms")
 
 # %%
 different = comparisons.study(store.group("arms"))
-verdicts = {"better": "better than averaged targets", "worse": "worse", "not detected": "no difference detected"}
+verdicts = {
+    "better": "better than averaged targets",
+    "worse": "worse",
+    "not detected": "no difference detected",
+}
 for verdict, words in verdicts.items():
-    arms = [name for name, found in different.items() if statistics.verdict(found) == verdict]
+    arms = [name for name in different if statistics.verdict(different[name]) == verdict]
     print(f"{words}: {', '.join(arms) or 'none'}")
 
 # %% [markdown]
@@ -241,10 +269,12 @@ for verdict, words in verdicts.items():
 validation, repeats = fashion.split[1], {}
 answers = teacher.soft_targets[0, validation].argmax(dim=1)
 wrong = answers != fashion.train_labels[validation]  # the images on which the teacher errs
+errors = wrong.sum()
 for name in ("vanilla", "labels"):
     said = [run.validation_classes for run in store.runs(name)]
     repeats[name] = [100 * (each == answers)[wrong].double().mean().item() for each in said]
-    print(f"{name:7} repeats {np.mean(repeats[name]):.1f}% of {wrong.sum()} wrong answers, mean of {len(said)} seeds")
+    share = f"{np.mean(repeats[name]):.1f}%"
+    print(f"{name:7} repeats {share} of {errors} wrong answers, mean of {len(said)} seeds")
 (difference,) = statistics.welch([tuple(repeats.values())])
 print(f"difference, percentage points: {statistics.told(difference)}")
 
@@ -260,15 +290,31 @@ print(f"difference, percentage points: {statistics.told(difference)}")
 
 # %%
 students = {"distilled": store.runs("distilled"), "alone": store.runs("plain")}
-accuracy = {name: 100 * np.array([run.history.val_accuracy for run in runs]) for name, runs in students.items()}
+accuracy = {
+    name: 100 * np.array([run.history.val_accuracy for run in runs])
+    for name, runs in students.items()
+}
 lead = accuracy["distilled"] - accuracy["alone"]  # by seed and epoch
+
+# %%
 count = lead.shape[1]
 for epoch in sorted({max(1, count // 2), max(1, 3 * count // 4), count}):
-    print(f"after {epoch} of {count} epochs distilled leads by {lead[:, epoch - 1].mean():+.2f} points")
+    mean = lead[:, epoch - 1].mean()
+    print(f"after {epoch} of {count} epochs distilled leads by {mean:+.2f} points")
 ahead = (lead[:, count // 2 :] > 0).all(axis=0)
 print(f"in the second half it leads in every seed in {ahead.sum()} of {len(ahead)} epochs")
 gain = comparisons.compare(store, "distilled", "plain")
 print(f"at the end, by Welch's test: {statistics.told(gain)}")
+
+
+# %%
+def draw_lead(ax):
+    ax.plot(plain.history.epoch, lead.T, "o", color="C0", ms=3)
+    ax.axhline(0, color="grey")
+    ax.set_yscale("symlog", linthresh=1)
+    ax.set_yticks((-10, -1, 0, 1, 10), (-10, -1, 0, 1, 10))
+    ax.set(xlabel="epoch", ylabel="distilled minus alone, points", ylim=(-50, 50))
+
 
 # %%
 figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.4))
@@ -277,12 +323,11 @@ for (name, values), style in zip(accuracy.items(), ("-", ":")):
     left.plot(plain.history.epoch, values.mean(axis=0), style, label=name)
 left.set(xlabel="epoch", ylabel="validation accuracy, %")
 left.legend()
-right.plot(plain.history.epoch, lead.T, "o", color="C0", ms=3)
-right.axhline(0, color="grey")
-right.set_yscale("symlog", linthresh=1)
-right.set_yticks((-10, -1, 0, 1, 10), (-10, -1, 0, 1, 10))
-right.set(xlabel="epoch", ylabel="distilled minus alone, points", ylim=(-50, 50))
-report.show(figure, "Left: accuracy by epoch, thin lines are seeds. Right: the lead of the distilled student, a point a seed.")
+draw_lead(right)
+report.show(figure, (
+    "Left: accuracy by epoch, thin lines are seeds. "
+    "Right: the lead of the distilled student, a point a seed."
+))
 
 # %% [markdown]
 # ## Is the student as good as its teacher?
@@ -291,8 +336,10 @@ report.show(figure, "Left: accuracy by epoch, thin lines are seeds. Right: the l
 # have 94.50%. The teacher's mean over views has 94.74%. T and alpha were chosen on this split.
 
 # %%
-views_agree = teacher.soft_targets[:, validation].double().mean(dim=0).argmax(dim=1) == fashion.train_labels[validation]
-ceilings = {"teacher": 100 * teacher.val_accuracy, "teacher, mean over views": 100 * views_agree.double().mean().item()}
+averaged = teacher.soft_targets[:, validation].double().mean(dim=0)
+views_agree = averaged.argmax(dim=1) == fashion.train_labels[validation]
+ceilings = {"teacher": 100 * teacher.val_accuracy}
+ceilings["teacher, mean over views"] = 100 * views_agree.double().mean().item()
 for name, values in ceilings.items():
     print(f"{name}: {values:.2f}%")
 for name, values in accuracy.items():
@@ -301,13 +348,16 @@ for name, values in accuracy.items():
 # %%
 figure, ax = plt.subplots(figsize=(6, 2))
 for place, values in enumerate(accuracy.values()):
-    ax.plot(values[:, -1], np.linspace(place - 0.1, place + 0.1, len(values)), "o", color="C0", alpha=0.5)
+    heights = np.linspace(place - 0.1, place + 0.1, len(values))
+    ax.plot(values[:, -1], heights, "o", color="C0", alpha=0.5)
 for (name, value), style in zip(ceilings.items(), ("--", ":")):
     ax.axvline(value, color="grey", ls=style, label=name)
 ax.set(xlabel="validation accuracy, %", ylim=(-0.5, 1.5))
 ax.set_yticks(range(2), accuracy)
 ax.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=2)
-report.show(figure, "Validation accuracy of the students, a point a seed, and of their teacher (lines).")
+report.show(figure, (
+    "Validation accuracy of the students, a point a seed, and of their teacher (lines)."
+))
 
 # %% [markdown]
 # ## What we learned
@@ -317,11 +367,13 @@ report.show(figure, "Validation accuracy of the students, a point a seed, and of
 
 # %%
 loss = comparisons.compare(store, "distilled", "plain", "val_loss")
-print("Chosen for the higher mean in longer training: T = {:g}, alpha = {:g}.".format(*store.setting("chosen")))
+chosen = "T = {:g}, alpha = {:g}".format(*store.setting("chosen"))
+print(f"Chosen for the higher mean in longer training: {chosen}.")
 print(f"Distilled minus alone, percentage points: {statistics.told(gain)}.")
 print(f"Distilled minus alone, validation loss: {statistics.told(loss, 3)}.")
 short = comparisons.compare(store, "labels", "vanilla")
-print(f"Labels alone minus averaged targets after {store.require('labels').recipe.fit.epochs} epochs: {statistics.told(short)}.")
+epochs, told = store.require("labels").recipe.fit.epochs, statistics.told(short)
+print(f"Labels alone minus averaged targets after {epochs} epochs: {told}.")
 
 # %% [markdown]
 # ## Try it yourself
@@ -338,14 +390,16 @@ print(f"Labels alone minus averaged targets after {store.require('labels').recip
 #
 # ```python
 # def my_kd_loss(z_s, z_t, labels, T, alpha):
-#     log_teacher, log_student = torch.log_softmax(z_t / T, dim=1), torch.log_softmax(z_s / T, dim=1)
+#     log_teacher = torch.log_softmax(z_t / T, dim=1)
+#     log_student = torch.log_softmax(z_s / T, dim=1)
 #     kl = (log_teacher.exp() * (log_teacher - log_student)).sum(dim=1).mean()
 #     return (1 - alpha) * functional.cross_entropy(z_s, labels) + alpha * T**2 * kl
 #
 # z_s, z_t = torch.randn(2, 64, 10, generator=torch.Generator().manual_seed(0))
 # labels = torch.arange(64) % 10
 #
-# assert (distillation.soft_targets(z_t, 1000.0) - 0.1).abs().max() < 0.001  # all classes alike
+# flat = distillation.soft_targets(z_t, 1000.0)
+# assert (flat - 0.1).abs().max() < 0.001  # all classes alike
 #
 # alpha = 0.09 / (0.1 + 0.09)  # the weights 0.1 and 0.9 / 10, as shares of their sum
 # bug = distillation.kd_loss(z_s, z_t, labels, 4.0, 0.9, loss="kl_mean")

@@ -342,7 +342,9 @@ def test_a_wrong_loss_fails_its_check(loss):
 @pytest.mark.parametrize("path", PATHS, ids=lambda path: path.stem)
 def test_every_cell_was_run_in_order_and_shows_what_it_and_the_script_should(path):
     assert problems(path, read(path)) == []
-    assert max(len(cell.source.splitlines()) for cell in code(read(path))) <= 12
+    lines = [cell.source.splitlines() for cell in code(read(path))]
+    assert max(map(len, lines)) <= 12
+    assert max(len(line) for cell in lines for line in cell) <= 92  # what JupyterLab shows
     nodes = [*ast.walk(ast.parse("\n".join(cell.source for cell in code(read(path)))))]
     names = [node for node in nodes if isinstance(node, ast.Name)]
     set_again = {node.id for node in names if isinstance(node.ctx, ast.Store)}
