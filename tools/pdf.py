@@ -49,7 +49,7 @@ def pdf(folder: Path) -> bytes:
                 FIGURE.sub(vector, text),
                 "typst",
                 format="gfm+implicit_figures+attributes",
-                extra_args=["--wrap=none"],
+                extra_args=["--wrap=none", "--columns=10000"],  # columns as wide as they need
             )
             page = Path(workspace, "report.typ")
             page.write_text(STYLE.read_text("utf-8") + body, "utf-8")

@@ -109,7 +109,7 @@ def other_rows(store: Store) -> list[dict]:
 
 @plot("Validation accuracy of each ratio against parameters; short dashes are seeds.")
 def frontier(store: Store) -> Figure:
-    figure, ax = panels((7, 3.6))
+    figure, ax = panels((7, 2.8))
     for row in frontier_rows(store)[1:]:
         size, accuracies = row["parameters"], row["in the end"]
         ax.plot(size, np.mean(accuracies), "o", color=BLUE)
