@@ -34,7 +34,8 @@ from hw2.experiments import ledger
 from hw2.experiments.catalogue import EXPERIMENTS
 from hw2.experiments.store import Store
 from hw2.files import read_json
-from hw2.report import comparisons, nb03_pruning, nb04_summary, statistics, style, write
+from hw2.report import comparisons, findings, nb03_pruning, nb04_summary
+from hw2.report import statistics, style, write
 
 # %%
 plt.style.use([style.STYLE, {"axes.prop_cycle": plt.cycler(color=style.COLOURS)}])
@@ -284,7 +285,9 @@ result = f"{statistics.spread(reached)} on the test set ({len(reached)} seeds)"
 print(f"Good enough: {result}, against {assignment.BASELINE:.1%}.")
 for aim in nb04_summary.aim_rows(store):
     print(f"Our {aim['']} of {aim['aimed at']:.1%}: {aim['verdict']}.")
-display(Markdown(write.conclusions(store.profile)))
+sentences = findings.story(store) + findings.others(store)
+lines = [f"- {sentence}" for sentence in sentences]
+display(Markdown("\n".join([*lines, "", findings.CAVEAT, findings.STUDIES])))
 
 # %% [markdown]
 # ## Grading

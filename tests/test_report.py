@@ -154,14 +154,14 @@ def test_a_readme_without_its_marks_is_told_in_a_line(tmp_path, monkeypatch, con
         write._readme("new\n")
 
 
-def test_readme_and_conclusions_claim_no_more_than_the_corrected_test_shows(project, monkeypatch):
+def test_readme_and_report_claim_no_more_than_the_corrected_test_shows(project, monkeypatch):
     """An interval that excludes 0, and a p that Holm's correction takes over 5%."""
     found = Difference(-0.25, -0.46, -0.04, 0.09, 0.4)
     monkeypatch.setattr(findings, "compare", lambda *pair: found)
     path = Store().require("scratch").folder / "environment.json"
     edit(path, "hardware", lambda _: "another processor")
     texts = write.texts(Store())
-    for text in (texts["README.md"], texts["report.md"], write.conclusions("smoke")):
+    for text in (texts["README.md"], texts["report.md"]):
         assert (
             "-0.25 (-0.46 to -0.04, p = 0.090: not detected; detectable: 0.40) on validation"
             in text

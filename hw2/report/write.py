@@ -97,14 +97,6 @@ def context(store: Store) -> dict:
     }
 
 
-def conclusions(profile: str) -> str:
-    """The report's story and its other findings, as a list in Markdown."""
-    store = Store(profile)
-    found = findings.story(store) + findings.others(store)
-    lines = [f"- {sentence}" for sentence in found]
-    return "\n".join([*lines, "", findings.CAVEAT, findings.STUDIES])
-
-
 def texts(store: Store) -> dict[str, str]:
     """Path relative to the output folder -> content, of all that is written but the figures."""
     templates = jinja2.Environment(
