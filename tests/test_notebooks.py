@@ -111,10 +111,7 @@ def unbound(prose, outputs):
 
 @pytest.mark.parametrize("path", PATHS, ids=lambda path: path.stem)
 def test_a_number_that_prose_tells_stands_in_an_output_of_its_section(path):
-    parts = sections(read(path))
-    if path.stem == "03_pruning":  # two of its sections tell numbers of others
-        parts = [tuple(map("".join, zip(*parts, strict=True)))]
-    assert [found for part in parts if (found := unbound(*part))] == []
+    assert [found for part in sections(read(path)) if (found := unbound(*part))] == []
 
 
 def test_a_number_of_another_section_does_not_bind():
