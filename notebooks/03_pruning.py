@@ -92,8 +92,8 @@ print(f"logits {tuple(logits.shape)}, {networks.count_parameters(network):,} par
 # %% [markdown]
 # ## Which channels belong together?
 #
-# A ResNet-14 has nine groups. Three are added by shortcuts, one in each stage. The other six lie inside a block, where the second
-# convolution takes the first one's outputs. A channel's norm covers the weights that make it and those that read it.
+# Channels that a shortcut adds belong together, and so do those between a block's two convolutions. A ResNet-14 has nine groups: three of
+# the first kind, one in each stage, and six of the second. A channel's norm covers the weights that make it and those that read it.
 
 # %%
 pruner = pruning.pruner(distilled.network(), recipe.ratio)
