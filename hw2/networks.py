@@ -90,6 +90,8 @@ def teacher(stem: str = "imagenet") -> nn.Module:
     `stem="stride1"` takes the stride from `conv1`: 14 x 14 and not 7 x 7 pixels enter the blocks,
     for 299 and not 80 million multiply-adds. Residual branches start at zero (Goyal et al. 2017).
     """
+    if stem not in ("imagenet", "stride1"):
+        raise InputError(f"stem {stem!r}: expected 'imagenet' or 'stride1'")
     from torchvision.models import resnet50  # slow to import, and only the teacher needs it
 
     network = resnet50(num_classes=len(CLASSES), zero_init_residual=True)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from hw2 import views
 from hw2.assignment import WIDTHS
-from hw2.errors import InputError
+from hw2.errors import InputError, choose
 from hw2.networks import ResNet14
 
 #: name in a recipe -> what ranks channels: L2 norms of groups, or torch's random numbers
@@ -65,7 +65,7 @@ def pruner(
     return tp.pruner.GroupNormPruner(
         network,
         torch.zeros(1, 3, 28, 28, device=next(network.parameters()).device),
-        IMPORTANCES[importance],
+        choose("importance", IMPORTANCES, importance),
         reg=reg,
         pruning_ratio=ratio,
         ignored_layers=[network.fc],

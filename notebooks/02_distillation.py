@@ -266,7 +266,7 @@ for verdict, words in verdicts.items():
 # never had a teacher gives 61.2% of them, too: most of these images are hard for both. The interval of the difference excludes 0.
 
 # %%
-validation, repeats = fashion.split[1], {}
+validation, repeats = teacher.recipe.task(fashion).validation, {}
 answers = teacher.soft_targets[0, validation].argmax(dim=1)
 wrong = answers != fashion.train_labels[validation]  # the images on which the teacher errs
 errors = wrong.sum()

@@ -158,8 +158,8 @@ print("detected:", "; ".join(detected) or "none")
 report.table("pairs")
 
 # %% [markdown]
-# The pruned network trained for longer than the distilled ResNet-14 and than ResNet-14 alone. Only the network from scratch and the unpruned
-# ResNet-14 trained for as long. The two also differ from the pruned network in their learning rate, and partly in hardware.
+# The pruned network trained for longer than the distilled ResNet-14 and than ResNet-14 alone. Only the network from scratch and the
+# ResNet-14 that was distilled longer trained for as long. The two also differ from the pruned network in their learning rate, and partly in hardware.
 #
 # ## The network
 #
@@ -225,8 +225,8 @@ report.show("confusion")
 # %% [markdown]
 # ## Is it calibrated?
 #
-# It is nearly calibrated. The expected calibration error is the mean gap between confidence and accuracy over 15 bins of confidence. It is
-# 0.59% on validation, for the delivered network. Points on the diagonal are calibrated, points below it are overconfident.
+# The delivered network's expected calibration error is 0.59% on validation. It is the mean gap between confidence and accuracy over 15 bins
+# of confidence. Points on the diagonal are calibrated, points below it are overconfident.
 
 # %%
 held_out, truth = delivered.recipe.task(fashion).held_out
@@ -293,7 +293,7 @@ display(Markdown("\n".join([*lines, "", findings.CAVEAT, findings.STUDIES])))
 # ## Grading
 #
 # All that can be checked passes. The cell grades the delivered weights and the files that lie in the project, as `hw2 grade` does.
-# It recomputes parameters, accuracy and submission from weights and data. The count of correct test images must be the ledger's.
+# It recomputes parameters, accuracy and submission from weights and data. For the delivered weights the count of correct test images must be the ledger's.
 #
 # `hw2.grade(weights=..., submission=...)` grades files of your own.
 

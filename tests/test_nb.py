@@ -146,6 +146,8 @@ def test_the_frontier_gives_each_ratios_network(committed):
     means = {(row["parameters"], np.mean(row["in the end"])) for row in [*rows.values()][1:]}
     drawn = {tuple(*line.get_xydata().tolist()) for line in ax.lines if line.get_marker() == "o"}
     assert drawn == means
+    labels = {text.get_text(): text.get_position()[1] for text in ax.texts}
+    assert labels["ratio 0.29"] == pytest.approx(np.mean(rows[0.29]["in the end"]))
 
 
 def test_a_published_number_links_to_its_source_and_says_whether_the_test_set_chose_it(committed):

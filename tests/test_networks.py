@@ -44,6 +44,8 @@ def test_a_teachers_stem_says_how_many_pixels_enter_the_blocks(stem, side):
         network.layer1.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].shape))
         network(torch.zeros(2, 3, 28, 28))
     assert seen == [(2, 64, side, side)] and networks.count_parameters(network) == 23528522
+    with pytest.raises(InputError, match="large"):
+        networks.teacher("large")
 
 
 def test_weights_survive_saving_and_loading_bit_for_bit(tmp_path, data):

@@ -179,7 +179,7 @@ def test_pages_tell_older_readings_of_the_test_set_as_the_ledger_has_them():
     assert len(again) == 3
     for correct in again:
         assert f"% | {correct / 100:.2f}% |" in page
-    assert f"{len(older)} readings of older runs" in readme
+    assert f"{len(older)} readings of an older profile" in readme
     told = f"has {len(rows)} readings of the test set. {len(older)} of them are of an older profile"
     assert told in text
     for words in (page, readme, text):

@@ -242,7 +242,7 @@ def test_the_courses_teacher_takes_a_runs_place_and_all_is_trained_after_it(walk
     path = walk_done / "resnet-50.pth"
     given = tiny_network(7)
     torch.save({"model_state_dict": given.state_dict()}, path)
-    with pytest.raises(InputError, match="its weights is None, .* is asked for"):
+    with pytest.raises(InputError, match=r"its weights is None, .* is asked for"):
         obtain("teacher", weights=path)
     run = obtain("teacher", weights=path, replace=True)
     assert run.recipe.weights == sha256(path) and run.network().fc.weight.equal(given.fc.weight)

@@ -42,7 +42,14 @@ class Metrics(TypedDict):
     processor_s: NotRequired[Amount]
     peak_memory_bytes: PositiveInt | None
     phases: NotRequired[dict[str, NonNegativeInt]]
-    mirrored: NotRequired[dict[str, NonNegativeInt]]  # as `ledger.read_test_set` counts them
+    mirrored: NotRequired["Mirrored"]
+
+
+class Mirrored(TypedDict):
+    """Correct images by the mean of the logits of an image and of its mirror image."""
+
+    val_correct: NonNegativeInt
+    test_correct: NonNegativeInt
 
 
 class Environment(TypedDict):

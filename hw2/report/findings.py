@@ -16,9 +16,9 @@ from hw2.report.comparisons import compare, study, unlike
 from hw2.report.statistics import Difference, spread, told, verdict
 
 CAVEAT = (
-    "Differences are in percentage points, with Welch's 95% intervals. "
+    "Differences in accuracy are in percentage points, intervals are Welch's of 95%. "
     "A ± is the standard deviation over seeds. "
-    "Holm's method corrects p for the number of comparisons. "
+    "Holm's method corrects p for the number of declared comparisons. "
     "So an interval may exclude 0 although no difference was detected. "
     "A test finds a difference of the detectable size in 80% of cases."
 )
@@ -26,11 +26,10 @@ STUDIES = "Arms and ablation have Dunnett's intervals: with 95% all of a study's
 
 
 def taught(teacher: float, alone: list[float]) -> str:
-    """Does ResNet-14 need its teacher?"""
-    reaches = "more" if np.mean(alone) > teacher else "no more"
+    """What does ResNet-14 reach without its teacher?"""
     return (
         f"The teacher, a ResNet-50, has {teacher:.2%} on validation. "
-        f"A ResNet-14 that learns from labels alone reaches {reaches}: {spread(alone)}."
+        f"A ResNet-14 that learns from labels alone has {spread(alone)}."
     )
 
 
@@ -68,12 +67,13 @@ def restored(epochs: int, before: list[float], end: list[float]) -> str:
 
 def from_scratch(validation: Difference, test: Difference | None, apart: list[str]) -> str:
     """Is pruning better than the same widths from scratch? `apart`: what else sets them apart."""
-    detected = {
-        "better": "Pruning beats training the pruned widths from scratch",
-        "worse": "Training the pruned widths from scratch beats pruning",
+    words = {
+        "better": "Pruning beats training the pruned widths from scratch.",
+        "worse": "Training the pruned widths from scratch beats pruning.",
+        "not detected": "No difference from the pruned widths from scratch was detected.",
+        "": "One seed does not decide between pruning and the pruned widths from scratch.",
     }
-    open_yet = "As far as the seeds tell, the pruned widths from scratch do as well as pruning"
-    text = f"{detected.get(verdict(validation), open_yet)}. "
+    text = f"{words[verdict(validation)]} Both have as many epochs. "
     text += f"Pruned minus scratch is {told(validation)} on validation."
     if test:
         text += f" It is {told(test)} on the test set."
@@ -87,8 +87,8 @@ def lengthened(short: int, long: int, longer: Difference, methods: list[Differen
     more = longer.mean > max(abs(found.mean) for found in methods)
     matters = "matters" if verdict(longer) == "better" else "seems to matter"
     return (
-        f"Length {matters} {'more than either method' if more else 'no more than the methods'}: "
-        f"{long} epochs in place of {short} bring the distilled ResNet-14 {told(longer)}."
+        f"Length {matters}: {long} epochs in place of {short} bring the distilled ResNet-14 "
+        f"{told(longer)}. By the means that is {'more' if more else 'no more'} than either method."
     )
 
 
@@ -132,6 +132,8 @@ def detected(runs: dict[str, list[Run]]) -> str:
         if verdict(difference) in ("better", "worse")
     ]
     first = words[next(iter(runs))]
+    if all(difference.p is None for difference in study(runs).values()):
+        return f"With one seed an arm no difference from {first} was tested."
     return f"Detected differences from {first}: {'; '.join(found) or 'none'}."
 
 
@@ -148,5 +150,5 @@ def others(store: Store) -> list[str]:
     channels = told(compare(store, "compressed", "unpruned"))
     return [
         f"Leaving out sparse learning changes the ablation's accuracy by {sparse}.",
-        f"Pruned minus unpruned, trained for as many epochs, is {channels} on validation.",
+        f"Pruned minus the ResNet-14 that was distilled longer is {channels} on validation.",
     ]
