@@ -95,9 +95,9 @@ def test_the_bounds_of_the_ranges_are_taken():
 
 @pytest.mark.parametrize(
     "change",
-    [{"temperatures": ()}, {"temperatures": (0.0,)}, {"alphas": (2.0,)}],
+    [{"temperatures": ()}, {"temperatures": (0.0,)}, {"alphas": (2.0,)}, {"seeds": (1, 1)}],
 )
-def test_a_search_takes_settings_in_range(change):
+def test_a_search_takes_settings_in_range_and_each_once(change):
     with pytest.raises(InputError, match=r"expected|at least 1"):
         replace(compose.tuning("full", compose.NOTHING), **change)
 

@@ -110,6 +110,13 @@ class TuningRecipe(Common):
     teacher: Digest
     targets: Targets = "same view"
 
+    def __post_init__(self):
+        super().__post_init__()
+        for name in ("temperatures", "alphas", "seeds"):
+            values = getattr(self, name)
+            if len(set(values)) < len(values):
+                raise InputError(f"{name} {values}: expected each once")
+
 
 def sha256(content: dict) -> str:
     """Of the canonical JSON."""

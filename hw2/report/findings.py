@@ -126,14 +126,15 @@ def story(store: Store) -> list[str]:
 def detected(runs: dict[str, list[Run]]) -> str:
     """Which rows of a study differ from its first."""
     words = {name: EXPERIMENTS[name].words for name in runs}
+    first = words[next(iter(runs))]
+    differences = study(runs)
+    if all(difference.p is None for difference in differences.values()):
+        return f"With one seed an arm no difference from {first} was tested."
     found = [
         f"{words[name]}, {told(difference)}"
-        for name, difference in study(runs).items()
+        for name, difference in differences.items()
         if verdict(difference) in ("better", "worse")
     ]
-    first = words[next(iter(runs))]
-    if all(difference.p is None for difference in study(runs).values()):
-        return f"With one seed an arm no difference from {first} was tested."
     return f"Detected differences from {first}: {'; '.join(found) or 'none'}."
 
 
