@@ -145,7 +145,7 @@ report.show(figure, (
 found = {name: difference for rows in groups.values() for name, difference in rows.items()}
 detected = []
 for name, difference in found.items():
-    if statistics.verdict(difference) in ("better", "worse"):
+    if difference.detected:
         detected.append(name.replace("\n", " "))
 print("detected:", "; ".join(detected) or "none")
 

@@ -63,7 +63,7 @@ def test_learning_is_faster_where_every_seed_leads_by_more_than_in_the_end(
 )
 def test_scratch_is_held_against_pruning_with_what_else_sets_them_apart(found, words):
     sentence = findings.from_scratch(found, OPEN, ["hardware", "learning rate"])
-    assert sentence.startswith(f"{words} Both have as many epochs. Pruned minus scratch is")
+    assert sentence.startswith(f"{words} Both have the same number of epochs. Pruned minus scratch is")
     assert f"{told(found)} on validation." in sentence
     assert f"It is {told(OPEN)} on the test set." in sentence
     assert sentence.endswith("Besides, the two differ in hardware and learning rate.")
@@ -75,11 +75,11 @@ def test_what_a_study_detected_is_told_with_its_rows(monkeypatch):
     monkeypatch.setattr(findings, "study", lambda runs: found)
     runs = dict.fromkeys(("vanilla", "labels", "kl_mean"))
     words = f"from KD with averaged targets: the labels alone, {told(WORSE)}."
-    assert findings.detected(runs) == f"Detected differences {words}"
+    assert findings.differing(runs) == f"Detected differences {words}"
     found["labels"] = OPEN
-    assert findings.detected(runs).endswith("averaged targets: none.")
+    assert findings.differing(runs).endswith("averaged targets: none.")
     found |= dict.fromkeys(found, LONGER)
-    assert findings.detected(runs).startswith("With one seed an arm no difference from KD")
+    assert findings.differing(runs).startswith("With one seed an arm no difference from KD")
 
 
 def test_of_others_the_best_is_told_and_those_that_the_test_set_did_not_choose():

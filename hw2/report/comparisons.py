@@ -146,11 +146,10 @@ def draw_forest(groups: dict[str, dict[str, Difference]], note: str = "") -> Fig
         if found is None:
             ax.get_yticklabels()[place].set_weight("bold")
             continue
-        detected = statistics.verdict(found) in ("better", "worse")
-        colour = VERMILION if detected else BLUE
+        colour = VERMILION if found.detected else BLUE
         if found.low is not None:
             ax.plot([found.low, found.high], [place, place], color=colour, lw=1.5)
-        ax.plot(found.mean, place, "o", color=colour, mfc=colour if detected else "white")
+        ax.plot(found.mean, place, "o", color=colour, mfc=colour if found.detected else "white")
         beside = ax.get_yaxis_transform()
         ax.text(1.02, place, statistics.told(found), va="center", fontsize=8, transform=beside)
     ax.set(xlabel=f"percentage points of validation accuracy\n{note}", ylim=(len(rows) - 0.4, -0.6))

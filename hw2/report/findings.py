@@ -73,7 +73,7 @@ def from_scratch(validation: Difference, test: Difference | None, apart: list[st
         "not detected": "No difference from the pruned widths from scratch was detected.",
         "": "One seed does not decide between pruning and the pruned widths from scratch.",
     }
-    text = f"{words[verdict(validation)]} Both have as many epochs. "
+    text = f"{words[verdict(validation)]} Both have the same number of epochs. "
     text += f"Pruned minus scratch is {told(validation)} on validation."
     if test:
         text += f" It is {told(test)} on the test set."
@@ -123,7 +123,7 @@ def story(store: Store) -> list[str]:
     ]
 
 
-def detected(runs: dict[str, list[Run]]) -> str:
+def differing(runs: dict[str, list[Run]]) -> str:
     """Which rows of a study differ from its first."""
     words = {name: EXPERIMENTS[name].words for name in runs}
     first = words[next(iter(runs))]
@@ -133,7 +133,7 @@ def detected(runs: dict[str, list[Run]]) -> str:
     found = [
         f"{words[name]}, {told(difference)}"
         for name, difference in differences.items()
-        if verdict(difference) in ("better", "worse")
+        if difference.detected
     ]
     return f"Detected differences from {first}: {'; '.join(found) or 'none'}."
 

@@ -40,6 +40,11 @@ class Difference(NamedTuple):
     p: float | None = None  # two-sided, corrected for the number of comparisons
     detectable: float | None = None  # the true difference that the test detects in 80% of cases
 
+    @property
+    def detected(self) -> bool:
+        """Whether there is a test and its p is below 5%."""
+        return self.p is not None and self.p < LEVEL
+
 
 def _detectable(error: float, freedom: float, limit: float) -> float:
     """The difference for which |t| > `limit` has a probability of 80%, from the noncentral t
@@ -132,11 +137,9 @@ def detectable(difference: Difference) -> str:
 
 
 def verdict(difference: Difference) -> str:
-    """`better` or `worse` where p is below 5%; nothing where there is no test."""
-    if difference.p is None:
-        return ""
-    if difference.p >= LEVEL:
-        return "not detected"
+    """`better`, `worse` or `not detected`; nothing where there is no test."""
+    if not difference.detected:
+        return "" if difference.p is None else "not detected"
     return "better" if difference.mean > 0 else "worse"
 
 
@@ -145,7 +148,7 @@ def told(difference: Difference, digits: int = 2) -> str:
     if difference.p is None:
         return f"{difference.mean:+.{digits}f} (one seed)"
     words = f"{bounds(difference, digits)}, p = {p_of(difference)}".replace("= <", "<")
-    if verdict(difference) == "not detected":
+    if not difference.detected:
         words += f": not detected; detectable: {difference.detectable:.{digits}f}"
     return f"{difference.mean:+.{digits}f} ({words})"
 

@@ -88,7 +88,7 @@ def context(store: Store) -> dict:
         "findings": findings.others(store),
         "caveat": findings.CAVEAT,
         "studies": findings.STUDIES,
-        "detected": lambda group: findings.detected(store.group(group)),
+        "differing": lambda group: findings.differing(store.group(group)),
         "comparisons": comparisons,
         "nb03": nb03_pruning,
         "statistics": statistics,
