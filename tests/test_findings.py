@@ -63,7 +63,9 @@ def test_learning_is_faster_where_every_seed_leads_by_more_than_in_the_end(
 )
 def test_scratch_is_held_against_pruning_with_what_else_sets_them_apart(found, words):
     sentence = findings.from_scratch(found, OPEN, ["hardware", "learning rate"])
-    assert sentence.startswith(f"{words} Both have the same number of epochs. Pruned minus scratch is")
+    assert sentence.startswith(
+        f"{words} Both have the same number of epochs. Pruned minus scratch is"
+    )
     assert f"{told(found)} on validation." in sentence
     assert f"It is {told(OPEN)} on the test set." in sentence
     assert sentence.endswith("Besides, the two differ in hardware and learning rate.")
