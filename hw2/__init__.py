@@ -46,4 +46,4 @@ def grade(weights=None, submission=None):
     """The rubric as a table, as `hw2 grade` prints it; of the project's files by default."""
     from hw2 import grading
 
-    return grading.table(grading.grade_project(weights, submission))
+    return grading.table(grading.grade(weights, submission))

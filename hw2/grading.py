@@ -16,7 +16,7 @@ from hw2.assignment import AUTHOR, BASELINE, LIMIT, REFERENCES, STUDENT_ID, WORD
 from hw2.data import FashionMNIST
 from hw2.errors import InputError
 from hw2.experiments import ledger
-from hw2.experiments.run import Run, output
+from hw2.experiments.run import output
 from hw2.experiments.store import Store
 from hw2.files import errors_naming
 
@@ -76,21 +76,28 @@ def methods_section(report: str) -> str:
 
 
 def grade(
-    weights: Path, submission: Path, report: Path, fashion: FashionMNIST, run: Run | None = None
+    weights: Path | str | None = None,
+    submission: Path | str | None = None,
+    profile: str | None = None,
 ) -> list[Line]:
-    """The rubric; `InputError` for an unreadable file, and where the ledger has another count.
+    """The rubric, of the files that lie in the project or of those given. Writes nothing.
 
-    The count is that of `run`, where the weights are its own.
+    `InputError` for an unreadable file, and where the ledger has another count for its weights.
     """
+    store = Store(profile)
+    folder = output(store.profile)
+    report = folder / "report.md"
     with errors_naming(report, "report", "`hw2 report` writes one"):
         text = report.read_text("utf-8")
-    network = networks.load(weights)
+    fashion = data.fashion_mnist()
+    network = networks.load(weights) if weights else store.delivered.network()
     classes = training.predict(network, fashion.test_images)
-    if run:
-        ledger.count_correct(run, classes, fashion)
+    if not weights:
+        ledger.count_correct(store.delivered, classes, fashion)
+    submitted = check_submission(Path(submission or folder / "submission.csv"), classes)
     return [
         *_constraints(network, classes, fashion),
-        Line(COMPETITION, "", "submission.csv", *check_submission(submission, classes)),
+        Line(COMPETITION, "", "submission.csv", *submitted),
         Line("competition: leaderboard", "30%", "place", None, "the leaderboard is private"),
         _summary(network, text),
         *_explanation(text),
@@ -144,20 +151,6 @@ def _demo(network: nn.Module, fashion: FashionMNIST) -> Line:
     right = int((predicted == fashion.test_labels[samples]).sum())
     wanted = "a picture of each class, at least 8 right"
     return Line("demo", "5%", wanted, right >= 8, f"{right} of 10 right")
-
-
-def grade_project(
-    weights: Path | str | None = None,
-    submission: Path | str | None = None,
-    profile: str | None = None,
-) -> list[Line]:
-    """`grade` of the files that lie in the project, or of those given. Writes nothing."""
-    store = Store(profile)
-    folder = output(store.profile)
-    run = None if weights else store.delivered
-    weights = Path(weights or run.weights)
-    submission = Path(submission or folder / "submission.csv")
-    return grade(weights, submission, folder / "report.md", data.fashion_mnist(), run)
 
 
 def table(lines: list[Line]) -> pd.DataFrame:

@@ -43,12 +43,12 @@ def classes():
     return ledger.answers(DELIVERED)
 
 
-def graded(weights=DELIVERED.weights, report=PROJECT / "report.md"):
-    lines = grading.grade(weights, PROJECT / "submission.csv", report, data.fashion_mnist())
-    return {line.checked: line for line in lines}
+def graded():
+    """What was checked -> its line."""
+    return {line.checked: line for line in grading.grade(DELIVERED.weights)}
 
 
-def test_the_delivered_network_fails_nothing_that_its_recorded_count_does_not():
+def test_the_delivered_network_fails_nothing_that_its_recorded_count_does_not(handed_in):
     found = graded()
     lines = list(found.values())
     assert found.pop(ACCURACY).ok is (DELIVERED.metrics["test_correct"] >= 9240)
@@ -144,7 +144,7 @@ def test_weights_of_ones_own_need_no_other_run(handed_in, monkeypatch):
 
 
 @pytest.mark.parametrize("more", [0, 1])
-def test_one_parameter_image_picture_or_word_decides(tmp_path, monkeypatch, more):
+def test_one_parameter_image_picture_or_word_decides(handed_in, monkeypatch, more):
     labels, shown = data.fashion_mnist().test_labels, torch.eye(10)
     shown[8 - more :] = shown[8 - more :].roll(1, 1)
     forged = torch.where(torch.arange(10_000) < 9240 - more, labels, (labels + 1) % 10)
@@ -155,8 +155,8 @@ def test_one_parameter_image_picture_or_word_decides(tmp_path, monkeypatch, more
     text = (PROJECT / "report.md").read_text("utf-8")
     words = "word " * (WORDS + more - len(grading.methods_section(text).split()))
     text = text.replace("### Methods\n", "### Methods\n" + words)
-    (tmp_path / "report.md").write_text(text, "utf-8")
-    found = graded(report=tmp_path / "report.md")
+    (handed_in / "report.md").write_text(text, "utf-8")
+    found = graded()
     demo = "a picture of each class, at least 8 right"
     for checked in ("at most 100,000 parameters", ACCURACY, METHODS, demo):
         assert found[checked].ok is not bool(more)
@@ -183,10 +183,10 @@ def test_a_wrong_submission_fails_and_says_where(tmp_path, classes):
         ("BasicBlock-49", "BasicBlock-50", TABLE),
     ],
 )
-def test_a_report_that_lacks_a_part_fails_that_part(tmp_path, old, new, checked):
+def test_a_report_that_lacks_a_part_fails_that_part(handed_in, old, new, checked):
     text = (PROJECT / "report.md").read_text("utf-8")
     assert old in text
-    (tmp_path / "report.md").write_text(text.replace(old, new), "utf-8")
-    found = graded(report=tmp_path / "report.md")
+    (handed_in / "report.md").write_text(text.replace(old, new), "utf-8")
+    found = graded()
     found.pop(ACCURACY)
     assert [line.checked for line in found.values() if line.ok is False] == [checked]
