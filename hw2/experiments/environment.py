@@ -101,18 +101,13 @@ def commit() -> str | None:
         return None
 
 
-def sources() -> list[str]:
-    """The package's source files, sorted by their paths relative to the project."""
-    paths = (data.PROJECT / "hw2").rglob("*.py")
-    return sorted(path.relative_to(data.PROJECT).as_posix() for path in paths)
-
-
 def code_digest() -> str:
     """SHA-256 over the package's source files, by their paths relative to hw2/."""
+    folder = data.PROJECT / "hw2"
     digest = hashlib.sha256()
-    for name in sources():
-        digest.update(name.removeprefix("hw2/").encode() + b"\0")
-        digest.update((data.PROJECT / name).read_bytes())
+    for path in sorted(folder.rglob("*.py"), key=Path.as_posix):
+        digest.update(path.relative_to(folder).as_posix().encode() + b"\0")
+        digest.update(path.read_bytes())
     return digest.hexdigest()
 
 
