@@ -137,13 +137,3 @@ def check_code(profile: str) -> None:
     if changed:
         remedy = "commit it before training, or try it in profile smoke"
         raise InputError(f"hw2/ is not what HEAD has ({changed[0]}): {remedy}")
-
-
-def peak_memory(device: torch.device) -> int | None:
-    """Bytes: the accelerator's peak, or this process's as Linux tells it; None elsewhere."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device)
-    path = Path("/proc/self/status")
-    if not path.is_file():
-        return None
-    return 1024 * int(re.search(r"VmHWM:\s*(\d+)", path.read_text())[1])

@@ -40,7 +40,6 @@ class Metrics(TypedDict):
     parameters: PositiveInt
     wall_s: Amount
     processor_s: NotRequired[Amount]
-    peak_memory_bytes: PositiveInt | None
     phases: NotRequired[dict[str, NonNegativeInt]]
     mirrored: NotRequired["Mirrored"]
 

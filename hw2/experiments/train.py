@@ -204,7 +204,6 @@ def leaving(
         "parameters": networks.count_parameters(network),
         "wall_s": round(wall, 1),
         "processor_s": round(processor, 1),
-        "peak_memory_bytes": environment.peak_memory(work.device),
     }
     if work.phases:
         metrics["phases"] = work.phases
