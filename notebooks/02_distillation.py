@@ -235,8 +235,9 @@ report.table("finalists")
 # %% [markdown]
 # ## What in the loss matters?
 #
-# Labels alone are worse, by 0.77 points in the mean. No other difference was detected. With the `mean` bug the mean is 0.42 points lower.
-# With targets of the un-augmented image it is 0.05 points lower, with those of the student's own view 0.11 points.
+# Labels alone are worse, by 0.77 points in the mean. No other difference was detected; one of 0.71 points would have been, in 80% of cases.
+# With the `mean` bug the mean is 0.42 points lower. With targets of the un-augmented image it is 0.05 points lower, with those of the
+# student's own view 0.11 points.
 #
 # Each *arm* of this study changes one thing in the loss with averaged targets, which is the row `vanilla`. `labels` has no teacher at all. The
 # arms have seeds of their own, because the search's seeds favour the chosen setting. Other losses run at that setting, untuned.
@@ -249,15 +250,8 @@ report.table("arms")
 # Differences are in percentage points. Dunnett's 95% intervals hold together, and p is corrected for the number of arms.
 
 # %%
-different = comparisons.study(store.group("arms"))
-verdicts = {
-    "better": "better than averaged targets",
-    "worse": "worse",
-    "not detected": "no difference detected",
-}
-for verdict, words in verdicts.items():
-    arms = [name for name in different if statistics.verdict(different[name]) == verdict]
-    print(f"{words}: {', '.join(arms) or 'none'}")
+for name, difference in comparisons.study(store.group("arms")).items():
+    print(f"{name:13} {statistics.told(difference)}")
 
 # %% [markdown]
 # ## Does the student repeat its teacher's errors?
@@ -362,8 +356,8 @@ report.show(figure, (
 # %% [markdown]
 # ## What we learned
 #
-# The small network learns faster from soft targets than from labels alone. Its gain in the end is smaller than what three seeds can tell
-# from 0 in accuracy. In validation loss it is detected.
+# The small network learns faster from soft targets than from labels alone. In the end its gain in accuracy was not detected: three seeds
+# detect 0.48 points in 80% of cases. Its gain in validation loss was.
 
 # %%
 loss = comparisons.compare(store, "distilled", "plain", "val_loss")
