@@ -87,8 +87,8 @@ def chain(monkeypatch):
     """
     runs = {
         "plain": [run(0, 0.90, 0.80, "plain"), run(1, 0.92, 0.82, "plain")],
-        "distilled": [run(seed, 0.915 + seed / 1000, 0.82, "distilled") for seed in range(3)],
-        "compressed": [run(seed, 0.95 + seed / 100, 0.945, "compressed") for seed in range(3)],
+        "distilled": [run(n, 0.915 + n / 1000, 0.81 + n / 100, "distilled") for n in range(3)],
+        "compressed": [run(n, 0.95 + n / 100, 0.94 + n / 200, "compressed") for n in range(3)],
         "scratch": [run(0, 0.94, 0.94, "scratch")],
     }
     answers = {name: [9, 1, 2, 3] for name in runs} | {"plain": [0, 9, 9, 9]}
