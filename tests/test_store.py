@@ -193,16 +193,24 @@ def test_variables_of_git_name_no_other_repository(project, commit, monkeypatch)
         environment.check_code("full")
 
 
-def test_code_that_git_status_does_not_show_is_found(project, commit):
-    git("config", "status.showUntrackedFiles", "no", folder=project)
+#: each hides a change from `git status`, besides what .git/info/exclude names
+HIDING = [
+    ["config", "status.showUntrackedFiles", "no"],
+    ["update-index", "--skip-worktree", "hw2/a.py"],
+    ["update-index", "--assume-unchanged", "hw2/a.py"],
+]
+
+
+@pytest.mark.parametrize("hide", HIDING, ids=" ".join)
+def test_code_that_git_status_does_not_show_is_found(project, commit, hide):
+    git(*hide, folder=project)
     (project / ".git/info/exclude").write_text("inner\n")
     for changed in ("hw2/new.py", "hw2/inner/ignored.py", "hw2/a.py"):
         environment.check_code("full")
         write_bytes(project / changed, b"x = 2\n")
         with pytest.raises(InputError, match=f"hw2/ is not what HEAD has .{changed}"):
             environment.check_code("full")
-        git("checkout", "hw2/a.py", folder=project)
-        git("clean", "-fdx", "hw2", folder=project)
+        (project / changed).unlink()
 
 
 def test_another_users_folder_has_a_commit_too(project, commit, monkeypatch):

@@ -101,13 +101,18 @@ def commit() -> str | None:
         return None
 
 
+def sources() -> list[str]:
+    """The package's source files, sorted by their paths relative to the project."""
+    paths = (data.PROJECT / "hw2").rglob("*.py")
+    return sorted(path.relative_to(data.PROJECT).as_posix() for path in paths)
+
+
 def code_digest() -> str:
     """SHA-256 over the package's source files, by their paths relative to hw2/."""
-    folder = data.PROJECT / "hw2"
     digest = hashlib.sha256()
-    for path in sorted(folder.rglob("*.py"), key=Path.as_posix):
-        digest.update(path.relative_to(folder).as_posix().encode() + b"\0")
-        digest.update(path.read_bytes())
+    for name in sources():
+        digest.update(name.removeprefix("hw2/").encode() + b"\0")
+        digest.update((data.PROJECT / name).read_bytes())
     return digest.hexdigest()
 
 
@@ -115,10 +120,19 @@ code_at_start = cache(code_digest)  # files may be edited while a process trains
 
 
 def uncommitted() -> list[str]:
-    """Source files that are not as in the commit that is checked out. Raises `OSError`."""
-    new = git("ls-files", "--others", "--", "hw2").splitlines()  # those that git ignores as well
-    changed = git("diff", "--name-only", "HEAD", "--", "hw2").splitlines()
-    return sorted(name for name in new + changed if name.endswith(".py"))
+    """Source files whose bytes are not those of the commit that is checked out. Raises `OSError`.
+
+    The index and the ignore rules are not asked: they can hide a file from `git status`.
+    """
+    names = sources()
+    blobs = git("hash-object", "--no-filters", "--", *names).splitlines()
+    here = dict(zip(names, blobs, strict=True))
+    committed = {}
+    for line in git("ls-tree", "-r", "-z", "--full-tree", "HEAD", "hw2").split("\0"):
+        entry, _, name = line.partition("\t")
+        if name.endswith(".py"):
+            committed[name] = entry.split()[2]  # after mode and type
+    return sorted(name for name in here.keys() | committed if here.get(name) != committed.get(name))
 
 
 def check_code(profile: str) -> None:
