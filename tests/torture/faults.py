@@ -21,7 +21,7 @@ from helpers import contents
 from hw2 import data
 
 KILLS = 5
-DIFFERENT = ("metrics.json", "environment.json", "trials.csv")  # seconds, memory, threads
+DIFFERENT = ("metrics.json", "environment.json", "trials.csv")  # seconds, threads
 
 
 def start(folder: Path, jobs: int) -> subprocess.Popen:
